@@ -1,0 +1,1 @@
+"""The command line. Commands compute and hand records to Output."""

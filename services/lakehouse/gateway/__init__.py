@@ -1,0 +1,1 @@
+"""HTTP :3100 over contracts; holds no state."""

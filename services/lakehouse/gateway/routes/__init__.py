@@ -1,0 +1,1 @@
+"""One file a noun; a handler unwraps, calls, wraps."""

@@ -1,0 +1,1 @@
+"""Small generic tools: clock, ids, retry, blocking calls, telemetry. No domain words in here."""

@@ -1,0 +1,134 @@
+"""A dataset as the catalog holds it: manifest, card, files, versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from lakehouse.model.refs import PRIMARY
+from lakehouse.model.schema import Schema
+
+
+class Sensitivity(StrEnum):
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    RESTRICTED = "restricted"
+
+
+class DatasetStatus(StrEnum):
+    LIVE = "live"
+    DROPPED = "dropped"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class PiiFinding:
+    """A column that seems to hold personal data; ``confidence`` in [0, 1]."""
+
+    column: str
+    kind: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where the rows came from: source system -> ingest -> dataset (ADR-013)."""
+
+    source_system: str = ""
+    ingest: str = ""
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What makes a dataset more than a mystery file (ADR-013).
+
+    ``detected`` names the fields of this card that were filled by detection, not by a person.
+    """
+
+    owner: str = ""
+    description: str = ""
+    sensitivity: Sensitivity = Sensitivity.INTERNAL
+    tags: tuple[str, ...] = ()
+    lineage: Lineage = field(default_factory=Lineage)
+    freshness_sla_seconds: int | None = None
+    pii: tuple[PiiFinding, ...] = ()
+    detected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStats:
+    """Bounds of one column in one file, as text by logical type.
+
+    Strings are cut to 64 bytes, the maximum rounded up; numbers and times in their shortest exact
+    text (times RFC 3339); None means no bound (NaN seen, all null, or a type without order).
+    """
+
+    column_id: int
+    null_count: int | None = None
+    minimum: str | None = None
+    maximum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """An immutable object with rows of a dataset.
+
+    Attributes:
+        sha256: lower-case hex of the object's bytes.
+        rows_hash: commutative hash of the rows, 16 hex digits; "" where not computed (foreign).
+        external: a foreign object, registered and not written by us; never deleted by us.
+        ordinal: position in the dataset, rising with commit order; set by the catalog.
+    """
+
+    key: str
+    size_bytes: int
+    rows: int
+    sha256: str
+    bucket: str = PRIMARY
+    schema_id: int = 1
+    rows_hash: str = ""
+    external: bool = False
+    ordinal: int = 0
+    stats: tuple[ColumnStats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One dataset at one version of the store. ``version`` is the seq of its last change."""
+
+    id: str
+    name: str
+    fingerprint: str
+    schema: Schema
+    status: DatasetStatus
+    card: Card
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    files: int
+    size_bytes: int
+    row_count: int | None
+    primary_key: tuple[str, ...] = ()
+    bucket: str = PRIMARY
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEntry:
+    """One commit that touched a dataset; ``operation`` e.g. create append replace rename drop."""
+
+    version: int
+    at: datetime
+    operation: str
+    actor: str
+    request_id: str
+    rows_added: int
+    rows_removed: int
+    files_added: int
+    files_removed: int
+    row_count: int | None
+    schema_id: int
+    content_digest: str = ""
+    source: str = ""

@@ -1,0 +1,1 @@
+"""gRPC to contracts and back: one client and one servicer a noun, one generic mapper."""

@@ -1,0 +1,1 @@
+"""Functional core over Arrow: types, inference, fingerprints, diffs, statistics. No I/O."""

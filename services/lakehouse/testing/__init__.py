@@ -1,0 +1,1 @@
+"""Shipped test tools: clocks, fault and latency stores, strategies, conformance suites."""
