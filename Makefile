@@ -1,0 +1,54 @@
+# Every target works on a bare machine with python3.11 and make; `make` alone explains itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo up test test-s3 check proto bench soak lock
+
+help: ## show this text
+	@echo 'lakehouse: an object-storage lakehouse. Start with `make demo`.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  .venv/bin/lakehouse --help lists the commands once `make setup` has run.'
+
+setup: .venv/.setup-done ## make .venv from the lock (hashes checked, wheels only); does nothing when done
+
+.venv/.setup-done: requirements.lock pyproject.toml tools/setup.sh
+	@PYTHON=$(PYTHON) bash tools/setup.sh
+
+demo: setup ## ingest messy exports into an embedded bucket, ask SQL across them, serve :3100 and :3101
+	@$(BIN)/lakehouse demo
+
+up: setup ## run every role in one process as lakehouse.toml says
+	@$(BIN)/lakehouse up
+
+test: setup ## all tests that need nothing but this machine
+	$(BIN)/python -m pytest -n auto -m 'not s3 and not soak and not bench' $(PYTEST_ARGS)
+
+test-s3: setup ## the tests that need a real S3 server (Ceph radosgw, installed by apt if missing)
+	@bash tools/install_ceph.sh
+	$(BIN)/python tools/s3_server.py --run $(BIN)/python -m pytest -m s3 $(PYTEST_ARGS)
+
+check: setup ## format, lint, types, layers, house rules, generated code
+	$(BIN)/ruff format --check services tests tools
+	$(BIN)/ruff check services tests tools
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -n 0 tests/house
+	@bash tools/proto.sh --check
+
+proto: setup ## regenerate services/lakehouse/v1 from protos/
+	@bash tools/proto.sh
+
+bench: setup ## timings against budgets in tests/bench/budgets.toml; writes docs/BENCHMARKS.md
+	$(BIN)/python tests/bench/run.py
+
+soak: setup ## the long runs: more seeds, more kills, more malformed requests
+	$(BIN)/python -m pytest -n auto -m soak --timeout 3600 $(PYTEST_ARGS)
+
+lock: setup ## resolve requirements.lock anew from pyproject.toml (needs uv on the PATH)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
