@@ -8,6 +8,7 @@ order of columns do not matter. The form never changes: a new one would be ``fp2
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import unicodedata
@@ -35,7 +36,7 @@ def fingerprint(columns: Sequence[Column]) -> str:
     """
     pairs = [[unicodedata.normalize("NFC", column.name), column.type] for column in columns]
     pairs.sort(key=lambda pair: pair[0].encode())
-    for before, after in zip(pairs, pairs[1:], strict=False):
+    for before, after in itertools.pairwise(pairs):
         if before[0] == after[0]:
             raise LakehouseError(
                 ErrorKind.INVALID,
