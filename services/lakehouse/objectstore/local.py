@@ -1,0 +1,135 @@
+"""A local directory as a bucket: durable, atomic, and all blocking work off the loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.kit.clock import Clock
+from lakehouse.model.refs import check_key
+from lakehouse.objectstore.arguments import PART_BYTES, check_listing, check_range
+from lakehouse.objectstore.local_tree import LocalTree
+from lakehouse.objectstore.port import ByteRange, ObjectMeta
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_THREADS_MAX: Final = 16
+
+
+class LocalStore:
+    """Objects as files below ``root``; see ``local_tree`` for what makes them durable.
+
+    Beyond the port: a key with a component over 255 bytes, below ``.tmp/``, or that is at once
+    file and folder is ``invalid``; a full disk is ``exhausted``.
+
+    Args:
+        root: the folder; made on the first write.
+        clock: tells how old a left-over temporary file is.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], clock: Clock) -> None:
+        self._tree = LocalTree(os.path.abspath(os.fspath(root)))
+        self._clock = clock
+        self._threads: ThreadPoolExecutor | None = None
+        self._swept = False
+
+    @property
+    def url(self) -> str:
+        return f"file://{self._tree.root}"
+
+    @property
+    def root(self) -> str:
+        """The folder's absolute path."""
+        return self._tree.root
+
+    async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
+        check_key(key)
+        if byte_range is not None:
+            check_range(byte_range)
+        return await self._run(self._tree.read, key, byte_range)
+
+    async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
+        check_key(key)
+        return await self._run(self._write, key, data, if_absent)
+
+    async def head(self, key: str) -> ObjectMeta:
+        check_key(key)
+        return await self._run(self._tree.head, key)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            check_key(key)
+        await self._run(self._remove, tuple(keys))
+
+    async def list(
+        self, prefix: str = "", *, start_after: str = "", limit: int = 1000
+    ) -> list[ObjectMeta]:
+        check_listing(prefix, start_after, limit)
+        return await self._run(self._tree.listing, prefix, start_after, limit)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        check_key(key)
+        fd, found = await self._run(self._tree.open_object, key)
+        try:
+            got = 0
+            while got < found.st_size:
+                chunk = await self._run(os.pread, fd, min(PART_BYTES, found.st_size - got), got)
+                if not chunk:
+                    raise LakehouseError(
+                        ErrorKind.CORRUPT, "the file ended early", key=key, got=got
+                    )
+                got += len(chunk)
+                yield chunk
+        except OSError as error:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE, "the local file could not be read", key=key
+            ) from error
+        finally:
+            os.close(fd)
+
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
+        check_key(key)
+        self._sweep_once()
+        fd, temp = await self._run(self._tree.open_temp, key)
+        try:
+            async for chunk in chunks:
+                await self._run(self._tree.append, fd, chunk, key)
+            return await self._run(self._publish, key, fd, temp)
+        finally:
+            self._tree.discard(fd, temp)
+
+    def local_path(self, key: str) -> str:
+        """The path of the object's file; it is not checked that it exists."""
+        return os.path.join(self._tree.root, check_key(key))
+
+    async def close(self) -> None:
+        """Let the threads go; they are made again if the store is used again."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        # Threads of our own: slow disks must not hold up others' blocking calls, or the reverse.
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="local-store")
+        return await run_in(self._threads, function, *args, **kwargs)
+
+    def _write(self, key: str, data: bytes, if_absent: bool) -> ObjectMeta:
+        self._sweep_once()
+        return self._tree.write(key, data, if_absent=if_absent)
+
+    def _publish(self, key: str, fd: int, temp: str) -> ObjectMeta:
+        return self._tree.publish(key, fd, temp, if_absent=False)
+
+    def _remove(self, keys: tuple[str, ...]) -> None:
+        for key in keys:
+            self._tree.remove(key)
+
+    def _sweep_once(self) -> None:
+        if not self._swept:
+            self._swept = True
+            self._tree.sweep(self._clock.now_us() / 1e6)

@@ -1,0 +1,161 @@
+"""Retries with a bounded budget that keep the three outcomes of a write apart."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+from lakehouse.kit.retry import Backoff
+from lakehouse.objectstore.arguments import PART_BYTES
+from lakehouse.objectstore.port import ByteRange, ObjectMeta, ObjectStore
+from lakehouse.objectstore.wrapping import ForwardingStore
+
+R = TypeVar("R")
+
+DEFAULT_BACKOFF: Final = Backoff()
+
+# After these nobody knows whether the attempt took effect.
+_AMBIGUOUS: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.UNKNOWN})
+
+
+class RetryingStore(ForwardingStore):
+    """Repeats what failed in passing, with the same bytes.
+
+    Reads, lists, deletes and plain puts are simply sent again: they have the same effect twice as
+    once. A conditional put that meets its own earlier, ambiguous attempt reads the object back:
+    the same bytes are success. A write whose attempts were ambiguous and then refused for another
+    reason raises ``unknown``. A truncated read is repeated as well. ``put_stream`` is sent once:
+    its chunks are gone.
+
+    The ledger does not use this: its records carry a put id of their own.
+    """
+
+    def __init__(
+        self, inner: ObjectStore, clock: Clock, ids: Ids, backoff: Backoff = DEFAULT_BACKOFF
+    ) -> None:
+        super().__init__(inner)
+        self._clock = clock
+        self._ids = ids
+        self._backoff = backoff
+
+    async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
+        return await self._read(lambda: self.inner.get(key, byte_range))
+
+    async def head(self, key: str) -> ObjectMeta:
+        return await self._read(lambda: self.inner.head(key))
+
+    async def list(
+        self, prefix: str = "", *, start_after: str = "", limit: int = 1000
+    ) -> list[ObjectMeta]:
+        return await self._read(
+            lambda: self.inner.list(prefix, start_after=start_after, limit=limit)
+        )
+
+    async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
+        attempts = _Attempts(self._clock, self._ids, self._backoff)
+        while True:
+            try:
+                return await self.inner.put(key, data, if_absent=if_absent)
+            except LakehouseError as error:
+                if error.kind is ErrorKind.ALREADY_EXISTS and attempts.ambiguous:
+                    return await self._settle(key, data, error)
+                await attempts.after(error)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        attempts = _Attempts(self._clock, self._ids, self._backoff)
+        while True:
+            try:
+                return await self.inner.delete(keys)
+            except LakehouseError as error:
+                await attempts.after(error)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """As the port; after a failure it goes on by ranged reads from where it stood.
+
+        An object that is overwritten meanwhile could be mixed: whoever streams checks a hash.
+        """
+        attempts = _Attempts(self._clock, self._ids, self._backoff)
+        done = 0
+        while True:
+            source = super().stream(key) if done == 0 else self._rest(key, done)
+            try:
+                async for chunk in source:
+                    if chunk:
+                        done += len(chunk)
+                        attempts = _Attempts(self._clock, self._ids, self._backoff)
+                    yield chunk
+                return
+            except LakehouseError as error:
+                await attempts.after(_as_passing(error))
+
+    async def _rest(self, key: str, start: int) -> AsyncIterator[bytes]:
+        size = (await self.inner.head(key)).size_bytes
+        for at in range(start, size, PART_BYTES):
+            yield await self.inner.get(key, ByteRange(at, min(size, at + PART_BYTES)))
+
+    async def _read(self, call: Callable[[], Awaitable[R]]) -> R:
+        attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
+        while True:
+            try:
+                return await call()
+            except LakehouseError as error:
+                await attempts.after(_as_passing(error))
+
+    async def _settle(self, key: str, data: bytes, taken: LakehouseError) -> ObjectMeta:
+        """Whose object is it that an earlier attempt of ours may have made?"""
+        try:
+            found = await self.get(key)
+            if found == data:
+                return await self.head(key)
+        except LakehouseError as error:
+            raise LakehouseError(
+                ErrorKind.UNKNOWN,
+                "the outcome of the write is not known: the object could not be read back",
+                key=key,
+                cause=str(error),
+            ) from error
+        raise taken
+
+
+class _Attempts:
+    """The attempts of one operation: counts them, waits between them, or gives up."""
+
+    def __init__(self, clock: Clock, ids: Ids, backoff: Backoff, *, writes: bool = True) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._backoff = backoff
+        self._writes = writes
+        self._started = clock.monotonic()
+        self._count = 0
+        self.ambiguous = False
+
+    async def after(self, error: LakehouseError) -> None:
+        """Wait before the next attempt, or raise what the operation comes to."""
+        self._count += 1
+        if error.kind in _AMBIGUOUS:
+            self.ambiguous = True
+        elif not error.retryable:
+            if self.ambiguous and self._writes and error.kind is not ErrorKind.ALREADY_EXISTS:
+                raise LakehouseError(
+                    ErrorKind.UNKNOWN,
+                    "the outcome of the write is not known: a later attempt was refused",
+                    attempts=self._count,
+                    cause=str(error),
+                ) from error
+            raise error
+        elapsed = self._clock.monotonic() - self._started
+        delay = self._backoff.next_delay(self._count, elapsed, self._ids.uniform())
+        if delay is None:
+            error.fields.setdefault("attempts", self._count)
+            raise error
+        await self._clock.sleep(delay)
+
+
+def _as_passing(error: LakehouseError) -> LakehouseError:
+    """A truncated reply may be whole the next time: repeat it like an unavailable store."""
+    if error.kind is ErrorKind.CORRUPT and error.fields.get("truncated") is True:
+        return LakehouseError(ErrorKind.UNAVAILABLE, error.message, **error.fields)
+    return error

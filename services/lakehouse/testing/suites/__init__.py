@@ -1,0 +1,1 @@
+"""Conformance suites: one behaviour, run against every implementation of a port."""
