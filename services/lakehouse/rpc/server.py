@@ -1,0 +1,81 @@
+"""The gRPC server of a node: the contracts it serves, health and reflection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection
+
+from lakehouse.contracts.readiness import ReadinessSource
+from lakehouse.contracts.tokens import Authenticator
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+from lakehouse.rpc.catalog import CatalogServicer
+from lakehouse.rpc.health import Health
+from lakehouse.rpc.ingest import IngestServicer
+from lakehouse.rpc.query import QueryServicer
+from lakehouse.rpc.serving import Edge, Servicer
+from lakehouse.rpc.storage import StorageServicer
+from lakehouse.rpc.tokens import TokensServicer
+
+SERVICERS: Final[Mapping[str, Callable[[Any, Edge], Servicer]]] = {
+    "catalog": CatalogServicer,
+    "tokens": TokensServicer,
+    "ingest": IngestServicer,
+    "query": QueryServicer,
+    "storage": StorageServicer,
+}
+"""Noun to servicer: the same nouns as the files in contracts/."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Attributes:
+    request_bytes_max: one message of a caller; bodies come in chunks far below it.
+    calls_max: calls at once, streams included; the next is refused as exhausted.
+    """
+
+    request_bytes_max: int = 64 << 20
+    calls_max: int = 1_024
+
+
+def build_server(
+    services: Mapping[str, object],
+    authenticator: Authenticator,
+    clock: Clock,
+    ids: Ids,
+    readiness: ReadinessSource,
+    options: ServerOptions = ServerOptions(),
+) -> grpc.aio.Server:
+    """A server, not yet bound nor started, of ``services`` by noun (KeyError for an unknown one).
+
+    Call on the loop that will run it.
+    """
+    edge = Edge(authenticator, clock, ids)
+    servicers = [SERVICERS[noun](service, edge) for noun, service in services.items()]
+    names = tuple(servicer.name for servicer in servicers)
+    server = grpc.aio.server(options=_options(options), maximum_concurrent_rpcs=options.calls_max)
+    server.add_generic_rpc_handlers(
+        (*(servicer.handler() for servicer in servicers), Health(readiness, names, clock).handler())
+    )
+    health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection((*names, health, reflection.SERVICE_NAME), server)
+    return server
+
+
+def _options(options: ServerOptions) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", options.request_bytes_max),
+        ("grpc.max_send_message_length", -1),
+        # Two servers on one port would share its callers in silence.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]

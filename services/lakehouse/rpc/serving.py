@@ -1,0 +1,114 @@
+"""The serving side: authenticate, unwrap, call the contract, wrap; errors leave typed, whole.
+
+This is one of the three places with a broad ``except``: what a service did not foresee becomes
+``internal`` with the request id, is logged with its stack, and shows nothing of itself outside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import grpc
+
+from lakehouse.contracts.tokens import Authenticator
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+from lakehouse.model.identity import Context
+from lakehouse.rpc.context import Incoming
+from lakehouse.rpc.convert import PACKAGE, parse, to_message
+from lakehouse.rpc.errors import TRAILER, detail_of, pack, status_of
+from lakehouse.rpc.methods import Method, key_of, methods_of
+
+_LOG = logging.getLogger(__name__)
+
+Body = Callable[[Context], Awaitable[Any]]
+Call = Any
+"""A ``grpc.aio.ServicerContext``, whose stubs lag behind the library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What every servicer needs to let a call in."""
+
+    authenticator: Authenticator
+    clock: Clock
+    ids: Ids
+
+    async def serve(self, call: Call, path: str, body: Body) -> Any:
+        """Run ``body`` with the caller's context; a failure ends the call with its typed error."""
+        incoming = Incoming(call.invocation_metadata())
+        request_id = incoming.request_id(self.ids)
+        try:
+            left = call.time_remaining()
+            return await body(
+                await incoming.context(self.authenticator, self.clock, request_id, left)
+            )
+        except LakehouseError as error:
+            await _refuse(call, error, incoming)
+        except Exception:  # noqa: BLE001 - the servicer edge
+            _LOG.exception("unexpected failure", extra={"call": path, "request_id": request_id})
+            await _refuse(call, _internal(request_id), incoming)
+
+
+def _internal(request_id: str) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.INTERNAL,
+        "the server failed in a way it did not foresee",
+        request_id=request_id,
+        hint="report it with the request id; the server's log has the details",
+    )
+
+
+async def _refuse(call: Call, error: LakehouseError, incoming: Incoming) -> NoReturn:
+    trailer = ((TRAILER, pack(error, incoming.room_bytes())),)
+    await call.abort(status_of(error.kind), detail_of(error), trailer)
+    raise AssertionError("abort does not return")
+
+
+class Servicer:
+    """The RPCs of one contract. Methods that stream are given by subclasses as ``streams``."""
+
+    def __init__(self, noun: str, protocol: object, service: object, edge: Edge) -> None:
+        self.name = f"{PACKAGE}.{noun}"
+        self.methods = methods_of(noun, protocol)
+        self._service = service
+        self._edge = edge
+
+    def handler(self) -> Any:
+        """What a server registers. Messages come and go as bytes: they are parsed inside the edge,
+        so that a malformed one is a typed ``invalid``."""
+        streams = self.streams()
+        handlers = {
+            method.rpc: streams.get(name)
+            or grpc.unary_unary_rpc_method_handler(self._unary(method))
+            for name, method in self.methods.items()
+        }
+        return grpc.method_handlers_generic_handler(self.name, handlers)
+
+    def streams(self) -> dict[str, Any]:
+        """Handlers of the methods that are not one request, one answer; by method name."""
+        return {}
+
+    def _unary(self, method: Method) -> Any:
+        function, kind = getattr(self._service, method.name), method.request
+
+        async def behaviour(data: bytes, call: Call) -> Any:
+            async def body(ctx: Context) -> bytes:
+                request, message = parse(kind, data)
+                answer = await function(replace(ctx, idempotency_key=key_of(message)), request)
+                return to_message(answer).SerializeToString()
+
+            return await self._edge.serve(call, method.path, body)
+
+        return behaviour
+
+
+async def close_chunks(chunks: AsyncIterator[bytes]) -> None:
+    """Close an iterator that can be closed, so that what feeds it stops."""
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()
