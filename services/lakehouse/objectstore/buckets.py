@@ -76,7 +76,7 @@ def open_adapter(settings: BucketSettings, clock: Clock) -> ObjectStore:
         # boto3 and obstore take half a second to import: only where a bucket needs them.
         from lakehouse.objectstore.s3 import S3Store
 
-        return S3Store(settings, clock)
+        return S3Store(settings)
     raise _url_refused(settings, f"must be {_SCHEMES}")
 
 

@@ -80,7 +80,7 @@ class LocalStore:
                 chunk = await self._run(os.pread, fd, min(PART_BYTES, found.st_size - got), got)
                 if not chunk:
                     raise LakehouseError(
-                        ErrorKind.CORRUPT, "the file ended early", key=key, got=got
+                        ErrorKind.CORRUPT, "the file ended early", key=key, got=got, truncated=True
                     )
                 got += len(chunk)
                 yield chunk

@@ -125,6 +125,7 @@ class LocalTree:
                 ErrorKind.CORRUPT,
                 "the file ended early",
                 key=key,
+                truncated=True,
                 wanted=end - start,
                 got=len(data),
             )

@@ -89,7 +89,7 @@ class RetryingStore(ForwardingStore):
                     yield chunk
                 return
             except LakehouseError as error:
-                await attempts.after(_as_passing(error))
+                await attempts.after(error)
 
     async def _rest(self, key: str, start: int) -> AsyncIterator[bytes]:
         size = (await self.inner.head(key)).size_bytes
@@ -102,7 +102,7 @@ class RetryingStore(ForwardingStore):
             try:
                 return await call()
             except LakehouseError as error:
-                await attempts.after(_as_passing(error))
+                await attempts.after(error)
 
     async def _settle(self, key: str, data: bytes, taken: LakehouseError) -> ObjectMeta:
         """Whose object is it that an earlier attempt of ours may have made?"""
@@ -137,7 +137,7 @@ class _Attempts:
         self._count += 1
         if error.kind in _AMBIGUOUS:
             self.ambiguous = True
-        elif not error.retryable:
+        elif not (error.retryable or error.fields.get("truncated") is True):
             if self.ambiguous and self._writes and error.kind is not ErrorKind.ALREADY_EXISTS:
                 raise LakehouseError(
                     ErrorKind.UNKNOWN,
@@ -152,10 +152,3 @@ class _Attempts:
             error.fields.setdefault("attempts", self._count)
             raise error
         await self._clock.sleep(delay)
-
-
-def _as_passing(error: LakehouseError) -> LakehouseError:
-    """A truncated reply may be whole the next time: repeat it like an unavailable store."""
-    if error.kind is ErrorKind.CORRUPT and error.fields.get("truncated") is True:
-        return LakehouseError(ErrorKind.UNAVAILABLE, error.message, **error.fields)
-    return error

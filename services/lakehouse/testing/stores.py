@@ -144,7 +144,12 @@ class FaultStore(ForwardingStore):
         if fault is Fault.TRUNCATED:
             kind = ErrorKind.CORRUPT
         return LakehouseError(
-            kind, "injected fault", operation=operation, key=key[:120], fault=fault.value
+            kind,
+            "injected fault",
+            operation=operation,
+            key=key[:120],
+            fault=fault.value,
+            truncated=fault is Fault.TRUNCATED,
         )
 
 

@@ -1,0 +1,392 @@
+"""Any S3-compatible server as a bucket: obstore moves the data, boto3 lists and administers.
+
+obstore is twice as fast on small objects, but sends no ``max-keys``: a LIST of one key would ask
+for a thousand. So LIST goes by boto3. Neither library retries: only the wrapper and the ledger do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import obstore
+from botocore.config import Config
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store as ObstoreS3
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.kit.clock import to_micros
+from lakehouse.model.refs import check_key
+from lakehouse.objectstore.arguments import (
+    LIST_LIMIT_MAX,
+    PART_BYTES,
+    check_listing,
+    check_range,
+)
+from lakehouse.objectstore.port import ByteRange, ObjectMeta
+from lakehouse.objectstore.s3_errors import translated
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import ClientConfig
+
+    from lakehouse.objectstore.buckets import BucketSettings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CONNECT_SECONDS: Final = 5
+_REQUEST_SECONDS: Final = 30
+# A large object takes as long as it takes, as long as bytes keep coming.
+_BULK_SECONDS: Final = 3_600
+_THREADS_MAX: Final = 8
+_PARTS_AT_ONCE: Final = 4
+
+
+class S3Store:
+    """One bucket, or a prefix of it, on an S3-compatible server; path-style addresses.
+
+    Args:
+        settings: ``url`` is ``s3://bucket`` or ``s3://bucket/prefix``.
+
+    Raises ``invalid`` for a prefix that could not be a key.
+    """
+
+    def __init__(self, settings: BucketSettings) -> None:
+        parts = urlsplit(settings.url)
+        self._bucket = parts.netloc
+        prefix = parts.path.strip("/")
+        self._prefix = check_key(prefix) + "/" if prefix else ""
+        self._settings = settings
+        self._endpoint = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
+        self._session = _session(settings)
+        try:
+            # Never obstore's own search: it would mix what the environment holds with our keys.
+            self._credentials = Boto3CredentialProvider(self._session)
+        except ValueError as error:
+            raise LakehouseError(
+                ErrorKind.FORBIDDEN,
+                "no credentials for the bucket were found",
+                bucket=settings.name,
+                hint="set secret_ref of the bucket, or the variables of the aws tools",
+            ) from error
+        self._data = self._obstore({"timeout": timedelta(seconds=_REQUEST_SECONDS)})
+        self._bulk = self._obstore(
+            {
+                "timeout": timedelta(seconds=_BULK_SECONDS),
+                "read_timeout": timedelta(seconds=2 * _REQUEST_SECONDS),
+            }
+        )
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._threads: ThreadPoolExecutor | None = None
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        return self._endpoint
+
+    # -- data --------------------------------------------------------------------------------
+
+    async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
+        path = self._path(key)
+        options: GetOptions = {}
+        if byte_range is not None:
+            check_range(byte_range)
+            options["range"] = (byte_range.start, byte_range.end)
+        client = self._data
+        if byte_range is None or byte_range.end - byte_range.start > PART_BYTES:
+            client = self._bulk
+        with translated("get", key):
+            result = await obstore.get_async(client, path, options=options)
+            first, end = result.range
+            data = bytes(await result.bytes_async())
+        wanted = min(byte_range.end, result.meta["size"]) if byte_range else result.meta["size"]
+        if end != wanted or first != (byte_range.start if byte_range else 0):
+            raise _cut(key, wanted - first, len(data))
+        if len(data) != end - first:
+            raise _cut(key, end - first, len(data))
+        return data
+
+    async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
+        path = self._path(key)
+        client = self._data if len(data) <= PART_BYTES else self._bulk
+        with translated("put", key):
+            done = await obstore.put_async(
+                client,
+                path,
+                data,
+                mode="create" if if_absent else "overwrite",
+                use_multipart=False,
+            )
+        return ObjectMeta(key, len(data), done["e_tag"] or "")
+
+    async def head(self, key: str) -> ObjectMeta:
+        path = self._path(key)
+        with translated("head", key):
+            meta = await obstore.head_async(self._data, path)
+        return ObjectMeta(key, meta["size"], meta["e_tag"] or "", to_micros(meta["last_modified"]))
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        paths = [self._path(key) for key in keys]
+        for at in range(0, len(paths), LIST_LIMIT_MAX):
+            some = paths[at : at + LIST_LIMIT_MAX]
+            with translated("delete", keys[at]):
+                await obstore.delete_async(self._data, some)
+
+    async def list(
+        self, prefix: str = "", *, start_after: str = "", limit: int = 1000
+    ) -> list[ObjectMeta]:
+        check_listing(prefix, start_after, limit)
+        with translated("list", prefix):
+            client = await self._run(self._boto)
+            asked = _Listing(self._bucket, self._prefix, prefix, start_after, limit)
+            return await self._run(_list_objects, client, asked)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        path = self._path(key)
+        got = 0
+        with translated("get", key):
+            result = await obstore.get_async(self._bulk, path)
+            chunks = result.stream(min_chunk_size=1024 * 1024).__aiter__()
+        while True:
+            # Not around the yield: what the reader raises is not ours to translate.
+            with translated("get", key):
+                try:
+                    chunk = bytes(await chunks.__anext__())
+                except StopAsyncIteration:
+                    break
+            got += len(chunk)
+            yield chunk
+        if got != result.meta["size"]:
+            raise _cut(key, result.meta["size"], got)
+
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
+        path = self._path(key)
+        source = _Source(chunks)
+        first = await source.take(PART_BYTES)
+        if len(first) < PART_BYTES:
+            return await self.put(key, first)
+        upload = asyncio.ensure_future(self._upload(path, source))
+        try:
+            with translated("put", key):
+                done = await asyncio.shield(upload)
+        except asyncio.CancelledError:
+            # Ended by its source, an upload aborts itself; dropped, its parts would stay.
+            source.stop()
+            await asyncio.wait([upload], timeout=_CONNECT_SECONDS)
+            raise
+        except LakehouseError:
+            if source.failure is not None:
+                raise source.failure from None
+            raise
+        return ObjectMeta(key, source.size_bytes, done["e_tag"] or "")
+
+    # -- administration ----------------------------------------------------------------------
+
+    async def bucket_exists(self) -> bool:
+        """Whether the bucket is there. Raises ``forbidden`` where that may not be asked."""
+        client = await self._run(self._boto)
+        try:
+            with translated("head_bucket", ""):
+                await self._run(client.head_bucket, Bucket=self._bucket)
+        except LakehouseError as error:
+            if error.kind is ErrorKind.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def create_bucket(self) -> None:
+        """Make the bucket if it is not there."""
+        if await self.bucket_exists():
+            return
+        client = await self._run(self._boto)
+        place: dict[str, Any] = {}
+        if not self._settings.endpoint and self._settings.region != "us-east-1":
+            place["CreateBucketConfiguration"] = {"LocationConstraint": self._settings.region}
+        with translated("create_bucket", ""):
+            await self._run(client.create_bucket, Bucket=self._bucket, **place)
+
+    async def close(self) -> None:
+        """Close boto3's connections; obstore closes its own when it is collected."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    # -- inside ------------------------------------------------------------------------------
+
+    async def _upload(self, path: str, source: _Source) -> obstore.PutResult:
+        return await obstore.put_async(
+            self._bulk,
+            path,
+            source,
+            use_multipart=True,
+            chunk_size=PART_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
+
+    def _path(self, key: str) -> str:
+        return self._prefix + check_key(key)
+
+    async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="s3-store")
+        return await run_in(self._threads, function, *args, **kwargs)
+
+    def _boto(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = self._session.client(
+                    "s3",
+                    endpoint_url=self._endpoint,
+                    config=Config(
+                        retries={"total_max_attempts": 1, "mode": "standard"},
+                        connect_timeout=_CONNECT_SECONDS,
+                        read_timeout=_REQUEST_SECONDS,
+                        max_pool_connections=_THREADS_MAX,
+                        s3={"addressing_style": "path"},
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
+            return self._client
+
+    def _obstore(self, timeouts: ClientConfig) -> ObstoreS3:
+        return ObstoreS3(
+            self._bucket,
+            endpoint=self._endpoint,
+            region=self._settings.region,
+            virtual_hosted_style_request=False,
+            credential_provider=self._credentials,
+            client_options={
+                "allow_http": self._endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+                **timeouts,
+            },
+            retry_config={"max_retries": 0},
+        )
+
+
+class _Source:
+    """The chunks of a streamed write: counted, and stopped or failed in a way one can tell."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._held: list[bytes] = []
+        self._pull: asyncio.Future[bytes] | None = None
+        self._stopped = False
+        self.size_bytes = 0
+        self.failure: Exception | None = None
+
+    async def take(self, size_bytes: int) -> bytes:
+        """The first ``size_bytes`` or more, or all there is; iteration gives them again."""
+        size = 0
+        async for chunk in self._chunks:
+            self._held.append(chunk)
+            size += len(chunk)
+            if size >= size_bytes:
+                break
+        return b"".join(self._held)
+
+    def stop(self) -> None:
+        """Let the iteration end in an error, now."""
+        self._stopped = True
+        if self._pull is not None:
+            self._pull.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._stopped:
+            raise asyncio.CancelledError
+        if self._held:
+            chunk = self._held.pop(0)
+        else:
+            self._pull = asyncio.ensure_future(anext(self._chunks))
+            try:
+                chunk = await self._pull
+            except StopAsyncIteration:
+                raise
+            except Exception as error:
+                self.failure = error
+                raise
+        self.size_bytes += len(chunk)
+        return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    bucket: str
+    root: str
+    prefix: str
+    start_after: str
+    limit: int
+
+
+def _list_objects(client: Any, asked: _Listing) -> list[ObjectMeta]:
+    """One request; more only where the server answers with less than it has and was asked for."""
+    found: list[ObjectMeta] = []
+    after = asked.root + asked.start_after if asked.start_after else ""
+    while True:
+        page = client.list_objects_v2(
+            Bucket=asked.bucket,
+            Prefix=asked.root + asked.prefix,
+            StartAfter=after,
+            MaxKeys=asked.limit - len(found),
+        )
+        contents = page.get("Contents", [])
+        for entry in contents:
+            after = entry["Key"]
+            meta = _listed(after[len(asked.root) :], entry)
+            if meta is not None:
+                found.append(meta)
+        if not page.get("IsTruncated") or not contents or len(found) >= asked.limit:
+            return found
+
+
+def _session(settings: BucketSettings) -> boto3.Session:
+    keys = settings.credentials
+    if keys is None:
+        return boto3.Session(region_name=settings.region)
+    return boto3.Session(
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_access_key,
+        aws_session_token=keys.session_token or None,
+        region_name=settings.region,
+    )
+
+
+def _listed(key: str, entry: Mapping[str, Any]) -> ObjectMeta | None:
+    """An entry of a listing, or None for an object that others put there and no key can name."""
+    try:
+        check_key(key)
+    except LakehouseError:
+        return None
+    return ObjectMeta(key, entry["Size"], entry.get("ETag", ""), to_micros(entry["LastModified"]))
+
+
+def _cut(key: str, wanted: int, got: int) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CORRUPT,
+        "the object store's answer has another length than it says",
+        key=key,
+        wanted=wanted,
+        got=got,
+        truncated=True,
+    )
