@@ -1,0 +1,271 @@
+"""A real S3 server for tests: a private Ceph radosgw (one mon, one osd in memory) on loopback.
+
+    tools/s3_server.py --run make test-s3     runs a command with LAKEHOUSE_TEST_S3_* set
+    tools/s3_server.py                        runs until interrupted, prints the variables
+
+Everything lives in a temporary folder and ends with this process, also on SIGTERM. Needs the
+Debian packages radosgw, ceph-mon and ceph-osd; nothing else of a Ceph cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from types import FrameType
+
+PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph")
+INSTALL = "apt-get install --no-install-recommends radosgw ceph-mon ceph-osd"
+START_SECONDS = 120.0
+
+CONFIG = """
+[global]
+fsid = {fsid}
+mon host = v1:127.0.0.1:{mon_port}
+auth cluster required = none
+auth service required = none
+auth client required = none
+ms bind msgr1 = true
+ms bind msgr2 = false
+ms bind ipv4 = true
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+osd pool default size = 1
+osd pool default min size = 1
+mon allow pool size one = true
+mon warn on pool no redundancy = false
+osd crush chooseleaf type = 0
+osd crush update on start = false
+osd class update on start = false
+osd pool default pg num = 1
+osd pool default pgp num = 1
+osd pool default pg autoscale mode = off
+mon max pg per osd = 1000
+mon pg warn min per osd = 0
+mon data avail crit = 1
+run dir = {root}
+admin socket = {root}/$name.asok
+log file = {root}/$name.log
+pid file =
+[mon.a]
+mon data = {root}/mon
+mon addr = 127.0.0.1:{mon_port}
+[osd.0]
+osd data = {root}/osd
+osd objectstore = memstore
+memstore device bytes = {memory_bytes}
+[client.rgw]
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw enable usage log = false
+rgw gc obj min wait = 1
+rgw thread pool size = 64
+"""
+
+
+class Failed(Exception):
+    """Said to the user in one line."""
+
+
+class Server:
+    """The processes of one throw-away cluster below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.port = free_port()
+        self.access_key = "lakehouse-test"
+        self.secret_key = secrets.token_hex(20)
+        self._config = root / "ceph.conf"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """What the tests look for."""
+        return {
+            "LAKEHOUSE_TEST_S3_ENDPOINT": self.endpoint,
+            "LAKEHOUSE_TEST_S3_ACCESS_KEY": self.access_key,
+            "LAKEHOUSE_TEST_S3_SECRET_KEY": self.secret_key,
+        }
+
+    def start(self, memory_bytes: int) -> None:
+        """Bring everything up; returns when S3 answers."""
+        fsid, mon_port = str(uuid.uuid4()), free_port()
+        self._config.write_text(
+            CONFIG.format(
+                fsid=fsid,
+                mon_port=mon_port,
+                root=self.root,
+                port=self.port,
+                memory_bytes=memory_bytes,
+            )
+        )
+        for folder in ("mon", "osd"):
+            (self.root / folder).mkdir()
+        monmap = str(self.root / "monmap")
+        address = f"[v1:127.0.0.1:{mon_port}]"
+        self._do("monmaptool", "--create", "--addv", "a", address, "--fsid", fsid, monmap)
+        self._do("ceph-mon", *self._conf(), "--mkfs", "-i", "a", "--monmap", monmap)
+        self._spawn("ceph-mon", "-i", "a")
+        osd_id = str(uuid.uuid4())
+        self._ceph("osd", "new", osd_id)
+        self._ceph("osd", "crush", "add", "osd.0", "1.0", "root=default", "host=one")
+        self._do("ceph-osd", *self._conf(), "-i", "0", "--mkfs", "--osd-uuid", osd_id)
+        self._spawn("ceph-osd", "-i", "0")
+        self._do(
+            "radosgw-admin", *self._conf(), "-n", "client.rgw", "user", "create", "--uid=test",
+            "--display-name=test", f"--access-key={self.access_key}",
+            f"--secret-key={self.secret_key}",
+        )  # fmt: skip
+        self._spawn("radosgw", "-n", "client.rgw")
+        self._wait_for_s3()
+
+    def stop(self) -> None:
+        """End every process that was started here, newest first; idempotent."""
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.terminate()
+        for process in reversed(self._processes):
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+
+    def _conf(self) -> tuple[str, str]:
+        return ("-c", str(self._config))
+
+    def _spawn(self, program: str, *arguments: str) -> None:
+        log = (self.root / f"{program}.out").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [program, "-f", *self._conf(), *arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                # An interrupt at the terminal is ours to pass on, in order.
+                start_new_session=True,
+            )  # fmt: skip
+        self._processes.append(process)
+
+    def _ceph(self, *arguments: str) -> None:
+        self._do("ceph", *self._conf(), "--connect-timeout", "60", *arguments)
+
+    def _do(self, *command: str) -> None:
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, timeout=START_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{command[0]} did not end in {START_SECONDS:.0f} s") from error
+        if done.returncode:
+            text = done.stdout.decode(errors="replace")[-2000:]
+            raise Failed(f"{' '.join(command[:6])} failed with {done.returncode}:\n{text}")
+
+    def _wait_for_s3(self) -> None:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            for process in self._processes:
+                if process.poll() is not None:
+                    raise Failed(f"{process.args[0]} ended early: {self._last_words(process)}")
+            try:
+                urllib.request.urlopen(self.endpoint, timeout=5).close()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        raise Failed(f"radosgw did not answer in {START_SECONDS:.0f} s")
+
+    def _last_words(self, process: subprocess.Popen[bytes]) -> str:
+        program = Path(process.args[0]).name  # type: ignore[index]
+        return (self.root / f"{program}.out").read_text(errors="replace")[-2000:]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_programs() -> None:
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        raise Failed(
+            f"not installed: {', '.join(missing)}\n"
+            f"the tests against a real S3 server need a Ceph radosgw; on Debian and Ubuntu:\n"
+            f"    {INSTALL}"
+        )
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM takes the way of an exception, so that everything is taken down in order."""
+    raise KeyboardInterrupt
+
+
+def run(command: list[str], environment: dict[str, str]) -> int:
+    """The command's exit code; it is ended with us."""
+    child = subprocess.Popen(command, env=os.environ | environment)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        try:
+            child.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        raise
+
+
+def serve(environment: dict[str, str]) -> int:
+    for name, value in environment.items():
+        print(f"export {name}={value}", flush=True)
+    while True:
+        signal.pause()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--memory-gib", type=int, default=4, help="most the objects may take")
+    parser.add_argument("--run", nargs=argparse.REMAINDER, metavar="CMD", help="run, then end")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
+    server = None
+    # The sockets' paths must stay short, so not below a long TMPDIR.
+    root = Path(tempfile.mkdtemp(prefix="lakehouse-s3-", dir="/tmp"))
+    try:
+        check_programs()
+        server = Server(root)
+        started = time.monotonic()
+        server.start(options.memory_gib << 30)
+        seconds = time.monotonic() - started
+        print(f"s3 server on {server.endpoint} after {seconds:.1f} s", file=sys.stderr, flush=True)
+        if options.run:
+            return run(options.run, server.environment())
+        return serve(server.environment())
+    except Failed as error:
+        print(f"s3_server: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
