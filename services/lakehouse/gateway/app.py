@@ -1,0 +1,75 @@
+"""The HTTP application: routes over contracts, and the edge around them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from pydantic import BaseModel
+from starlette.types import ASGIApp
+
+from lakehouse import __version__
+from lakehouse.contracts.tokens import Authenticator
+from lakehouse.gateway import bodies, openapi
+from lakehouse.gateway.edge import Edge
+from lakehouse.gateway.metrics import Metrics
+from lakehouse.gateway.routes import catalog, health, ingest, maintenance, query, storage, tokens
+from lakehouse.gateway.services import Services
+from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+
+_MODELS: list[type[BaseModel]] = [
+    bodies.RegisterBody,
+    bodies.PatchBody,
+    bodies.RestoreBody,
+    bodies.ImportBody,
+    bodies.TokenBody,
+    query.SqlBody,
+]
+
+
+class _Gateway(FastAPI):
+    """FastAPI with one layer around its router, in which every error becomes an answer."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        settings: GatewaySettings,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(
+            title="lakehouse", version=__version__, redoc_url=None, redirect_slashes=False
+        )
+        self._edge = (authenticator, settings, clock, ids, metrics)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        # Not FastAPI's own stack: it would answer some errors by itself, with bodies that are
+        # no problem documents and in debug with a stack trace.
+        return Edge(AsyncExitStackMiddleware(self.router), *self._edge)
+
+
+def create_app(
+    services: Services,
+    authenticator: Authenticator,
+    settings: GatewaySettings,
+    clock: Clock,
+    ids: Ids,
+) -> FastAPI:
+    """The whole of HTTP over ``services``; holds no state but its counters."""
+    metrics = Metrics(services.footprints)
+    app = _Gateway(authenticator, settings, clock, ids, metrics)
+    for router in (
+        health.routes(services.readiness, metrics),
+        query.routes(services.query, metrics, settings),
+        catalog.routes(services.catalog, settings),
+        ingest.routes(services.ingest, metrics, settings),
+        maintenance.routes(services.catalog, settings),
+        storage.routes(services.storage),
+        tokens.routes(services.tokens, settings),
+    ):
+        # Not include_router: it keeps routers nested, and matches each request twice.
+        app.router.routes.extend(router.routes)
+    openapi.install(app, _MODELS)
+    return app

@@ -1,0 +1,169 @@
+"""The outermost layer of HTTP: identity, limits, metrics, and the last catch for any error."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lakehouse.contracts.tokens import Authenticator
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.gateway import auth
+from lakehouse.gateway.metrics import Metrics
+from lakehouse.gateway.problems import explain, extra_headers, log_failure, problem
+from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+from lakehouse.model.identity import Context
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_UNROUTED: Final = "(none)"
+
+
+class _Answer:
+    """The way back: adds the request id and remembers whether and how the answer began."""
+
+    __slots__ = ("_id", "_send", "complete", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._id = (b"x-request-id", request_id.encode())
+        self.status = 0
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], self._id]
+        elif not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+
+class Edge:
+    """Every request passes here first and every error last; nothing beyond raises to the server."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        settings: GatewaySettings,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._settings = settings
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = self._clock.monotonic()
+        headers = dict(scope["headers"])
+        request_id = auth.request_id(headers) or self._ids.ulid()
+        answer = _Answer(send, request_id)
+        self._metrics.opened()
+        try:
+            self._check(scope, headers)
+            if scope["path"] not in auth.PUBLIC_PATHS:
+                scope[auth.CONTEXT_KEY] = await self._identify(headers, request_id, started)
+            await self._app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the HTTP edge is one of three such places
+            await self._refuse(error, scope, receive, answer, request_id)
+        finally:
+            route = getattr(scope.get("route"), "path", _UNROUTED)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._metrics.closed(method, route, answer.status, self._clock.monotonic() - started)
+
+    def _check(self, scope: Scope, headers: auth.Headers) -> None:
+        settings = self._settings
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > (
+            settings.header_bytes_max
+        ):
+            raise _too_large(
+                "the request's headers are too large",
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                settings.header_bytes_max,
+            )
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        if len(raw_path) + len(scope["query_string"]) > settings.target_bytes_max:
+            raise _too_large(
+                "the request's path and query are too long",
+                HTTPStatus.REQUEST_URI_TOO_LONG,
+                settings.target_bytes_max,
+            )
+        if b"%" in raw_path:
+            _check_escapes(raw_path)
+        if settings.hosts or b"origin" in headers:
+            self._check_origin(scope, headers)
+
+    def _check_origin(self, scope: Scope, headers: auth.Headers) -> None:
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if self._settings.hosts and name not in self._settings.hosts:
+            raise LakehouseError(
+                ErrorKind.FORBIDDEN,
+                "this server does not answer to that host name",
+                host=ascii(host[:80])[1:-1],
+                hint="use the address it listens on, or add the name to the configuration",
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        if origin and scope["method"] not in _SAFE and origin.split("://", 1)[-1] != host:
+            raise LakehouseError(
+                ErrorKind.FORBIDDEN,
+                "a web page of another site must not write here",
+                origin=ascii(origin[:80])[1:-1],
+            )
+
+    async def _identify(self, headers: auth.Headers, request_id: str, started: float) -> Context:
+        credential = auth.bearer(headers)
+        principal = await self._authenticator.authenticate(credential)
+        return auth.context_of(principal, headers, request_id, credential, started)
+
+    async def _refuse(
+        self, error: Exception, scope: Scope, receive: Receive, answer: _Answer, request_id: str
+    ) -> None:
+        known = explain(error)
+        log_failure(error, known, request_id)
+        if answer.status:
+            # The answer is under way: leaving it without an end makes the server cut the
+            # connection, which is how a client of a chunked body learns that it is not whole.
+            return
+        reply = problem(known, request_id, extra_headers(error))
+        await reply(scope, receive, answer.send)
+
+
+def _too_large(message: str, status: HTTPStatus, bytes_max: int) -> LakehouseError:
+    return LakehouseError(ErrorKind.INVALID, message, http_status=status.value, bytes_max=bytes_max)
+
+
+def _check_escapes(raw_path: bytes) -> None:
+    """A path whose escapes change how it is cut into segments, or are no UTF-8, is refused."""
+    decoded = unquote_to_bytes(raw_path)
+    if decoded.count(b"/") != raw_path.count(b"/"):
+        raise LakehouseError(
+            ErrorKind.INVALID, "an encoded slash in the path; names must not contain slashes"
+        )
+    try:
+        decoded.decode()
+    except UnicodeDecodeError:
+        raise LakehouseError(
+            ErrorKind.INVALID, "the path's percent escapes are not UTF-8"
+        ) from None

@@ -1,0 +1,155 @@
+"""The one place where anything that goes wrong becomes a problem document (RFC 9457).
+
+A document is ``{type, title, status, kind, detail, request_id, ...fields}``. It holds no stack
+trace and no text of a foreign exception.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
+
+PROBLEM_TYPE: Final = "application/problem+json"
+TYPE_PREFIX: Final = "urn:lakehouse:problem:"
+RETRY_AFTER: Final = "retry_after_seconds"
+
+_RESERVED: Final = frozenset({"type", "title", "status", "kind", "detail", "request_id"})
+_FAULTS_MAX: Final = 20
+_VALUE_CHARS_MAX: Final = 200
+_log = logging.getLogger("lakehouse.gateway")
+
+TITLES: Final[dict[ErrorKind, str]] = {
+    ErrorKind.INVALID: "The request is not valid",
+    ErrorKind.UNAUTHENTICATED: "A valid token is needed",
+    ErrorKind.FORBIDDEN: "Not allowed",
+    ErrorKind.NOT_FOUND: "Not found",
+    ErrorKind.ALREADY_EXISTS: "It exists already",
+    ErrorKind.CONFLICT: "It does not fit what is there",
+    ErrorKind.FENCED: "Another writer has taken over",
+    ErrorKind.EXHAUSTED: "A limit is reached",
+    ErrorKind.TIMEOUT: "It took too long",
+    ErrorKind.UNAVAILABLE: "Not available now",
+    ErrorKind.UNKNOWN: "The outcome is not known",
+    ErrorKind.CORRUPT: "Stored bytes are damaged",
+    ErrorKind.INTERNAL: "An error of ours",
+}
+
+
+def explain(error: BaseException) -> LakehouseError:
+    """Any exception as the one error of ours; what nobody foresaw becomes ``internal``."""
+    match error:
+        case LakehouseError():
+            return error
+        case RequestValidationError():
+            return _from_validation(error)
+        case HTTPException():
+            return _from_http(error)
+        case ClientDisconnect():
+            return LakehouseError(ErrorKind.INVALID, "the client went away before its body ended")
+        case _:
+            return LakehouseError(ErrorKind.INTERNAL, "an unexpected error; see the server's log")
+
+
+def log_failure(error: BaseException, known: LakehouseError, request_id: str) -> None:
+    """Tell the server's log what the client is not told; expected refusals are not logged."""
+    if known.kind is ErrorKind.INTERNAL:
+        _log.error("request %s failed", request_id, exc_info=error)
+    elif known.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warning("request %s: %s", request_id, known)
+
+
+def document(error: LakehouseError, request_id: str) -> dict[str, FieldValue]:
+    """The body of a problem document, as JSON values."""
+    fields = {name: value for name, value in error.fields.items() if name not in _RESERVED}
+    fields.pop("http_status", None)
+    if error.kind is ErrorKind.UNKNOWN:
+        fields.setdefault("commit_state", "unknown")
+    return {
+        "type": TYPE_PREFIX + error.kind.value,
+        "title": TITLES[error.kind],
+        "status": error.http_status,
+        "kind": error.kind.value,
+        "detail": error.message,
+        "request_id": request_id,
+        **fields,
+    }
+
+
+def problem(error: LakehouseError, request_id: str, headers: dict[str, str]) -> Response:
+    """The whole answer, with the headers that belong to its status."""
+    added = dict(headers)
+    if error.kind is ErrorKind.UNAUTHENTICATED:
+        added["WWW-Authenticate"] = 'Bearer realm="lakehouse"'
+    wait = error.fields.get(RETRY_AFTER)
+    if isinstance(wait, int | float) and not isinstance(wait, bool):
+        added["Retry-After"] = str(max(1, round(wait)))
+    elif error.http_status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        added["Retry-After"] = "1"
+    body = _encode(document(error, request_id))
+    return Response(body, error.http_status, added, PROBLEM_TYPE)
+
+
+def extra_headers(error: BaseException) -> dict[str, str]:
+    """Headers a framework's refusal brings along, such as Allow of a 405."""
+    return dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+
+
+def _encode(body: dict[str, FieldValue]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        # A lone surrogate or an integer beyond 64 bits: the standard encoder takes both.
+        return json.dumps(body, default=str).encode()
+
+
+def _from_http(error: HTTPException) -> LakehouseError:
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            return LakehouseError(
+                ErrorKind.NOT_FOUND, "there is no such path", hint="GET /openapi.json lists them"
+            )
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "")
+            return LakehouseError(
+                ErrorKind.INVALID,
+                "this path does not take that method",
+                http_status=error.status_code,
+                allowed=allowed,
+            )
+        case status if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return LakehouseError(
+                ErrorKind.INVALID, HTTPStatus(status).phrase.lower(), http_status=status
+            )
+        case _:
+            return LakehouseError(ErrorKind.INTERNAL, "an unexpected error; see the server's log")
+
+
+def _from_validation(error: RequestValidationError) -> LakehouseError:
+    return invalid_request(list(error.errors()))
+
+
+def invalid_request(faults: list[Any]) -> LakehouseError:
+    """Faults as pydantic lists them (``loc``, ``msg``, ``input``) as one ``invalid``."""
+    errors: list[FieldValue] = [
+        {
+            "where": ".".join(str(part) for part in fault["loc"]),
+            "why": str(fault["msg"]),
+            "value": ascii(fault.get("input"))[:_VALUE_CHARS_MAX],
+        }
+        for fault in faults[:_FAULTS_MAX]
+    ]
+    first = errors[0] if errors else {"where": "request", "why": "is not valid"}
+    assert isinstance(first, dict)
+    return LakehouseError(
+        ErrorKind.INVALID, f"{first['where']}: {first['why']}".lower(), errors=errors
+    )

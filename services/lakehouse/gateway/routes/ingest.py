@@ -1,0 +1,230 @@
+"""Files in: the body of a request, or an object that is already in a bucket."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from lakehouse.contracts.ingest import (
+    CardHints,
+    ColumnOverride,
+    IngestMode,
+    IngestOptions,
+    IngestReport,
+    IngestRequest,
+    IngestService,
+    NestedAs,
+    SourceFormat,
+)
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.gateway import examples
+from lakehouse.gateway.accepts import compression, source_format
+from lakehouse.gateway.auth import Writer
+from lakehouse.gateway.bodies import SECONDS_MAX
+from lakehouse.gateway.metrics import Metrics
+from lakehouse.gateway.openapi import told, with_body
+from lakehouse.gateway.params import DryRun, Name, split_list, split_schema
+from lakehouse.gateway.replies import made
+from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.gateway.shapes import IngestShape, ingest_shape
+from lakehouse.gateway.uploads import Upload, open_upload
+from lakehouse.model.dataset import Sensitivity
+from lakehouse.model.refs import PRIMARY
+
+Texts = Annotated[list[str], Query(max_length=1000)]
+
+
+async def _reading(
+    format: Annotated[  # noqa: A002 - the parameter's name on the wire
+        SourceFormat, Query(description="States the file's format over its media type.")
+    ] = SourceFormat.AUTO,
+    delimiter: Annotated[
+        str, Query(max_length=8, description="Of a CSV; detected if absent.", examples=[";"])
+    ] = "",
+    quote: Annotated[str, Query(max_length=1, description="The quote character of a CSV.")] = "",
+    encoding: Annotated[
+        str, Query(max_length=100, description="For example latin-1; detected if absent.")
+    ] = "",
+    header: Annotated[
+        bool | None, Query(description="Whether a CSV has a header line; detected if absent.")
+    ] = None,
+    null_values: Annotated[
+        list[str] | None,
+        Query(description="Texts that are null, with commas or repeated.", examples=[["N/A,-"]]),
+    ] = None,
+    schema: Annotated[
+        str,
+        Query(
+            description="Types of columns over what is inferred.",
+            examples=["id:string,age:int64"],
+            max_length=16_000,
+        ),
+    ] = "",
+    nested: Annotated[
+        NestedAs, Query(description="What a nested JSON value becomes.")
+    ] = NestedAs.STRUCT,
+) -> IngestOptions:
+    return IngestOptions(
+        format=format,
+        delimiter=delimiter,
+        quote=quote,
+        encoding=encoding,
+        header=header,
+        null_values=None if null_values is None else split_list(null_values),
+        columns=tuple(ColumnOverride(*pair) for pair in split_schema(schema)),
+        nested=nested,
+    )
+
+
+async def _hints(
+    owner: Annotated[str, Query(description="The card's owner.", max_length=1000)] = "",
+    description: Annotated[str, Query(max_length=10_000)] = "",
+    sensitivity: Annotated[Sensitivity | None, Query()] = None,
+    tags: Annotated[
+        list[str] | None, Query(description="With commas or repeated.", examples=[["crm,daily"]])
+    ] = None,
+    source_system: Annotated[str, Query(max_length=1000)] = "",
+    freshness_sla_seconds: Annotated[int | None, Query(gt=0, le=SECONDS_MAX)] = None,
+) -> CardHints:
+    return CardHints(
+        owner=owner,
+        description=description,
+        sensitivity="" if sensitivity is None else sensitivity.value,
+        tags=tuple(tag for tag in split_list(tags or []) if tag),
+        source_system=source_system,
+        freshness_sla_seconds=freshness_sla_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    mode: IngestMode
+    key: tuple[str, ...]
+    force: bool
+    dry_run: bool
+    object_bucket: str
+    object_key: str
+
+
+async def _how(
+    mode: Annotated[
+        IngestMode,
+        Query(
+            description="auto: create if absent, nothing if the same content is there, else a 409."
+        ),
+    ] = IngestMode.AUTO,
+    key: Annotated[
+        list[str] | None,
+        Query(description="Columns of the primary key.", examples=[["id"]]),
+    ] = None,
+    force: Annotated[bool, Query(description="Even if the same content is there.")] = False,
+    dry_run: DryRun = False,
+    object: Annotated[  # noqa: A002 - the parameter's name on the wire
+        str,
+        Query(
+            description="bucket/key of an object to read instead of a body.",
+            examples=["primary/inbox/people.csv"],
+            max_length=1000,
+        ),
+    ] = "",
+) -> _How:
+    bucket, slash, object_key = object.partition("/")
+    if object and not (bucket and slash and object_key):
+        raise LakehouseError(
+            ErrorKind.INVALID, "object must be bucket/key", object=ascii(object[:80])[1:-1]
+        )
+    keys = tuple(name for name in split_list(key or []) if name)
+    return _How(mode, keys, force, dry_run, bucket or PRIMARY, object_key)
+
+
+Reading = Annotated[IngestOptions, Depends(_reading)]
+Hints = Annotated[CardHints, Depends(_hints)]
+How = Annotated[_How, Depends(_how)]
+
+_FILE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_BODY: dict[str, Any] = {
+    "required": False,
+    "description": "The file. Content-Encoding gzip or zstd is read; absent with `object`.",
+    "content": {
+        "text/csv": {"schema": {"type": "string"}, "example": "id,name\n007,Ada\n"},
+        "text/tab-separated-values": {"schema": {"type": "string"}},
+        "application/json": {"schema": {}, "example": [{"id": "007", "name": "Ada"}]},
+        "application/x-ndjson": {"schema": {"type": "string"}},
+        "application/vnd.apache.parquet": _FILE,
+        "application/vnd.apache.arrow.stream": _FILE,
+        "application/octet-stream": _FILE,
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "format": "binary"}},
+            }
+        },
+    },
+}
+
+
+def routes(ingest: IngestService, metrics: Metrics, settings: GatewaySettings) -> APIRouter:
+    """The route of this noun over the contract."""
+    router = APIRouter(tags=["ingest"])
+    doc = told("Ingest a file", IngestShape, examples.INGEST, status=201, also=(409, 413, 415, 422))
+
+    @router.post("/ingest/datasets/{name}", **with_body(doc, _BODY))
+    async def ingest_file(
+        ctx: Writer, name: Name, how: How, reading: Reading, hints: Hints, request: Request
+    ) -> Response:
+        """CSV, TSV, JSON, NDJSON, Parquet or Arrow, plain or compressed, as the body or in a
+        multipart form; it streams. All of it is committed at once, or nothing."""
+        upload = await open_upload(request, settings.upload_bytes_max)
+        wanted = _request(name, how, _with_upload(reading, how.force, upload), hints)
+        report = await ingest.ingest(ctx, wanted, _body(how, upload))
+        metrics.ingested(report)
+        return made(ingest_shape(report, _sample(report)), report.version, report.created)
+
+    return router
+
+
+def _with_upload(reading: IngestOptions, force: bool, upload: Upload) -> IngestOptions:
+    """What the request states of itself, where the caller's options do not say otherwise."""
+    stated = source_format(upload.media_type) if reading.format is SourceFormat.AUTO else None
+    return dataclasses.replace(
+        reading,
+        format=stated or reading.format,
+        compression=compression(upload.encoding),
+        file_name=upload.file_name,
+        encoding=reading.encoding or upload.charset,
+        force=force,
+    )
+
+
+def _request(name: str, how: _How, options: IngestOptions, card: CardHints) -> IngestRequest:
+    return IngestRequest(
+        dataset=name,
+        mode=how.mode,
+        key=how.key,
+        options=options,
+        card=card,
+        dry_run=how.dry_run,
+        object_key=how.object_key,
+        object_bucket=how.object_bucket,
+    )
+
+
+def _body(how: _How, upload: Upload) -> AsyncIterator[bytes]:
+    return _nothing() if how.object_key else upload.chunks
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    empty: tuple[bytes, ...] = ()
+    for chunk in empty:
+        yield chunk
+
+
+def _sample(report: IngestReport) -> object:
+    return orjson.Fragment(report.sample_json) if report.sample_json else None

@@ -1,0 +1,295 @@
+"""Small recording stand-ins of the contracts, and a gateway over them in process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from lakehouse.contracts import catalog as c
+from lakehouse.contracts import ingest as i
+from lakehouse.contracts import query as q
+from lakehouse.contracts import storage as s
+from lakehouse.contracts import tokens as t
+from lakehouse.contracts.readiness import Readiness
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.gateway.app import create_app
+from lakehouse.gateway.services import Services
+from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.ids import SystemIds
+from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus, VersionEntry
+from lakehouse.model.identity import Context, Principal, Scope
+from lakehouse.model.probe import ProbeCheck, ProbeReport
+from lakehouse.model.schema import Column, Schema
+
+AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+COLUMNS = (Column(1, "id", "string"), Column(2, "age", "int64"))
+VERSION = 812
+
+
+def dataset(name: str = "people") -> Dataset:
+    return Dataset(
+        id="D1",
+        name=name,
+        fingerprint="fp1:00",
+        schema=Schema(1, COLUMNS),
+        status=DatasetStatus.LIVE,
+        card=Card(owner="crm"),
+        created_at=AT,
+        updated_at=AT,
+        version=800,
+        files=1,
+        size_bytes=10,
+        row_count=3,
+        primary_key=("id",),
+    )
+
+
+def entry() -> VersionEntry:
+    return VersionEntry(800, AT, "create", "local", "R1", 3, 0, 1, 0, 3, 1)
+
+
+@dataclass
+class Recorder:
+    """Remembers calls; an error put into ``failing`` by method name is raised instead."""
+
+    calls: list[tuple[str, Context, Any]] = field(default_factory=list)
+    failing: dict[str, Exception] = field(default_factory=dict)
+
+    def saw(self, method: str, ctx: Context, request: Any) -> None:
+        self.calls.append((method, ctx, request))
+        if method in self.failing:
+            raise self.failing[method]
+
+    def last(self, method: str) -> tuple[Context, Any]:
+        for name, ctx, request in reversed(self.calls):
+            if name == method:
+                return ctx, request
+        raise AssertionError(f"{method} was not called; calls: {[c[0] for c in self.calls]}")
+
+
+class FakeCatalog(Recorder):
+    def _result(self, name: str, created: bool = False) -> c.DatasetResult:
+        return c.DatasetResult(dataset(name), VERSION, created)
+
+    async def commit(self, ctx: Context, request: c.CommitRequest) -> c.CommitResult:
+        self.saw("commit", ctx, request)
+        return c.CommitResult(VERSION)
+
+    async def register(self, ctx: Context, request: c.RegisterRequest) -> c.DatasetResult:
+        self.saw("register", ctx, request)
+        return self._result(request.name, created=True)
+
+    async def get(self, ctx: Context, request: c.GetRequest) -> c.DatasetResult:
+        self.saw("get", ctx, request)
+        return self._result(request.name)
+
+    async def list(self, ctx: Context, request: c.ListRequest) -> c.ListResult:
+        self.saw("list", ctx, request)
+        return c.ListResult((dataset(),), VERSION, "more")
+
+    async def snapshot(self, ctx: Context, request: c.SnapshotRequest) -> c.SnapshotResult:
+        self.saw("snapshot", ctx, request)
+        return c.SnapshotResult((), VERSION)
+
+    async def files(self, ctx: Context, request: c.PageRequest) -> c.FilesResult:
+        self.saw("files", ctx, request)
+        return c.FilesResult((DataFile("datasets/a", 10, 3, "00"),), VERSION)
+
+    async def versions(self, ctx: Context, request: c.PageRequest) -> c.VersionsResult:
+        self.saw("versions", ctx, request)
+        return c.VersionsResult((entry(),), VERSION)
+
+    async def update_card(self, ctx: Context, request: c.UpdateCardRequest) -> c.DatasetResult:
+        self.saw("update_card", ctx, request)
+        return self._result(request.name)
+
+    async def rename(self, ctx: Context, request: c.RenameRequest) -> c.DatasetResult:
+        self.saw("rename", ctx, request)
+        return self._result(request.new_name)
+
+    async def drop(self, ctx: Context, request: c.DropRequest) -> c.CommitResult:
+        self.saw("drop", ctx, request)
+        return c.CommitResult(VERSION)
+
+    async def restore(self, ctx: Context, request: c.RestoreRequest) -> c.DatasetResult:
+        self.saw("restore", ctx, request)
+        return self._result(request.new_name or request.name)
+
+    async def dedupe(self, ctx: Context, request: c.PlanRequest) -> c.DedupeReport:
+        self.saw("dedupe", ctx, request)
+        return c.DedupeReport("h", not request.dry_run, (), (), 1, 1, VERSION)
+
+    async def fsck(self, ctx: Context, request: c.FsckRequest) -> c.FsckReport:
+        self.saw("fsck", ctx, request)
+        return c.FsckReport("h", False, (), 1, 0, (), VERSION)
+
+    async def collect(self, ctx: Context, request: c.PlanRequest) -> c.CollectReport:
+        self.saw("collect", ctx, request)
+        return c.CollectReport("h", False, 1, (), 0, 0, VERSION)
+
+    async def import_datasets(self, ctx: Context, request: c.ImportRequest) -> c.ImportReport:
+        self.saw("import_datasets", ctx, request)
+        return c.ImportReport(len(request.datasets), 0, VERSION)
+
+    async def documents(self, ctx: Context, request: c.DocumentsRequest) -> c.DocumentsResult:
+        self.saw("documents", ctx, request)
+        return c.DocumentsResult((), VERSION)
+
+    async def session(self, ctx: Context, request: c.SessionRequest) -> c.SessionResult:
+        self.saw("session", ctx, request)
+        return c.SessionResult("S1", VERSION)
+
+    async def status(self, ctx: Context, request: c.StatusRequest) -> c.CatalogStatus:
+        self.saw("status", ctx, request)
+        return c.CatalogStatus("S", VERSION, 1, 1, "w", "", 1, 0, 0, 0, 0, 0)
+
+
+class FakeIngest(Recorder):
+    """Reads the body in full; ``received`` holds its chunks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: list[bytes] = []
+        self.sample = ""
+        self.created = True
+
+    async def ingest(
+        self, ctx: Context, request: i.IngestRequest, body: AsyncIterator[bytes]
+    ) -> i.IngestReport:
+        self.saw("ingest", ctx, request)
+        self.received = [chunk async for chunk in body]
+        return i.IngestReport(
+            dataset=request.dataset,
+            version=VERSION,
+            rows=3,
+            files=1,
+            no_op=False,
+            created=self.created,
+            dead_letters=0,
+            dead_letter_dataset="",
+            schema=COLUMNS,
+            warnings=(),
+            content_digest="00",
+            format="csv",
+            mode=request.mode.value,
+            bytes_read=sum(map(len, self.received)),
+            elapsed_ms=1.0,
+            dry_run=request.dry_run,
+            sample_json=self.sample,
+        )
+
+
+Chunks = Callable[[], AsyncIterator[bytes]]
+
+
+class FakeQuery(Recorder):
+    """``chunks`` makes the body of the next result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunks: Chunks = _one_row
+
+    async def run(self, ctx: Context, request: q.QueryRequest) -> q.QueryStream:
+        self.saw("run", ctx, request)
+        header = q.QueryHeader(
+            "Q1",
+            q.Engine.DUCKDB,
+            VERSION,
+            (q.PinnedVersion("people", 800),),
+            (q.ResultColumn("n", "int64"),),
+            request.format,
+        )
+        return q.QueryStream(header, self.chunks())
+
+    async def running(self, ctx: Context, request: q.RunningRequest) -> q.RunningResult:
+        self.saw("running", ctx, request)
+        one = q.RunningQuery("Q1", "select 1", "local", q.Engine.AUTO, AT, 1.0, 0, "running")
+        return q.RunningResult((one,))
+
+    async def cancel(self, ctx: Context, request: q.CancelRequest) -> q.CancelResult:
+        self.saw("cancel", ctx, request)
+        return q.CancelResult(request.query_id, True)
+
+
+async def _one_row() -> AsyncIterator[bytes]:
+    yield b'{"columns":["n"],"rows":[[1'
+    yield b"]]}"
+
+
+class FakeStorage(Recorder):
+    async def buckets(self, ctx: Context, request: s.BucketsRequest) -> s.BucketsResult:
+        self.saw("buckets", ctx, request)
+        info = s.BucketInfo("primary", "primary", "memory://x", True, 1, 2, 3)
+        return s.BucketsResult((info,))
+
+    async def probe(self, ctx: Context, request: s.ProbeRequest) -> ProbeReport:
+        self.saw("probe", ctx, request)
+        check = ProbeCheck("put_if_absent", True, "refused", 1.0)
+        return ProbeReport(request.bucket, "memory://x", True, (check,))
+
+
+class FakeTokens(Recorder):
+    def _info(self) -> t.TokenInfo:
+        return t.TokenInfo("T1", "export", (Scope.READ,), AT, "local")
+
+    async def create(self, ctx: Context, request: t.CreateTokenRequest) -> t.CreatedToken:
+        self.saw("create", ctx, request)
+        return t.CreatedToken(self._info(), "lh_T1.secret")
+
+    async def list(self, ctx: Context, request: t.ListTokensRequest) -> t.ListTokensResult:
+        self.saw("list", ctx, request)
+        return t.ListTokensResult((self._info(),))
+
+    async def revoke(self, ctx: Context, request: t.RevokeTokenRequest) -> t.RevokeTokenResult:
+        self.saw("revoke", ctx, request)
+        return t.RevokeTokenResult(request.id, VERSION)
+
+    async def verify(self, ctx: Context, request: t.VerifyTokenRequest) -> Principal:
+        raise NotImplementedError
+
+
+class FakeAuthenticator:
+    """Knows the tokens read, write and operator by their names."""
+
+    async def authenticate(self, credential: str | None) -> Principal:
+        if credential not in tuple(Scope):
+            raise LakehouseError(ErrorKind.UNAUTHENTICATED, "no valid token")
+        return Principal(f"user-{credential}", (Scope(credential),))
+
+
+@dataclass
+class FakeReadiness:
+    found: Readiness = field(default_factory=lambda: Readiness(True, (), {"version": "812"}))
+
+    def readiness(self) -> Readiness:
+        return self.found
+
+
+class World:
+    """A gateway over recording fakes, and a client that is an operator unless told otherwise."""
+
+    def __init__(self, settings: GatewaySettings | None = None) -> None:
+        self.catalog = FakeCatalog()
+        self.tokens = FakeTokens()
+        self.ingest = FakeIngest()
+        self.query = FakeQuery()
+        self.storage = FakeStorage()
+        self.readiness = FakeReadiness()
+        services = Services(
+            self.catalog, self.tokens, self.ingest, self.query, self.storage, self.readiness
+        )
+        clock = SystemClock()
+        self.app: FastAPI = create_app(
+            services, FakeAuthenticator(), settings or GatewaySettings(), clock, SystemIds(clock)
+        )
+
+    def client(self, token: str | None = "operator") -> httpx.AsyncClient:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app), base_url="http://localhost", headers=headers
+        )
