@@ -280,6 +280,8 @@ def _union(members: tuple[Any, ...], wire: Descriptor) -> tuple[Encode, Decode]:
 
     def encode(value: Any) -> dict[str, Any]:
         kind = type(value)
+        if kind not in field_of:
+            raise _Unfit(f"a {kind.__name__} is no {wire.name}")
         return {field_of[kind]: encoders[kind](value)}
 
     def decode(message: Any) -> Any:

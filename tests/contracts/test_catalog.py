@@ -1,0 +1,1 @@
+"""The catalog contract, direct and over gRPC."""

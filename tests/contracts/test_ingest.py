@@ -1,0 +1,1 @@
+"""The ingest contract, direct and over gRPC."""

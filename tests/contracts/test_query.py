@@ -1,0 +1,1 @@
+"""The query contract, direct and over gRPC."""

@@ -1,0 +1,1 @@
+"""The storage contract, direct and over gRPC."""

@@ -1,0 +1,1 @@
+"""The tokens contract, direct and over gRPC."""
