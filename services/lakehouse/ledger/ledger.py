@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+import asyncio
+from typing import Final, Generic, Protocol, TypeVar
 
-from lakehouse.ledger.machine import Committed, Proposal
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import Clock, SystemClock
+from lakehouse.kit.ids import Ids, SystemIds
+from lakehouse.ledger.access import Access
+from lakehouse.ledger.authority import Authority
+from lakehouse.ledger.committer import Committer
+from lakehouse.ledger.fold import Folder
+from lakehouse.ledger.history import History
+from lakehouse.ledger.layout import Layout
+from lakehouse.ledger.machine import Committed, Machine, Proposal
+from lakehouse.ledger.opening import OpenOptions, View, read_view, take_over
+from lakehouse.ledger.record import WriterInfo
+from lakehouse.ledger.settings import LedgerSettings
+from lakehouse.objectstore.port import ObjectStore
+
+__all__ = [
+    "Ledger",
+    "LedgerHandle",
+    "OpenOptions",
+    "WriterInfo",
+    "open_ledger",
+    "read_ledger",
+]
 
 S = TypeVar("S")
+
+DEFAULT_OPTIONS: Final = OpenOptions()
 
 
 class LedgerHandle(Protocol, Generic[S]):
@@ -35,3 +60,128 @@ class LedgerHandle(Protocol, Generic[S]):
     async def close(self) -> None:
         """Settle, fold, seal. Idempotent."""
         ...
+
+
+class Ledger(Generic[S]):
+    """The writing end of a chain, from ``open_ledger``. Belongs to one event loop."""
+
+    def __init__(
+        self, access: Access, machine: Machine[S], writer: WriterInfo, view: View[S]
+    ) -> None:
+        self._access = access
+        self._history = History(access, () if view.manifest is None else view.manifest.packs)
+        self._committer = Committer(access, machine, writer, view.head, view.keys, self._history)
+        self._folder = Folder(access, machine, self._committer, self._history, view.manifest)
+        self._committer.before_record = self._folder.room
+        self._committer.after_record = self._folder.consider
+        self._authority = Authority(access, self._committer)
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> S:
+        """The last durable state; never ahead of the bucket."""
+        return self._committer.head.state
+
+    @property
+    def seq(self) -> int:
+        """Version of ``state``; 0 before the first commit."""
+        return self._committer.head.seq
+
+    @property
+    def record(self) -> int:
+        """Number of the newest record this writer knows."""
+        return self._committer.head.n
+
+    @property
+    def epoch(self) -> int:
+        """Rises by one with every take-over."""
+        return self._committer.head.epoch
+
+    @property
+    def settling(self) -> bool:
+        """True while the outcome of a commit is not known; commits are refused meanwhile."""
+        return self._committer.settling
+
+    @property
+    def keys_remembered(self) -> int:
+        """Idempotency keys that are known at present."""
+        return len(self._committer.keys)
+
+    @property
+    def unfolded_records(self) -> int:
+        """Records after the newest checkpoint."""
+        return self._folder.unfolded
+
+    async def commit(self, proposal: Proposal[S]) -> Committed[S]:
+        """Commit ``proposal``, with others, in one record.
+
+        Raises what ``decide`` raised; ``unavailable`` if certainly nothing was written (queue full,
+        closing, settling; ``retry_after_seconds``); ``unknown`` if the outcome is not known;
+        ``fenced`` if another writer has taken over; ``invalid`` (422) for a key with another body.
+        """
+        return await self._committer.commit(proposal)
+
+    async def check_authority(self) -> None:
+        """Raise ``fenced`` if another epoch is in the chain; cheap unless a check is due."""
+        await self._authority.check()
+
+    async def close(self) -> None:
+        """Settle, fold, seal. Idempotent. Never raises: what it cannot finish, the next open
+        finds in the chain."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="ledger close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        budget = self._access.settings.append_budget_seconds
+        seal = asyncio.create_task(self._seal())
+        timer = asyncio.create_task(self._access.clock.sleep(2 * budget))
+        await asyncio.wait([seal, timer], return_when=asyncio.FIRST_COMPLETED)
+        for task in (seal, timer):
+            task.cancel()
+        await asyncio.wait([seal, timer])
+        await self._authority.stop()
+        await self._folder.stop()
+        await self._committer.stop()
+
+    async def _seal(self) -> None:
+        try:
+            await self._committer.drain()
+            if self._folder.unfolded > 1 and self._committer.error is None:
+                await self._folder.fold()
+            await self._committer.append_bare("seal")
+        except LakehouseError:
+            # Fenced, or the bucket is away: the chain is whole without the seal.
+            return
+
+
+async def open_ledger(
+    store: ObjectStore,
+    machine: Machine[S],
+    writer: WriterInfo,
+    clock: Clock,
+    ids: Ids,
+    options: OpenOptions = DEFAULT_OPTIONS,
+) -> Ledger[S]:
+    """Take over the ledger in ``store`` (which must not retry by itself) and replay it.
+
+    Raises ``conflict`` naming the holder if it lives, ``corrupt`` naming the slot if the chain has
+    a gap or damage, ``unavailable`` if the store does not answer.
+    """
+    access = Access(store, Layout(options.prefix), clock, ids, options.settings)
+    view = await take_over(access, machine, writer, options)
+    return Ledger(access, machine, writer, view)
+
+
+async def read_ledger(
+    store: ObjectStore, machine: Machine[S], prefix: str = "_catalog"
+) -> tuple[S, int]:
+    """The newest state and its seq, read without a node and without writing anything."""
+    clock = SystemClock()
+    access = Access(store, Layout(prefix), clock, SystemIds(clock), LedgerSettings())
+    view = await read_view(access, machine)
+    if view.head.n < 0:
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND, "there is no ledger here", prefix=prefix, url=store.url
+        )
+    return view.head.state, view.head.seq

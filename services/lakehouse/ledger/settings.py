@@ -24,3 +24,5 @@ class LedgerSettings:
     holder_probe_seconds: float = 1.0
     part_bytes_max: int = 32 * 1024 * 1024
     reader_retention_seconds: float = 3600.0
+    hedge_factor: float = 3.0
+    hedge_seconds_min: float = 0.25

@@ -1,0 +1,196 @@
+"""Reading the chain from its newest record, and taking it over with an ``open`` record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
+from lakehouse.ledger import chain
+from lakehouse.ledger.access import Access
+from lakehouse.ledger.chain import Append, Latencies, Outcome, Slot
+from lakehouse.ledger.checkpoint import Loaded, Manifest, load_checkpoint
+from lakehouse.ledger.head import Head, remember_keys, replay
+from lakehouse.ledger.keys import Keys
+from lakehouse.ledger.machine import Machine
+from lakehouse.ledger.record import CheckpointRef, Record, WriterInfo, corrupt, encode
+from lakehouse.ledger.settings import LedgerSettings
+
+S = TypeVar("S")
+
+_RESTARTS_MAX: Final = 32
+ProbeHolder = Callable[[WriterInfo], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How to open.
+
+    Attributes:
+        prefix: folder of the ledger below the bucket URL's prefix.
+        probe_holder: asks the holder's endpoint whether that writer id lives there; ``None``
+            where nobody can be asked, then an open ledger is taken over.
+        take_over: do not ask.
+    """
+
+    prefix: str = "_catalog"
+    settings: LedgerSettings = LedgerSettings()
+    probe_holder: ProbeHolder | None = None
+    take_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[S]):
+    """The chain as read at one moment. ``manifest`` is that of the checkpoint it was read from."""
+
+    head: Head[S]
+    keys: Keys
+    manifest: Manifest | None = None
+
+
+async def read_view(access: Access, machine: Machine[S]) -> View[S]:
+    """Newest record, its checkpoint and the records between, verified.
+
+    Raises ``corrupt`` naming the slot for a gap, a bad checksum or a record that does not follow.
+    What a collector removes meanwhile starts the reading again.
+    """
+    newest = await access.patiently(lambda: chain.newest(access))
+    for _ in range(_RESTARTS_MAX):
+        try:
+            return await _read_from(access, machine, newest)
+        except LakehouseError as error:
+            if error.kind not in (ErrorKind.CORRUPT, ErrorKind.NOT_FOUND):
+                raise
+            again = await access.patiently(lambda: chain.newest(access))
+            if again == newest:
+                if error.kind is ErrorKind.CORRUPT:
+                    raise
+                raise _missing(error) from error
+            newest = again
+    raise LakehouseError(ErrorKind.UNAVAILABLE, "the ledger moves faster than it can be read")
+
+
+def _missing(error: LakehouseError) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CORRUPT,
+        "an object that the ledger names is missing",
+        **{"hint": "nothing is written to a damaged chain; restore it", **error.fields},
+    )
+
+
+async def _read_from(access: Access, machine: Machine[S], newest: int | None) -> View[S]:
+    settings = access.settings
+    keys = Keys(settings.keys_max, settings.keys_seconds)
+    head: Head[S] = Head(machine.initial())
+    if newest is None:
+        return View(head, keys)
+    last = await _read_slot(access, newest)
+    checkpoint = last.record.checkpoint
+    first = 0 if checkpoint is None else checkpoint.n + 1
+    slots, loaded = await asyncio.gather(
+        _read_tail(access, range(first, newest)), _load(access, machine, checkpoint)
+    )
+    if loaded is not None:
+        manifest = loaded.manifest
+        head = Head(
+            state=loaded.state,
+            seq=manifest.seq,
+            n=manifest.n,
+            sha256=manifest.record_sha256,
+            epoch=manifest.epoch,
+            ts_us=manifest.ts_us,
+            checkpoint=checkpoint,
+        )
+        keys.restore(loaded.keys)
+    for slot in (*slots, last):
+        head = replay(head, slot, machine, access.layout)
+        remember_keys(keys, slot.record)
+        await asyncio.sleep(0)
+    return View(head, keys, None if loaded is None else loaded.manifest)
+
+
+async def _load(
+    access: Access, machine: Machine[S], checkpoint: CheckpointRef | None
+) -> Loaded[S] | None:
+    return None if checkpoint is None else await load_checkpoint(access, machine, checkpoint)
+
+
+async def _read_slot(access: Access, n: int) -> Slot:
+    return await chain.parse(access, n, await access.get(access.layout.slot(n)))
+
+
+async def _read_tail(access: Access, numbers: range) -> list[Slot]:
+    """The records ``numbers``; none of them may be missing."""
+    found = await access.get_many([access.layout.slot(n) for n in numbers])
+    slots: list[Slot] = []
+    for n, data in zip(numbers, found, strict=True):
+        if data is None:
+            raise corrupt("a ledger record is missing", access.layout, n)
+        slots.append(await chain.parse(access, n, data))
+    return slots
+
+
+async def take_over(
+    access: Access, machine: Machine[S], writer: WriterInfo, options: OpenOptions
+) -> View[S]:
+    """Read the chain and append an ``open`` record of the next epoch: from then on this writer
+    alone is acknowledged. Raises ``conflict`` naming the holder if it answers."""
+    for attempt in range(_RESTARTS_MAX):
+        view = await read_view(access, machine)
+        await _ask_holder(access, view.head.holder, writer, options)
+        record = _open_record(access, view.head, writer)
+        encoded = await run_blocking(
+            encode, record, access.layout, access.settings.inline_bytes_max
+        )
+        append = Append(access, encoded, Latencies())
+        outcome = await append.run(access.settings.append_budget_seconds)
+        if outcome is Outcome.COMMITTED:
+            head = view.head.after(record, encoded.sha256, view.head.state)
+            return View(head, view.keys, view.manifest)
+        if outcome is Outcome.UNSETTLED:
+            break
+        await access.clock.sleep(access.backoff_seconds(attempt))
+    raise LakehouseError(
+        ErrorKind.UNAVAILABLE,
+        "the ledger could not be opened",
+        hint="the bucket does not answer reliably, or several nodes start at once",
+    )
+
+
+def _open_record(access: Access, head: Head[S], writer: WriterInfo) -> Record:
+    return Record(
+        n=head.n + 1,
+        prev=head.sha256,
+        epoch=head.epoch + 1,
+        writer=writer,
+        put_id=access.ids.ulid(),
+        ts_us=max(access.clock.now_us(), head.ts_us),
+        first_seq=head.seq + 1,
+        kind="open",
+        checkpoint=head.checkpoint,
+    )
+
+
+async def _ask_holder(
+    access: Access, holder: WriterInfo | None, writer: WriterInfo, options: OpenOptions
+) -> None:
+    """Return if the ledger may be taken over."""
+    probe = options.probe_holder
+    if holder is None or options.take_over or holder.writer_id == writer.writer_id:
+        return
+    if probe is None or not holder.endpoint:
+        return
+    for attempt in range(access.settings.holder_probes):
+        if attempt:
+            await access.clock.sleep(access.settings.holder_probe_seconds)
+        if await probe(holder):
+            raise LakehouseError(
+                ErrorKind.CONFLICT,
+                "another node holds the ledger and answers",
+                holder=holder.writer_id,
+                endpoint=holder.endpoint,
+                hint="stop that node first, or take over with --take-over",
+            )
