@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.model.identity import Context, Principal, Scope
+from lakehouse.model.identity import Context, Scope
 
 PUBLIC_PATHS: Final = frozenset({"/health", "/ready", "/version", "/openapi.json", "/docs"})
 """All that answers without a token; closed, and a test walks every other route."""
@@ -69,21 +69,6 @@ def timeout_seconds(headers: Headers) -> float | None:
             header="Lakehouse-Timeout",
         )
     return seconds
-
-
-def context_of(
-    principal: Principal, headers: Headers, identity: str, credential: str | None, now: float
-) -> Context:
-    """The Context of a call that began at ``now`` on the clock's monotonic scale."""
-    seconds = timeout_seconds(headers)
-    return Context(
-        principal=principal,
-        request_id=identity,
-        deadline=None if seconds is None else now + seconds,
-        source="http",
-        idempotency_key=idempotency_key(headers),
-        credential=credential,
-    )
 
 
 def _held(request: Request, scope: Scope) -> Context:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -13,7 +12,7 @@ from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway import auth
 from lakehouse.gateway.metrics import Metrics
-from lakehouse.gateway.problems import explain, extra_headers, log_failure, problem
+from lakehouse.gateway.problems import explain, extra_headers, log_failure, problem, raised_by
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
@@ -27,20 +26,19 @@ _UNROUTED: Final = "(none)"
 class _Answer:
     """The way back: adds the request id and remembers whether and how the answer began."""
 
-    __slots__ = ("_id", "_send", "complete", "status")
+    __slots__ = ("_send", "request_id", "started", "status")
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, started: float) -> None:
         self._send = send
-        self._id = (b"x-request-id", request_id.encode())
+        self.request_id = request_id
+        self.started = started
         self.status = 0
-        self.complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], self._id]
-        elif not message.get("more_body", False):
-            self.complete = True
+            named = (b"x-request-id", self.request_id.encode())
+            message["headers"] = [*message["headers"], named]
         await self._send(message)
 
 
@@ -73,24 +71,27 @@ class Edge:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = self._clock.monotonic()
         headers = dict(scope["headers"])
         request_id = auth.request_id(headers) or self._ids.ulid()
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, self._clock.monotonic())
         self._metrics.opened()
         try:
-            self._check(scope, headers)
-            if scope["path"] not in auth.PUBLIC_PATHS:
-                scope[auth.CONTEXT_KEY] = await self._identify(headers, request_id, started)
-            await self._app(scope, receive, answer.send)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the HTTP edge is one of three such places
-            await self._refuse(error, scope, receive, answer, request_id)
+            error = await raised_by(self._admit(scope, headers, receive, answer))
+            if error is not None:
+                await self._refuse(error, scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", _UNROUTED)
             method = scope["method"] if scope["method"] in METHODS else "other"
-            self._metrics.closed(method, route, answer.status, self._clock.monotonic() - started)
+            seconds = self._clock.monotonic() - answer.started
+            self._metrics.closed(method, route, answer.status, seconds)
+
+    async def _admit(
+        self, scope: Scope, headers: auth.Headers, receive: Receive, answer: _Answer
+    ) -> None:
+        self._check(scope, headers)
+        if scope["path"] not in auth.PUBLIC_PATHS:
+            scope[auth.CONTEXT_KEY] = await self._identify(headers, answer)
+        await self._app(scope, receive, answer.send)
 
     def _check(self, scope: Scope, headers: auth.Headers) -> None:
         settings = self._settings
@@ -132,21 +133,29 @@ class Edge:
                 origin=ascii(origin[:80])[1:-1],
             )
 
-    async def _identify(self, headers: auth.Headers, request_id: str, started: float) -> Context:
+    async def _identify(self, headers: auth.Headers, answer: _Answer) -> Context:
         credential = auth.bearer(headers)
         principal = await self._authenticator.authenticate(credential)
-        return auth.context_of(principal, headers, request_id, credential, started)
+        seconds = auth.timeout_seconds(headers)
+        return Context(
+            principal=principal,
+            request_id=answer.request_id,
+            deadline=None if seconds is None else answer.started + seconds,
+            source="http",
+            idempotency_key=auth.idempotency_key(headers),
+            credential=credential,
+        )
 
     async def _refuse(
-        self, error: Exception, scope: Scope, receive: Receive, answer: _Answer, request_id: str
+        self, error: Exception, scope: Scope, receive: Receive, answer: _Answer
     ) -> None:
         known = explain(error)
-        log_failure(error, known, request_id)
+        log_failure(error, known, answer.request_id)
         if answer.status:
             # The answer is under way: leaving it without an end makes the server cut the
             # connection, which is how a client of a chunked body learns that it is not whole.
             return
-        reply = problem(known, request_id, extra_headers(error))
+        reply = problem(known, answer.request_id, extra_headers(error))
         await reply(scope, receive, answer.send)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -43,6 +44,15 @@ TITLES: Final[dict[ErrorKind, str]] = {
     ErrorKind.CORRUPT: "Stored bytes are damaged",
     ErrorKind.INTERNAL: "An error of ours",
 }
+
+
+async def raised_by(work: Awaitable[None]) -> Exception | None:
+    """Await ``work``; what it raised, None if nothing. A cancellation passes through."""
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - the HTTP edge: nothing may escape to the server
+        return error
+    return None
 
 
 def explain(error: BaseException) -> LakehouseError:

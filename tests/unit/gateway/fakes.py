@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts import ingest as i
 from lakehouse.contracts import query as q
