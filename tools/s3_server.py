@@ -60,7 +60,6 @@ log file = {root}/$name.log
 pid file =
 [mon.a]
 mon data = {root}/mon
-mon addr = 127.0.0.1:{mon_port}
 [osd.0]
 osd data = {root}/osd
 osd objectstore = memstore
