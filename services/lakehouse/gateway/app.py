@@ -40,7 +40,12 @@ class _Gateway(FastAPI):
         metrics: Metrics,
     ) -> None:
         super().__init__(
-            title="lakehouse", version=__version__, redoc_url=None, redirect_slashes=False
+            title="lakehouse",
+            version=__version__,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
         )
         self._edge = (authenticator, settings, clock, ids, metrics)
 

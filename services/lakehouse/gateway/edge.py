@@ -6,13 +6,14 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway import auth
 from lakehouse.gateway.metrics import Metrics
-from lakehouse.gateway.problems import explain, extra_headers, log_failure, problem, raised_by
+from lakehouse.gateway.problems import explain, log_failure, problem, raised_by
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
@@ -71,6 +72,9 @@ class Edge:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            # As a GET; the server sends the head of the answer only.
+            scope = {**scope, "method": "GET"}
         headers = dict(scope["headers"])
         request_id = auth.request_id(headers) or self._ids.ulid()
         answer = _Answer(send, request_id, self._clock.monotonic())
@@ -155,8 +159,18 @@ class Edge:
             # The answer is under way: leaving it without an end makes the server cut the
             # connection, which is how a client of a chunked body learns that it is not whole.
             return
-        reply = problem(known, answer.request_id, extra_headers(error))
+        allowed = _methods_at(scope) if known.http_status == HTTPStatus.METHOD_NOT_ALLOWED else ""
+        reply = problem(known, answer.request_id, {"Allow": allowed} if allowed else {})
         await reply(scope, receive, answer.send)
+
+
+def _methods_at(scope: Scope) -> str:
+    """Every method that some route takes at the path; the router itself names one route's only."""
+    methods: set[str] = set()
+    for route in scope["app"].routes:
+        if isinstance(route, Route) and route.path_regex.match(scope["path"]):
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 def _too_large(message: str, status: HTTPStatus, bytes_max: int) -> LakehouseError:

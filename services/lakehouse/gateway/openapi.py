@@ -11,11 +11,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
 
 from lakehouse.errors import ErrorKind
 from lakehouse.gateway.accepts import RESULT_TYPES
 from lakehouse.gateway.auth import NEEDS, PUBLIC_PATHS
+from lakehouse.gateway.docs_page import docs_page
 from lakehouse.gateway.problems import PROBLEM_TYPE, TITLES, TYPE_PREFIX
+from lakehouse.gateway.replies import reply
 
 JsonObject = dict[str, Any]
 
@@ -125,14 +129,22 @@ def result_content(example: object) -> JsonObject:
 
 
 def install(app: FastAPI, models: list[type[BaseModel]]) -> None:
-    """Make ``app.openapi()`` the finished document; built once, on first use."""
+    """Serve the finished document and its page; it is built once, on first use."""
 
     def openapi() -> JsonObject:
         if app.openapi_schema is None:
             app.openapi_schema = _build(app, models)
         return app.openapi_schema
 
+    async def document(request: Request) -> Response:
+        return reply(app.openapi())
+
+    async def page(request: Request) -> Response:
+        return docs_page()
+
     app.openapi = openapi  # type: ignore[method-assign]
+    app.router.add_route("/openapi.json", document, methods=["GET"], include_in_schema=False)
+    app.router.add_route("/docs", page, methods=["GET"], include_in_schema=False)
 
 
 def scope_of(route: APIRoute) -> str | None:

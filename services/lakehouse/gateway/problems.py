@@ -96,7 +96,7 @@ def document(error: LakehouseError, request_id: str) -> dict[str, FieldValue]:
 
 
 def problem(error: LakehouseError, request_id: str, headers: dict[str, str]) -> Response:
-    """The whole answer, with the headers that belong to its status."""
+    """The whole answer; ``headers`` beside those that belong to its kind."""
     added = dict(headers)
     if error.kind is ErrorKind.UNAUTHENTICATED:
         added["WWW-Authenticate"] = 'Bearer realm="lakehouse"'
@@ -107,11 +107,6 @@ def problem(error: LakehouseError, request_id: str, headers: dict[str, str]) -> 
         added["Retry-After"] = "1"
     body = _encode(document(error, request_id))
     return Response(body, error.http_status, added, PROBLEM_TYPE)
-
-
-def extra_headers(error: BaseException) -> dict[str, str]:
-    """Headers a framework's refusal brings along, such as Allow of a 405."""
-    return dict(error.headers or {}) if isinstance(error, HTTPException) else {}
 
 
 def _encode(body: dict[str, FieldValue]) -> bytes:
@@ -129,12 +124,11 @@ def _from_http(error: HTTPException) -> LakehouseError:
                 ErrorKind.NOT_FOUND, "there is no such path", hint="GET /openapi.json lists them"
             )
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "")
             return LakehouseError(
                 ErrorKind.INVALID,
                 "this path does not take that method",
                 http_status=error.status_code,
-                allowed=allowed,
+                hint="the header Allow names those it takes",
             )
         case status if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return LakehouseError(
