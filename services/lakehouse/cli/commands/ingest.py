@@ -1,0 +1,237 @@
+"""``lakehouse ingest``: a file, or standard input, into a dataset."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import click
+
+from lakehouse.cli.calls import Invocation, node_command
+from lakehouse.cli.output import size_text
+from lakehouse.errors import ErrorKind, LakehouseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lakehouse.contracts.ingest import IngestReport, IngestRequest
+
+_CHUNK_BYTES: Final = 1 << 20
+_ENDINGS: Final = re.compile(r"(\.(csv|tsv|txt|json|ndjson|jsonl|parquet|arrow|gz|zst))+$", re.I)
+
+
+@click.command()
+@click.argument("source", metavar="FILE|-")
+@click.option("-d", "--dataset", default="", help="The dataset  [default: the file's name]")
+@click.option("--key", default="", metavar="COL,COL", help="The primary key's columns.")
+@click.option(
+    "--mode",
+    default="auto",
+    type=click.Choice(["auto", "create", "append", "replace"]),
+    help="auto creates what is absent and takes the same file again as a no-op.",
+)
+@click.option(
+    "--format",
+    "format_",
+    default="auto",
+    help="csv, tsv, json, ndjson, parquet, arrow.",
+    type=click.Choice(["auto", "csv", "tsv", "json", "ndjson", "parquet", "arrow"]),
+)
+@click.option("--compression", default="", help="none, gzip or zstd  [default: detected]")
+@click.option("--delimiter", default="", help="Between fields  [default: detected]")
+@click.option("--quote", default="", help="Around fields  [default: detected]")
+@click.option("--encoding", default="", help="Of the text, as cp1252  [default: detected]")
+@click.option("--header/--no-header", default=None, help="Names in line one  [default: detected]")
+@click.option(
+    "--null",
+    "nulls",
+    multiple=True,
+    metavar="TEXT",
+    help="A text that is null in columns other than string; repeatable.",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=TYPE",
+    help="A stated type, as zip=string; repeatable.",
+)
+@click.option(
+    "--nested",
+    default="struct",
+    type=click.Choice(["struct", "json"]),
+    help="What nested JSON becomes.",
+)
+@click.option("--owner", default="", help="For the dataset's card.")
+@click.option("--description", default="", help="For the dataset's card.")
+@click.option("--sensitivity", default="", help="public, internal, confidential or restricted.")
+@click.option("--tag", "tags", multiple=True, help="For the dataset's card; repeatable.")
+@click.option("--source-system", default="", help="Where the file came from, for the lineage.")
+@click.option("--object", "is_object", is_flag=True, help="FILE is a key in a bucket of the node.")
+@click.option("--bucket", default="primary", show_default=True, help="The bucket of --object.")
+@click.option("--force", is_flag=True, help="Ingest even if the same content is there.")
+@click.option("--dry-run", is_flag=True, help="Show the inferred schema and sample rows only.")
+@click.option("--idempotency-key", default="", help="Of this ingest  [default: a new one]")
+@node_command
+async def command(invocation: Invocation, source: str, **given: Any) -> None:
+    """Read FILE (or standard input) into a dataset: all of it in one commit, or nothing.
+
+    CSV, TSV, JSON, NDJSON, Parquet and Arrow, also gzip or zstd of them. What is ambiguous becomes
+    a string; rows that cannot be read at all go to a dead-letter dataset.
+    """
+    request = _request(source, given)
+    size, stream = _open(source, given["is_object"])
+    key = given["idempotency_key"] or invocation.context().request_id
+    with _progress(invocation, size) as advance:
+        async with invocation.clients() as clients:
+            body = _chunks(stream, advance)
+            report = await clients.ingest.ingest(invocation.context(key), request, body)
+    show(invocation, report)
+
+
+def _request(source: str, given: dict[str, Any]) -> IngestRequest:
+    from lakehouse.contracts.ingest import (
+        CardHints,
+        IngestMode,
+        IngestOptions,
+        IngestRequest,
+        NestedAs,
+        SourceFormat,
+    )
+
+    name = "" if source == "-" else Path(source).name
+    dataset = given["dataset"] or _ENDINGS.sub("", name)
+    if not dataset:
+        raise LakehouseError(
+            ErrorKind.INVALID, "standard input has no name", hint="name it with --dataset"
+        )
+    options = IngestOptions(
+        format=SourceFormat(given["format_"]),
+        compression=given["compression"],
+        file_name=name,
+        delimiter=given["delimiter"].replace("\\t", "\t"),
+        quote=given["quote"],
+        encoding=given["encoding"],
+        header=given["header"],
+        null_values=given["nulls"] or None,
+        columns=tuple(_override(text) for text in given["columns"]),
+        nested=NestedAs(given["nested"]),
+        force=given["force"],
+    )
+    card = CardHints(
+        given["owner"],
+        given["description"],
+        given["sensitivity"],
+        given["tags"],
+        given["source_system"],
+    )
+    return IngestRequest(
+        dataset=dataset,
+        mode=IngestMode(given["mode"]),
+        key=tuple(part.strip() for part in given["key"].split(",") if part.strip()),
+        options=options,
+        card=card,
+        dry_run=given["dry_run"],
+        object_key=source if given["is_object"] else "",
+        object_bucket=given["bucket"],
+    )
+
+
+def _override(text: str) -> Any:
+    from lakehouse.contracts.ingest import ColumnOverride
+
+    name, equals, kind = text.rpartition("=")
+    if not equals or not name or not kind:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "a column override is NAME=TYPE",
+            value=text,
+            hint="for example --column zip=string",
+        )
+    return ColumnOverride(name, kind)
+
+
+def _open(source: str, is_object: bool) -> tuple[int | None, BinaryIO | None]:
+    """The size if it is known, and the bytes; None for an object that the node reads itself."""
+    if is_object:
+        return None, None
+    if source == "-":
+        return None, sys.stdin.buffer
+    path = Path(source)
+    try:
+        return path.stat().st_size, path.open("rb")
+    except OSError as error:
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND,
+            "the file cannot be read",
+            path=source,
+            reason=(error.strerror or "").lower(),
+        ) from error
+
+
+async def _chunks(stream: BinaryIO | None, advance: Callable[[int], None]) -> AsyncIterator[bytes]:
+    if stream is None:
+        return
+    with stream:
+        while chunk := await asyncio.to_thread(stream.read, _CHUNK_BYTES):
+            yield chunk
+            advance(len(chunk))
+
+
+@contextmanager
+def _progress(invocation: Invocation, size: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error where somebody may be watching."""
+    if invocation.output.as_json or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    bar = Progress(
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=size)
+        yield lambda count: bar.advance(task, count)
+
+
+def show(invocation: Invocation, report: IngestReport) -> None:
+    """An ingest report for people, or as JSON."""
+    output = invocation.output
+    if output.as_json:
+        output.record(report, {})
+        return
+    seconds = report.elapsed_ms / 1000
+    what = (
+        "nothing to do, the same content is there"
+        if report.no_op
+        else ("would be read" if report.dry_run else "queryable")
+    )
+    output.say(
+        f"{report.dataset}: {report.rows:,} rows {what}, version {report.version}"
+        f" ({report.format}, {size_text(report.bytes_read)} in {seconds:.2f} s)",
+        "bold",
+    )
+    if report.dry_run:
+        output.table(("column", "type"), [(c.name, c.type) for c in report.schema])
+        if report.sample_json:
+            output.say(report.sample_json)
+    for warning in report.warnings:
+        where = f" [{warning.column}]" if warning.column else ""
+        line = f" (line {warning.line})" if warning.line is not None else ""
+        output.say(f"  note{where}: {warning.message}{line}", "yellow")
+    if report.dead_letters:
+        output.say(
+            f"  {report.dead_letters} rows could not be read: select * from"
+            f' "{report.dead_letter_dataset}"',
+            "yellow",
+        )

@@ -1,0 +1,40 @@
+"""``lakehouse init``: make a store in the primary bucket."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from lakehouse.cli.calls import Invocation, local_command
+
+
+@click.command()
+@local_command
+def command(invocation: Invocation) -> None:
+    """Make a store in the primary bucket, or confirm the one that is there.
+
+    The bucket itself must exist and pass the conformance probe. Running it again changes nothing.
+    """
+    from lakehouse.kit.clock import SystemClock
+    from lakehouse.kit.ids import SystemIds
+    from lakehouse.node.lifecycle import open_buckets, state_dir
+    from lakehouse.node.primary import initialise
+
+    config = invocation.config()
+    clock = SystemClock()
+    ids = SystemIds(clock)
+
+    async def make() -> tuple[str, int]:
+        buckets = open_buckets(config, clock, ids)
+        try:
+            state = state_dir(config)
+            found = await initialise(buckets, clock, ids, state, config.node.store_id)
+            return found.store_id, found.format
+        finally:
+            await buckets.close()
+
+    store_id, version = asyncio.run(make())
+    url = config.buckets["primary"].url
+    record = {"store_id": store_id, "format": version, "url": url}
+    invocation.output.record(record, record)

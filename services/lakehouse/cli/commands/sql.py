@@ -1,0 +1,199 @@
+"""``lakehouse sql``: one SELECT, as a table or in a format for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lakehouse.cli.calls import Invocation, node_command
+from lakehouse.errors import ErrorKind, LakehouseError
+
+if TYPE_CHECKING:
+    from lakehouse.contracts.catalog import AsOf, Pin
+    from lakehouse.contracts.query import QueryHeader, QueryRequest, QueryStream
+
+_ROWS_SHOWN: Final = 200
+
+
+@click.command()
+@click.argument("statement", required=False)
+@click.option("-f", "--file", "file", type=click.Path(path_type=Path), help="Read it from a file.")
+@click.option(
+    "--format",
+    "format_",
+    default="table",
+    show_default=True,
+    help="Of the result.",
+    type=click.Choice(["table", "json", "ndjson", "csv", "parquet", "arrow"]),
+)
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Write it there.")
+@click.option(
+    "--engine",
+    default="auto",
+    type=click.Choice(["auto", "datafusion", "duckdb"]),
+    show_default=True,
+    help="Answers are the same on both.",
+)
+@click.option(
+    "--as-of",
+    "as_of",
+    multiple=True,
+    metavar="VERSION|TIME|NAME=..",
+    help="Read the past: a store version, an RFC 3339 time, or one dataset at one.",
+)
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="JSON",
+    help="For $1, $2, ...: JSON, or text as it is; repeatable.",
+)
+@click.option("--timeout", type=float, help="Seconds the query may take.")
+@click.option(
+    "--rows", "rows_shown", default=_ROWS_SHOWN, show_default=True, help="Rows that a table shows."
+)
+@node_command
+async def command(invocation: Invocation, statement: str | None, **given: Any) -> None:
+    """Run one SELECT over a pinned version of the store.
+
+    Without STATEMENT it is read from standard input. `--json` is the same as `--format json`.
+    """
+    sql = _statement(statement, given["file"])
+    form = "json" if invocation.output.as_json else given["format_"]
+    async with invocation.clients() as clients:
+        stream = await clients.query.run(invocation.context(), _request(sql, form, given))
+        if form == "table":
+            await show_table(invocation, stream, given["rows_shown"])
+        else:
+            await _copy(stream, form, given["target"])
+
+
+def _statement(given: str | None, file: Path | None) -> str:
+    if given and given != "-":
+        return given
+    try:
+        return file.read_text() if file else sys.stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND, "the statement cannot be read", path=str(file), reason=str(error)
+        ) from error
+
+
+def _request(sql: str, form: str, given: dict[str, Any]) -> QueryRequest:
+    from lakehouse.contracts.query import Engine, QueryLimits, QueryRequest, ResultFormat
+
+    as_of, pins = _past(given["as_of"])
+    params = [_param(text) for text in given["params"]]
+    return QueryRequest(
+        sql=sql,
+        params_json=json.dumps(params) if params else "",
+        engine=Engine(given["engine"]),
+        as_of=as_of,
+        pins=pins,
+        limits=QueryLimits(timeout_seconds=given["timeout"]),
+        format=ResultFormat.NDJSON if form == "table" else ResultFormat(form),
+    )
+
+
+def _param(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _past(given: tuple[str, ...]) -> tuple[AsOf, tuple[Pin, ...]]:
+    from lakehouse.contracts.catalog import AsOf, Pin
+
+    whole, pins = AsOf(), []
+    for text in given:
+        name, equals, point = text.rpartition("=")
+        if equals:
+            pins.append(Pin(name, _point(point)))
+        else:
+            whole = _point(point)
+    return whole, tuple(pins)
+
+
+def _point(text: str) -> AsOf:
+    from lakehouse.contracts.catalog import AsOf
+
+    if text.isdecimal():
+        return AsOf(version=int(text))
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "a point in time is a version or an RFC 3339 time",
+            value=text,
+            hint="for example 812, 2026-01-31T10:00:00Z or people=812",
+        )
+    return AsOf(time=when)
+
+
+async def show_table(invocation: Invocation, stream: QueryStream, rows_max: int) -> None:
+    """The first ``rows_max`` rows of an NDJSON result as a table, then what was read."""
+    names = [column.name for column in stream.header.columns]
+    rows: list[list[object]] = []
+    more = False
+    async for line in _lines(stream.chunks):
+        row = json.loads(line)
+        _raise_if_error(row, stream.header)
+        if len(rows) == rows_max:
+            more = True
+            break
+        rows.append([row.get(name) for name in names])
+    if more:
+        await stream.chunks.aclose()  # type: ignore[attr-defined]
+    invocation.output.table(names, rows)
+    shown = f"the first {len(rows)}" if more else str(len(rows))
+    versions = ", ".join(f"{pin.dataset}@{pin.version}" for pin in stream.header.versions)
+    invocation.output.say(
+        f"{shown} rows, {stream.header.engine.value}, version {stream.header.version}"
+        + (f" ({versions})" if versions else ""),
+        "dim",
+    )
+
+
+def _raise_if_error(row: Any, header: QueryHeader) -> None:
+    """NDJSON that fails midway ends with a line ``{"error": {...}}``."""
+    is_column = any(column.name == "error" for column in header.columns)
+    if not is_column and isinstance(row, dict) and set(row) == {"error"}:
+        problem = dict(row["error"])
+        kind = ErrorKind(problem.pop("kind", ErrorKind.INTERNAL.value))
+        message = problem.pop("detail", None) or problem.pop("message", "the query failed")
+        raise LakehouseError(kind, str(message))
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+    if rest:
+        yield rest
+
+
+async def _copy(stream: QueryStream, form: str, target: Path | None) -> None:
+    if target is None and form in ("parquet", "arrow") and sys.stdout.isatty():
+        raise LakehouseError(
+            ErrorKind.INVALID, f"{form} is not for a terminal", hint="name a file with --output"
+        )
+    with target.open("wb") if target else nullcontext(sys.stdout.buffer) as sink:
+        async for chunk in stream.chunks:
+            sink.write(chunk)
+        sink.flush()
+    if target is None and form == "json" and sys.stdout.isatty():
+        sys.stdout.write("\n")

@@ -1,0 +1,1 @@
+"""The demo's exports, as two systems of a staffing firm would write them."""

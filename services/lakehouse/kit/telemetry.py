@@ -1,0 +1,78 @@
+"""Logs of the process: one line an event, for people or as JSON, secrets struck out.
+
+Modules log through ``logging.getLogger(__name__)`` with values in ``extra``; this sets up where
+the lines go, once, at start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from typing import Final
+
+from lakehouse.errors import ErrorKind, LakehouseError
+
+_BUILT_IN: Final = frozenset(
+    vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": "", "asctime": ""}
+)
+_TOKEN: Final = re.compile(r"\b(lh_[A-Za-z0-9]+)\.[A-Za-z0-9_-]+")
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("auto", "text", "json")
+
+
+class _Lines(logging.Formatter):
+    """``2026-01-31T10:00:00 INFO lakehouse.node: message key=value`` or one JSON object."""
+
+    def __init__(self, as_json: bool, secrets: frozenset[str]) -> None:
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
+        self._json = as_json
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        values = {k: v for k, v in vars(record).items() if k not in _BUILT_IN}
+        head = {
+            "ts": self.formatTime(record, self.datefmt),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            values["trace"] = self.formatException(record.exc_info)
+        if self._json:
+            line = json.dumps(head | values, default=str, ensure_ascii=False)
+        else:
+            tail = "".join(f" {key}={value}" for key, value in values.items())
+            line = f"{head['ts']} {record.levelname:7} {record.name}: {head['message']}{tail}"
+        return self._redacted(line)
+
+    def _redacted(self, line: str) -> str:
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return _TOKEN.sub(r"\1.***", line)
+
+
+def configure_logging(level: str, form: str, secrets: frozenset[str] = frozenset()) -> None:
+    """Send the process's logs to standard error, once for all libraries.
+
+    Args:
+        level: one of ``LEVELS``; libraries are held at ``warning``.
+        form: ``text``, ``json``, or ``auto``: text on a terminal, else JSON.
+        secrets: texts that never appear in a line.
+    """
+    for value, allowed, key in ((level, LEVELS, "log_level"), (form, FORMATS, "log_format")):
+        if value not in allowed:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                f"{key} is none of the known ones",
+                value=value,
+                known=list(allowed),
+            )
+    handler = logging.StreamHandler(sys.stderr)
+    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(_Lines(as_json, secrets - {""}))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("lakehouse").setLevel(level.upper())
