@@ -1,0 +1,279 @@
+"""``lakehouse.toml`` and the environment into frozen settings, each value with its provenance.
+
+Every key has a default; ``LAKEHOUSE__SECTION__KEY`` wins over the file; an unknown key or variable
+is an error that names the nearest known one (ADR-006). Sections are dataclasses that belong to the
+roles which use them; this module alone reads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_type_hints
+
+from lakehouse.catalogd.settings import CatalogSettings
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.model.refs import PRIMARY
+from lakehouse.node import values
+from lakehouse.node.settings import ROLES, BucketEntry, ListenSettings, NodeSettings
+from lakehouse.queryd.settings import QuerySettings
+
+ENV_PREFIX: Final = "LAKEHOUSE__"
+FILE_NAME: Final = "lakehouse.toml"
+_SECTIONS: Final[dict[str, tuple[type, ...]]] = {
+    "gateway": (ListenSettings, GatewaySettings),
+    "node": (NodeSettings,),
+    "catalog": (CatalogSettings,),
+    "ingest": (IngestSettings,),
+    "query": (QuerySettings,),
+}
+# How a key is called in the file where the field cannot be called so in Python.
+_RENAMED: Final = {"bucket_class": "class"}
+_DEFAULT_PRIMARY: Final = "file:./data/primary"
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value in force and where it came from: ``default``, the file's name, or the variable."""
+
+    value: values.Scalar
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a node is told. ``base`` is what relative paths are relative to."""
+
+    file: Path | None
+    base: Path
+    listen: ListenSettings
+    gateway: GatewaySettings
+    node: NodeSettings
+    catalog: CatalogSettings
+    ingest: IngestSettings
+    query: QuerySettings
+    buckets: dict[str, BucketEntry]
+    values: dict[str, Value]
+
+
+def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read ``path`` (None: ``lakehouse.toml`` in the working directory if there is one).
+
+    Raises:
+        invalid: not TOML, an unknown key or variable, a value of the wrong type or out of range,
+            a relation that does not hold; ``key`` and, for a typo, ``nearest`` say where.
+        not_found: ``path`` is given and is not there.
+    """
+    file = _find(path)
+    base = (file.parent if file else Path.cwd()).resolve()
+    given = _from_file(file) | _from_environment(environ)
+    buckets = sorted({key.split(".")[1] for key in given if key.startswith("buckets.")} | {PRIMARY})
+    merged = _merge(given, buckets)
+    config = Config(
+        file=file,
+        base=base,
+        listen=_section(ListenSettings, "gateway", merged, base),
+        gateway=_gateway(merged, base),
+        node=_section(NodeSettings, "node", merged, base),
+        catalog=_section(CatalogSettings, "catalog", merged, base),
+        ingest=_section(IngestSettings, "ingest", merged, base),
+        query=_section(QuerySettings, "query", merged, base),
+        buckets={name: _section(BucketEntry, f"buckets.{name}", merged, base) for name in buckets},
+        values=merged,
+    )
+    _check(config)
+    return config
+
+
+def config_keys() -> list[str]:
+    """Every key there is, in the order of the file; ``<name>`` stands for a name of yours."""
+    keys = [f"{name}.{key}" for name, kinds in _SECTIONS.items() for key in _fields(kinds)]
+    return [
+        *keys,
+        "node.peers.<name>",
+        *(f"buckets.<name>.{key}" for key in _fields([BucketEntry])),
+    ]
+
+
+def _find(path: Path | None) -> Path | None:
+    if path is None:
+        here = Path(FILE_NAME)
+        return here if here.is_file() else None
+    if not path.is_file():
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND, "the configuration file is not there", path=str(path)
+        )
+    return path
+
+
+def _fields(kinds: Iterable[type]) -> dict[str, tuple[Any, Any]]:
+    """Key -> (type, default) of the fields that a file can give: scalars and lists of text."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for item in dataclasses.fields(kind):
+            if values.is_plain(hints[item.name]):
+                key = _RENAMED.get(item.name, item.name)
+                found.setdefault(key, (hints[item.name], _default(item)))
+    return found
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def _known() -> dict[str, tuple[Any, Any]]:
+    known = {
+        f"{name}.{key}": spec
+        for name, kinds in _SECTIONS.items()
+        for key, spec in _fields(kinds).items()
+    }
+    known |= {f"node.peers.{role}": (str, "") for role in ROLES}
+    return known
+
+
+def _lookup(key: str) -> tuple[Any, Any] | None:
+    """The type and default of ``key``, None if there is no such key."""
+    parts = key.split(".")
+    if parts[0] == "buckets" and len(parts) == 3:
+        return _fields([BucketEntry]).get(parts[2])
+    return _known().get(key)
+
+
+def _from_file(file: Path | None) -> dict[str, Value]:
+    if file is None:
+        return {}
+    try:
+        tree = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the configuration file is not TOML",
+            path=str(file),
+            reason=str(error),
+        ) from error
+    found = {}
+    for key, raw in _flatten(tree):
+        spec = _lookup(key)
+        if spec is None:
+            raise _unknown(f"{file.name} has an unknown key", key, _all_keys(key))
+        found[key] = Value(values.checked(key, raw, spec[0], file.name), file.name)
+    return found
+
+
+def _flatten(tree: Mapping[str, object], above: str = "") -> Iterable[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
+    found = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        key = variable.removeprefix(ENV_PREFIX).replace("__", ".").lower()
+        spec = _lookup(key)
+        if spec is None:
+            near = [ENV_PREFIX + k.replace(".", "__").upper() for k in _all_keys(key)]
+            raise _unknown("the environment has an unknown variable", variable, near)
+        found[key] = Value(values.parsed(key, text, spec[0], variable), variable)
+    return found
+
+
+def _all_keys(like: str) -> list[str]:
+    """Every known key, with the names of ``like`` in place of ``<name>``."""
+    parts = like.split(".")
+    name = parts[1] if len(parts) > 1 else PRIMARY
+    return [key.replace("buckets.<name>", f"buckets.{name}") for key in config_keys()]
+
+
+def _unknown(message: str, key: str, known: list[str]) -> LakehouseError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return LakehouseError(
+        ErrorKind.INVALID,
+        message,
+        key=key,
+        nearest=near[0],
+        hint=f"did you mean {near[0]}?",
+    )
+
+
+def _merge(given: Mapping[str, Value], buckets: Iterable[str]) -> dict[str, Value]:
+    defaults = {key: default for key, (_, default) in _known().items()}
+    for name in buckets:
+        for key, (_, default) in _fields([BucketEntry]).items():
+            defaults[f"buckets.{name}.{key}"] = default
+    defaults[f"buckets.{PRIMARY}.url"] = _DEFAULT_PRIMARY
+    return {key: given.get(key, Value(default, "default")) for key, default in defaults.items()}
+
+
+def _section(kind: type[D], name: str, merged: Mapping[str, Value], base: Path) -> D:
+    """A section's dataclass; what is a place on disk is made absolute."""
+    fields: dict[str, Any] = {}
+    python_names = {new: old for old, new in _RENAMED.items()}
+    for key in _fields([kind]):
+        field = python_names.get(key, key)
+        fields[field] = values.placed(key, merged[f"{name}.{key}"].value, base)
+    if kind is NodeSettings:
+        peers = {role: str(merged[f"node.peers.{role}"].value) for role in ROLES}
+        fields["peers"] = {role: address for role, address in peers.items() if address}
+    return kind(**fields)
+
+
+def _gateway(merged: Mapping[str, Value], base: Path) -> GatewaySettings:
+    gateway = _section(GatewaySettings, "gateway", merged, base)
+    if merged["gateway.auth"].value == "off" and not gateway.hosts:
+        # Whoever reaches the port is an operator: a web page must not reach it by its own name.
+        return dataclasses.replace(gateway, hosts=LOOPBACK_HOSTS)
+    return gateway
+
+
+def _check(config: Config) -> None:
+    strangers = [role for role in config.node.roles if role not in ROLES]
+    if strangers or not config.node.roles:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "node.roles names a role that there is not",
+            key="node.roles",
+            roles=list(strangers),
+            known=list(ROLES),
+        )
+    if config.listen.auth not in ("off", "tokens"):
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "gateway.auth is off or tokens",
+            key="gateway.auth",
+            value=config.listen.auth,
+        )
+    for name, bucket in config.buckets.items():
+        if not bucket.url:
+            raise LakehouseError(
+                ErrorKind.INVALID, "a bucket has no url", key=f"buckets.{name}.url", bucket=name
+            )
+    for key, address in (
+        ("gateway.http", config.listen.http),
+        ("gateway.grpc", config.listen.grpc),
+    ):
+        host, _ = values.host_and_port(key, address)
+        if config.listen.auth == "off" and not values.is_loopback(host):
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                'auth = "off" binds loopback only: anybody who reaches the port is an operator',
+                key=key,
+                value=address,
+                hint='set gateway.auth = "tokens" and make one with: lakehouse token create',
+            )

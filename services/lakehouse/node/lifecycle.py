@@ -1,0 +1,262 @@
+"""A node from its configuration to its last byte: ordered start, running, graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from lakehouse import __version__
+from lakehouse.contracts.catalog import StatusRequest
+from lakehouse.contracts.tokens import Authenticator
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import Clock, SystemClock
+from lakehouse.kit.ids import Ids, SystemIds
+from lakehouse.kit.secrets import resolve
+from lakehouse.kit.supervise import Supervisor
+from lakehouse.ledger.ledger import WriterInfo
+from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context
+from lakehouse.model.refs import PRIMARY
+from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, TokenAuthenticator
+from lakehouse.node.config import Config
+from lakehouse.node.holder import HolderProbe, endpoint_of
+from lakehouse.node.primary import prepare_primary
+from lakehouse.node.readiness import NodeReadiness
+from lakehouse.node.roles import SERVED_BY
+from lakehouse.node.servers import Servers
+from lakehouse.node.settings import BucketEntry
+from lakehouse.node.wiring import CONTRACTS, Wiring
+from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
+from lakehouse.objectstore.identity import state_folder
+
+log = logging.getLogger(__name__)
+
+_AUTHORITY_SECONDS: Final = 0.5
+
+
+def open_buckets(config: Config, clock: Clock, ids: Ids) -> Buckets:
+    """The configured buckets with their secrets resolved; nothing is contacted yet."""
+    settings = [
+        BucketSettings(
+            name=name,
+            url=entry.url,
+            endpoint=entry.endpoint,
+            region=entry.region,
+            bucket_class=entry.bucket_class or ("primary" if name == PRIMARY else "tenant"),
+            residency=entry.residency,
+            credentials=_credentials(name, entry),
+        )
+        for name, entry in config.buckets.items()
+    ]
+    return Buckets(settings, clock, ids)
+
+
+def state_dir(config: Config) -> Path:
+    """Where this machine remembers the stores it has seen."""
+    return Path(config.node.state_dir) if config.node.state_dir else state_folder(os.environ)
+
+
+def _credentials(name: str, entry: BucketEntry) -> S3Credentials | None:
+    if not entry.secret_ref:
+        return None
+    secret = resolve(entry.secret_ref, os.environ)
+    try:
+        body = json.loads(secret.reveal())
+        return S3Credentials(
+            body["access_key_id"], body["secret_access_key"], body.get("session_token", "")
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # The cause is left out: its text holds the secret.
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "a bucket's secret is not the JSON it should be",
+            bucket=name,
+            secret_ref=entry.secret_ref,
+            hint='{"access_key_id": "...", "secret_access_key": "..."}',
+        ) from None
+
+
+class Node:
+    """All roles of one process.
+
+    ``start`` returns when the node answers; ``serve_forever`` returns after ``request_stop`` and
+    raises ``fenced`` when another node took the store over; ``stop`` drains and seals, always.
+    """
+
+    def __init__(self, config: Config, *, take_over: bool = False) -> None:
+        self._config = config
+        self._take_over = take_over
+        self._clock = SystemClock()
+        self._ids = SystemIds(self._clock)
+        self._readiness = NodeReadiness()
+        self._supervisor = Supervisor()
+        self._wiring = Wiring()
+        self._closing: list[Any] = []
+        self._stopping = asyncio.Event()
+        self._servers: Servers | None = None
+
+    @property
+    def http_address(self) -> str:
+        """``host:port`` of HTTP once started; "" if this node has no gateway."""
+        return self._servers.http_address if self._servers else ""
+
+    @property
+    def grpc_address(self) -> str:
+        return self._servers.grpc_address if self._servers else ""
+
+    async def start(self) -> None:
+        """Open what this node needs, in order; on failure everything is closed again.
+
+        Raises what the parts raise: ``unavailable`` (a port, a bucket), ``conflict`` (a holder
+        that answers, another store), ``invalid`` (a missing peer), ``forbidden`` (an unfit bucket).
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        config = self._config
+        roles = config.node.roles
+        self._wiring.peers(config, self._clock)
+        self._servers = Servers(config.listen, with_http="gateway" in roles)
+        buckets = open_buckets(config, self._clock, self._ids)
+        self._closing.append(buckets)
+        self._readiness.note("version", __version__)
+        if "catalogd" in roles:
+            await self._start_catalogd(buckets)
+        if "storaged" in roles:
+            from lakehouse.storaged.service import Storage
+
+            self._wiring.contracts["storage"] = Storage(buckets, self._clock, self._ids)
+        await asyncio.gather(self._start_ingestd(buckets), self._start_queryd(buckets))
+        await self._serve(buckets)
+        self._readiness.enter("running")
+        log.info(
+            "the node is ready",
+            extra={"http": self.http_address, "grpc": self.grpc_address, "roles": ",".join(roles)},
+        )
+
+    async def serve_forever(self) -> None:
+        """Run until ``request_stop``, or raise what a part of the node failed of."""
+        failed = asyncio.ensure_future(self._supervisor.failed())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        done, waiting = await asyncio.wait({failed, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if failed in done:
+            raise failed.result()
+
+    def request_stop(self) -> None:
+        """End ``serve_forever``; safe to call from a signal handler of the loop."""
+        self._stopping.set()
+
+    async def stop(self) -> None:
+        """Refuse new work, finish what runs, seal the ledger, free everything; idempotent."""
+        self._readiness.enter("stopping")
+        drain = self._config.node.drain_seconds
+        await self._supervisor.stop()
+        if self._servers is not None:
+            await self._servers.stop(drain)
+        closing, self._closing = self._closing, []
+        for part in reversed(closing):
+            try:
+                await part.close()
+            except LakehouseError as error:
+                log.warning("a part did not close cleanly", extra={"reason": str(error)})
+        await self._wiring.close()
+
+    async def _start_catalogd(self, buckets: Buckets) -> None:
+        from lakehouse.catalogd.service import open_catalog
+        from lakehouse.catalogd.tokens import Tokens
+
+        assert self._servers is not None
+        node = self._config.node
+        identity = await prepare_primary(
+            buckets, self._clock, self._ids, state_dir(self._config), node.store_id
+        )
+        self._readiness.note("store_id", identity.store_id)
+        grpc_address = self._servers.grpc_address
+        writer = WriterInfo(self._ids.ulid(), endpoint_of(node.advertise, grpc_address))
+        settings = replace(
+            self._config.catalog,
+            take_over=self._take_over,
+            probe_holder=HolderProbe(grpc_address, self._clock, self._ids),
+        )
+        catalog = await open_catalog(settings, buckets, writer, self._clock, self._ids)
+        self._closing.append(catalog)
+        self._wiring.contracts["catalog"] = catalog
+        self._wiring.contracts["tokens"] = Tokens(catalog, self._clock, self._ids)
+        self._readiness.add("catalogd", catalog)
+        self._supervisor.start("authority", self._watch_authority)
+
+    async def _watch_authority(self) -> None:
+        """End with ``fenced`` when another node holds the store; nothing else is fatal here."""
+        catalog = self._wiring.contracts["catalog"]
+        while True:
+            await self._clock.sleep(_AUTHORITY_SECONDS)
+            try:
+                await catalog.status(self._own_context(), StatusRequest())
+            except LakehouseError as error:
+                if error.kind is ErrorKind.FENCED:
+                    raise
+
+    def _own_context(self) -> Context:
+        return Context(ANONYMOUS_OPERATOR, self._ids.ulid(), source="node")
+
+    async def _start_ingestd(self, buckets: Buckets) -> None:
+        if "ingestd" in self._config.node.roles:
+            from lakehouse.ingestd.service import Ingest
+
+            catalog = self._wiring.contracts["catalog"]
+            ingest = Ingest(self._config.ingest, catalog, buckets, self._clock, self._ids)
+            await ingest.start()
+            self._closing.append(ingest)
+            self._wiring.contracts["ingest"] = ingest
+            self._readiness.add("ingestd", ingest)
+
+    async def _start_queryd(self, buckets: Buckets) -> None:
+        if "queryd" in self._config.node.roles:
+            from lakehouse.queryd.service import Query
+
+            catalog = self._wiring.contracts["catalog"]
+            query = Query(self._config.query, catalog, buckets, self._clock, self._ids)
+            await query.start()
+            self._closing.append(query)
+            self._wiring.contracts["query"] = query
+            self._readiness.add("queryd", query)
+
+    def _authenticator(self) -> Authenticator:
+        if self._config.listen.auth == "off":
+            return LocalOperator()
+        near = SERVED_BY["tokens"] in self._config.node.roles
+        tokens = self._wiring.contracts["tokens"]
+        seconds = 0.0 if near else REMEMBERED_SECONDS
+        return TokenAuthenticator(tokens, self._clock, self._ids, seconds)
+
+    async def _serve(self, buckets: Buckets) -> None:
+        from lakehouse.rpc.server import build_server
+
+        assert self._servers is not None
+        gateway = "gateway" in self._config.node.roles
+        authenticator = self._authenticator()
+        served = [c for c in CONTRACTS if gateway or SERVED_BY[c] in self._config.node.roles]
+        services = {contract: self._wiring.contracts[contract] for contract in served}
+        server = build_server(services, authenticator, self._clock, self._ids, self._readiness)
+        await self._servers.start_grpc(server)
+        if gateway:
+            from lakehouse.gateway.app import create_app
+
+            app = create_app(
+                self._wiring.services(self._readiness, buckets),
+                authenticator,
+                self._config.gateway,
+                self._clock,
+                self._ids,
+            )
+            await self._servers.start_http(app, self._config.node.drain_seconds)

@@ -1,0 +1,120 @@
+"""The primary bucket before anything is opened on it: the right store, on a fit bucket."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from lakehouse import __version__
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+from lakehouse.model.probe import ProbeReport
+from lakehouse.model.refs import PRIMARY
+from lakehouse.objectstore.buckets import Buckets
+from lakehouse.objectstore.identity import (
+    StoreIdentity,
+    confirm,
+    init_store,
+    read_identity,
+    remember,
+)
+from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.probe import probe_store
+
+_MADE_BY_ITSELF: Final = ("file:", "memory:")
+
+
+async def prepare_primary(
+    buckets: Buckets, clock: Clock, ids: Ids, state: Path, pinned: str
+) -> StoreIdentity:
+    """Identify the store, make it in an empty local place, and prove that the bucket is fit.
+
+    The proof is made once for a store, a release and a machine; `lakehouse doctor` makes it anew.
+
+    Args:
+        state: folder in which this machine remembers stores by URL.
+        pinned: the store id that the configuration demands; "" demands none.
+
+    Raises:
+        not_found: no store here, and the place is no empty local folder.
+        conflict: another store than was here before, or than is demanded.
+        forbidden: the bucket fails the conformance probe; ``failed`` names the checks (P9).
+    """
+    store = buckets.get(PRIMARY)
+    identity = await _identify(store, clock, ids, state, pinned)
+    proof = _proof(state, store.url, identity.store_id)
+    if not proof.is_file():
+        refuse_unfit(await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids))
+    remember(state, store.url, identity.store_id)
+    if not store.url.startswith("memory:"):
+        proof.parent.mkdir(parents=True, exist_ok=True)
+        proof.touch()
+    return identity
+
+
+def _proof(state: Path, url: str, store_id: str) -> Path:
+    """A mark that this bucket passed, seen from this machine: a probe costs requests and time."""
+    name = hashlib.sha256(f"{url} {store_id} {__version__}".encode()).hexdigest()[:32]
+    return state / "probed" / name
+
+
+async def initialise(
+    buckets: Buckets, clock: Clock, ids: Ids, state: Path, pinned: str
+) -> StoreIdentity:
+    """Make a store in the primary bucket, on a server too, or return the one that is there."""
+    store = buckets.get(PRIMARY)
+    refuse_unfit(await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids))
+    confirm(state, store.url, await _found(store), pinned)
+    identity = await init_store(store, clock, ids)
+    remember(state, store.url, identity.store_id)
+    return identity
+
+
+def refuse_unfit(report: ProbeReport) -> None:
+    """Raise ``forbidden`` naming the failed checks unless the bucket passed."""
+    if not report.passed:
+        failed = [check for check in report.checks if not check.passed]
+        raise LakehouseError(
+            ErrorKind.FORBIDDEN,
+            "the bucket is not fit to keep a store: it fails the conformance probe",
+            bucket=report.bucket,
+            url=report.url,
+            failed=[check.name for check in failed],
+            details=[check.detail for check in failed],
+            hint="lakehouse doctor shows every check; use a store with atomic conditional writes",
+        )
+
+
+async def _found(store: ObjectStore) -> StoreIdentity | None:
+    try:
+        return await read_identity(store)
+    except LakehouseError as error:
+        if error.kind is not ErrorKind.NOT_FOUND or error.fields.get("what") == "bucket":
+            raise
+        return None
+
+
+async def _identify(
+    store: ObjectStore, clock: Clock, ids: Ids, state: Path, pinned: str
+) -> StoreIdentity:
+    found = await _found(store)
+    confirm(state, store.url, found, pinned)
+    if found is not None:
+        return found
+    if not store.url.startswith(_MADE_BY_ITSELF):
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND,
+            "there is no store in the primary bucket",
+            url=store.url,
+            hint="check the url, or make a store there with: lakehouse init",
+        )
+    if await store.list(limit=1):
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the folder of the primary bucket is not empty and holds no store",
+            url=store.url,
+            hint="check the url, or make a store there all the same with: lakehouse init",
+        )
+    return await init_store(store, clock, ids)

@@ -1,0 +1,69 @@
+"""A node as a process of its own: event loop, logs, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from lakehouse.catalogd.service import Catalog, open_catalog
+from lakehouse.catalogd.tokens import Tokens
+from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.ids import SystemIds
+from lakehouse.kit.telemetry import configure_logging
+from lakehouse.ledger.ledger import WriterInfo
+from lakehouse.node.config import Config
+from lakehouse.node.holder import HolderProbe, endpoint_of
+from lakehouse.node.lifecycle import Node, open_buckets, state_dir
+from lakehouse.node.primary import prepare_primary
+
+Started = Callable[[Node], Awaitable[None]]
+
+
+def run_node(config: Config, started: Started, *, take_over: bool = False) -> None:
+    """Run a node until SIGTERM or SIGINT; raises what ended it otherwise (``fenced``, ...).
+
+    Args:
+        started: called once the node answers; the node stops if it raises.
+    """
+    import uvloop
+
+    configure_logging(config.node.log_level, config.node.log_format)
+    uvloop.run(_run(config, started, take_over))
+
+
+async def _run(config: Config, started: Started, take_over: bool) -> None:
+    node = Node(config, take_over=take_over)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.request_stop)
+    await node.start()
+    try:
+        await started(node)
+        await node.serve_forever()
+    finally:
+        await node.stop()
+
+
+@asynccontextmanager
+async def offline_tokens(config: Config) -> AsyncIterator[Tokens]:
+    """The token service over the store itself, for the first token, while no node runs.
+
+    Raises ``conflict`` while a holder of the store answers.
+    """
+    clock = SystemClock()
+    ids = SystemIds(clock)
+    buckets = open_buckets(config, clock, ids)
+    catalog: Catalog | None = None
+    try:
+        await prepare_primary(buckets, clock, ids, state_dir(config), config.node.store_id)
+        settings = replace(config.catalog, probe_holder=HolderProbe(config.listen.grpc, clock, ids))
+        writer = WriterInfo(ids.ulid(), endpoint_of(config.node.advertise, config.listen.grpc))
+        catalog = await open_catalog(settings, buckets, writer, clock, ids)
+        yield Tokens(catalog, clock, ids)
+    finally:
+        if catalog is not None:
+            await catalog.close()
+        await buckets.close()

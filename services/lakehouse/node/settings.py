@@ -1,0 +1,60 @@
+"""What the node itself is told: where to listen, which roles to run, whom to ask for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+ROLES: Final = ("gateway", "storaged", "catalogd", "ingestd", "queryd")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """Part of section ``gateway``: addresses are ``host:port``; port 0 takes a free one.
+
+    ``auth``: ``off`` (loopback only) or ``tokens``.
+    """
+
+    http: str = "127.0.0.1:3100"
+    grpc: str = "127.0.0.1:3101"
+    auth: str = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Section ``node``.
+
+    Attributes:
+        roles: run in this process; the contracts of the others come from ``peers``.
+        advertise: ``host:port`` under which other machines reach this node's gRPC, so that they can
+            see whether the holder of the store still answers; "": only this machine can see it.
+        store_id: the id that ``store.json`` of the primary bucket must have; "" accepts any.
+        state_dir: where this machine remembers the stores it has seen; "" is the user's state
+            folder (``$XDG_STATE_HOME/lakehouse``).
+        drain_seconds: how long a graceful stop lets running requests finish.
+        peers: role -> ``host:port`` of the gRPC endpoint that serves it.
+    """
+
+    roles: tuple[str, ...] = ROLES
+    advertise: str = ""
+    store_id: str = ""
+    state_dir: str = ""
+    drain_seconds: float = 10.0
+    log_level: str = "info"
+    log_format: str = "auto"
+    peers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketEntry:
+    """Section ``buckets.<name>``, as written; the secret is still a reference.
+
+    ``bucket_class`` is the key ``class``.
+    """
+
+    url: str = ""
+    endpoint: str = ""
+    region: str = "us-east-1"
+    bucket_class: str = ""
+    residency: str = ""
+    secret_ref: str = ""
