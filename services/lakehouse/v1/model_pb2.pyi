@@ -428,10 +428,6 @@ Global___VersionEntry: _TypeAlias = VersionEntry  # noqa: Y015
 
 @_typing.final
 class CreateDataset(_message.Message):
-    """`imported`: from a catalog without the gate, so that its name may be taken; it then keeps
-    its own `updated_us` and, with `rows_known` false, has no row count.
-    """
-
     DESCRIPTOR: _descriptor.Descriptor
 
     DATASET_ID_FIELD_NUMBER: _builtins.int
@@ -441,18 +437,11 @@ class CreateDataset(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     PRIMARY_KEY_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
-    IMPORTED_FIELD_NUMBER: _builtins.int
-    UPDATED_US_FIELD_NUMBER: _builtins.int
-    ROWS_KNOWN_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     name: _builtins.str
     fingerprint: _builtins.str
     bucket: _builtins.str
     """default primary"""
-    imported: _builtins.bool
-    updated_us: _builtins.int
-    rows_known: _builtins.bool
-    """default true"""
     @_builtins.property
     def schema(self) -> Global___Schema: ...
     @_builtins.property
@@ -469,26 +458,14 @@ class CreateDataset(_message.Message):
         card: Global___Card | None = ...,
         primary_key: _abc.Iterable[_builtins.str] | None = ...,
         bucket: _builtins.str | None = ...,
-        imported: _builtins.bool = ...,
-        updated_us: _builtins.int | None = ...,
-        rows_known: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_rows_known", b"_rows_known", "_updated_us", b"_updated_us", "bucket", b"bucket", "card", b"card", "rows_known", b"rows_known", "schema", b"schema", "updated_us", b"updated_us"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "card", b"card", "schema", b"schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_rows_known", b"_rows_known", "_updated_us", b"_updated_us", "bucket", b"bucket", "card", b"card", "dataset_id", b"dataset_id", "fingerprint", b"fingerprint", "imported", b"imported", "name", b"name", "primary_key", b"primary_key", "rows_known", b"rows_known", "schema", b"schema", "updated_us", b"updated_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "card", b"card", "dataset_id", b"dataset_id", "fingerprint", b"fingerprint", "name", b"name", "primary_key", b"primary_key", "schema", b"schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
-    _WhichOneofReturnType__rows_known: _TypeAlias = _typing.Literal["rows_known"]  # noqa: Y015
-    _WhichOneofArgType__rows_known: _TypeAlias = _typing.Literal["_rows_known", b"_rows_known"]  # noqa: Y015
-    _WhichOneofReturnType__updated_us: _TypeAlias = _typing.Literal["updated_us"]  # noqa: Y015
-    _WhichOneofArgType__updated_us: _TypeAlias = _typing.Literal["_updated_us", b"_updated_us"]  # noqa: Y015
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bucket) -> _WhichOneofReturnType__bucket | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_known) -> _WhichOneofReturnType__rows_known | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__updated_us) -> _WhichOneofReturnType__updated_us | None: ...
 
 Global___CreateDataset: _TypeAlias = CreateDataset  # noqa: Y015
 
@@ -840,61 +817,28 @@ Global___CloseSession: _TypeAlias = CloseSession  # noqa: Y015
 
 @_typing.final
 class Condemn(_message.Message):
-    """Give up `keys` and every version below `horizon` for good; deletion follows later.
-
-    `buckets`: that of each key, in order; empty means all are in the primary one.
-    """
+    """Give up `keys` and every version below `horizon` for good; deletion follows later."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HORIZON_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
-    BUCKETS_FIELD_NUMBER: _builtins.int
     horizon: _builtins.int
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         horizon: _builtins.int = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
-        buckets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "horizon", b"horizon", "keys", b"keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["horizon", b"horizon", "keys", b"keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Condemn: _TypeAlias = Condemn  # noqa: Y015
-
-@_typing.final
-class Forget(_message.Message):
-    """These condemned objects are deleted, these ended sessions left no other: forget both."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEYS_FIELD_NUMBER: _builtins.int
-    SESSIONS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        keys: _abc.Iterable[_builtins.str] | None = ...,
-        sessions: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "sessions", b"sessions"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Forget: _TypeAlias = Forget  # noqa: Y015
 
 @_typing.final
 class NameFree(_message.Message):
@@ -1063,7 +1007,6 @@ class Change(_message.Message):
     OPEN_SESSION_FIELD_NUMBER: _builtins.int
     CLOSE_SESSION_FIELD_NUMBER: _builtins.int
     CONDEMN_FIELD_NUMBER: _builtins.int
-    FORGET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def create_dataset(self) -> Global___CreateDataset: ...
     @_builtins.property
@@ -1096,8 +1039,6 @@ class Change(_message.Message):
     def close_session(self) -> Global___CloseSession: ...
     @_builtins.property
     def condemn(self) -> Global___Condemn: ...
-    @_builtins.property
-    def forget(self) -> Global___Forget: ...
     def __init__(
         self,
         *,
@@ -1117,13 +1058,12 @@ class Change(_message.Message):
         open_session: Global___OpenSession | None = ...,
         close_session: Global___CloseSession | None = ...,
         condemn: Global___Condemn | None = ...,
-        forget: Global___Forget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "forget", b"forget", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "forget", b"forget", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_dataset", "add_files", "remove_files", "set_schema", "set_card", "set_primary_key", "rename_dataset", "drop_dataset", "restore_dataset", "purge_dataset", "quarantine_dataset", "put_document", "delete_document", "open_session", "close_session", "condemn", "forget"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_dataset", "add_files", "remove_files", "set_schema", "set_card", "set_primary_key", "rename_dataset", "drop_dataset", "restore_dataset", "purge_dataset", "quarantine_dataset", "put_document", "delete_document", "open_session", "close_session", "condemn"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 

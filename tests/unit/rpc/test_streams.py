@@ -162,10 +162,18 @@ END = IngestPart(end=IngestEnd())
         ((REQUEST, IngestPart(), END), []),
         ((), []),
     ],
-    ids=(
-        "two chunks,no chunk,size,wrong size,no end,request only,"
-        "no request,two requests,an empty part,nothing"
-    ).split(","),
+    ids=[
+        "two chunks",
+        "no chunk",
+        "size",
+        "wrong size",
+        "no end",
+        "request only",
+        "no request",
+        "two requests",
+        "an empty part",
+        "nothing",
+    ],
 )
 async def test_a_stream_of_parts_is_whole_or_refused(parts: Any, whole: list[bytes]) -> None:
     intake = Intake()
