@@ -9,6 +9,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.kit.retry import Backoff
+from lakehouse.model.refs import check_key
 from lakehouse.objectstore.arguments import PART_BYTES
 from lakehouse.objectstore.port import ByteRange, ObjectMeta, ObjectStore
 from lakehouse.objectstore.wrapping import ForwardingStore
@@ -55,6 +56,8 @@ class RetryingStore(ForwardingStore):
         )
 
     async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
+        # Before anything is sent, so that a refusal leaves no doubt.
+        check_key(key)
         attempts = _Attempts(self._clock, self._ids, self._backoff)
         while True:
             try:
@@ -65,6 +68,8 @@ class RetryingStore(ForwardingStore):
                 await attempts.after(error)
 
     async def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            check_key(key)
         attempts = _Attempts(self._clock, self._ids, self._backoff)
         while True:
             try:
@@ -77,7 +82,7 @@ class RetryingStore(ForwardingStore):
 
         An object that is overwritten meanwhile could be mixed: whoever streams checks a hash.
         """
-        attempts = _Attempts(self._clock, self._ids, self._backoff)
+        attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
         done = 0
         while True:
             source = super().stream(key) if done == 0 else self._rest(key, done)
@@ -85,7 +90,7 @@ class RetryingStore(ForwardingStore):
                 async for chunk in source:
                     if chunk:
                         done += len(chunk)
-                        attempts = _Attempts(self._clock, self._ids, self._backoff)
+                        attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
                     yield chunk
                 return
             except LakehouseError as error:

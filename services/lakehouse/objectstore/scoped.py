@@ -15,7 +15,7 @@ class ScopedStore(ForwardingStore):
 
     Args:
         inner: the store.
-        writes: prefixes that end in "/", or exact keys; () is read-only.
+        writes: prefixes that end in "/", or exact keys; "" is everything, () is read-only.
     """
 
     def __init__(self, inner: ObjectStore, writes: tuple[str, ...]) -> None:
@@ -40,7 +40,7 @@ class ScopedStore(ForwardingStore):
 
     def _check(self, key: str) -> None:
         for own in self._writes:
-            if key == own or (own.endswith("/") and key.startswith(own) and key != own):
+            if own in ("", key) or (own.endswith("/") and key.startswith(own)):
                 return
         raise LakehouseError(
             ErrorKind.FORBIDDEN,

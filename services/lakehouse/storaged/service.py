@@ -11,20 +11,16 @@ from lakehouse.contracts.storage import (
     BucketsResult,
     ProbeRequest,
 )
-from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.errors import LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.probe import ProbeReport
 from lakehouse.objectstore.buckets import Buckets
-from lakehouse.objectstore.identity import STORE_FILE
 from lakehouse.objectstore.probe import probe_store
 
 REACH_SECONDS: Final = 3.0
 """A bucket that has not answered by then is shown as not reachable."""
-
-# The store answered, whatever it thought of the question.
-_ANSWERS: Final = frozenset({ErrorKind.NOT_FOUND, ErrorKind.INVALID})
 
 
 class Storage:
@@ -56,12 +52,12 @@ class Storage:
         trouble = ""
         try:
             async with asyncio.timeout(REACH_SECONDS):
-                await store.head(STORE_FILE)
+                # A list, for a missing bucket looks like a missing key to all else.
+                await store.list(limit=1)
         except TimeoutError:
             trouble = f"timeout: no answer within {REACH_SECONDS:.0f} s"
         except LakehouseError as error:
-            if error.kind not in _ANSWERS or error.fields.get("what") == "bucket":
-                trouble = str(error)
+            trouble = str(error)
         footprint = self._buckets.footprint(name)
         return BucketInfo(
             name=name,

@@ -105,8 +105,13 @@ class FaultStore(ForwardingStore):
             yield chunk
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
-        data = b"".join([chunk async for chunk in chunks])
-        return await self.put(key, data)
+        """Fails by ``inject("put_stream", ...)`` only: no retry could hide it."""
+        fault, kind = self._draw("put_stream", write=True)
+        if fault is None:
+            return await super().put_stream(key, chunks)
+        if fault is Fault.AFTER:
+            await super().put_stream(key, chunks)
+        raise self._error("put_stream", key, fault, kind)
 
     async def _do(
         self, operation: str, key: str, call: Callable[[], Awaitable[R]], *, write: bool = True
@@ -125,6 +130,8 @@ class FaultStore(ForwardingStore):
             if wanted in ("*", operation):
                 del self._queued[place]
                 return fault, kind
+        if operation == "put_stream":
+            return None, ErrorKind.UNAVAILABLE
         dice = self._random.random()
         kind = ErrorKind.TIMEOUT if self._random.random() < 0.5 else ErrorKind.UNAVAILABLE
         rates = self._rates
