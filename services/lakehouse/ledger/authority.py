@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger import chain
 from lakehouse.ledger.access import Access
-from lakehouse.ledger.committer import Committer, fenced
+from lakehouse.ledger.committer import Committer
+from lakehouse.ledger.errors import fenced
 
 S = TypeVar("S")
 

@@ -10,12 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.chain import Append, Latencies, Outcome
+from lakehouse.ledger.errors import fenced, unavailable, unknown
 from lakehouse.ledger.group import Group, Waiting, form_group
 from lakehouse.ledger.head import Head, remember_keys
 from lakehouse.ledger.history import History
@@ -24,35 +25,6 @@ from lakehouse.ledger.machine import Committed, Machine, Proposal
 from lakehouse.ledger.record import CheckpointRef, Kind, Record, WriterInfo, encode
 
 S = TypeVar("S")
-
-RETRY_SECONDS: Final = 1
-
-
-def fenced(other: Record | None = None) -> LakehouseError:
-    """The error of a writer whose ledger another has taken over."""
-    error = LakehouseError(
-        ErrorKind.FENCED,
-        "another writer has taken over the ledger",
-        hint="this node must stop; ask the holder",
-    )
-    if other is not None:
-        error.fields |= {"holder": other.writer.writer_id, "epoch": other.epoch}
-    return error
-
-
-def unknown() -> LakehouseError:
-    """The honest answer while a slot is not settled."""
-    return LakehouseError(
-        ErrorKind.UNKNOWN,
-        "the outcome of the commit is not known",
-        commit_state="unknown",
-        hint="repeat the request with the same idempotency key",
-    )
-
-
-def unavailable(message: str) -> LakehouseError:
-    """A definite no: nothing was written, try again."""
-    return LakehouseError(ErrorKind.UNAVAILABLE, message, retry_after_seconds=RETRY_SECONDS)
 
 
 class Committer(Generic[S]):
@@ -97,6 +69,11 @@ class Committer(Generic[S]):
     def settling(self) -> bool:
         """True while the outcome of a record is not known."""
         return self._settling
+
+    @property
+    def checkpoint(self) -> CheckpointRef | None:
+        """The newest complete checkpoint; the next record names it."""
+        return self._checkpoint
 
     def use_checkpoint(self, checkpoint: CheckpointRef) -> None:
         """Name ``checkpoint`` in the records from now on."""

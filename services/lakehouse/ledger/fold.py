@@ -45,6 +45,14 @@ class Folder(Generic[S]):
         self._history = history
         self._task: asyncio.Task[None] | None = None
         self._written: dict[str, tuple[weakref.ref[pa.Table], PartRef]] = {}
+        checkpoint = committer.checkpoint
+        self._roots = {checkpoint.key: manifest} if checkpoint and manifest else {}
+
+    def keys_from(self, n: int) -> set[str]:
+        """Keys of all roots and parts of the checkpoints at ``n`` and after."""
+        self._roots = {key: root for key, root in self._roots.items() if root.n >= n}
+        parts = {part.key for root in self._roots.values() for part in root.parts}
+        return parts | self._roots.keys()
 
     @property
     def unfolded(self) -> int:
@@ -62,9 +70,9 @@ class Folder(Generic[S]):
             await self.fold()
 
     async def fold(self) -> None:
-        """Have a checkpoint of at least the present head."""
-        target = self._committer.head.n
-        while self.manifest is None or self.manifest.n < target:
+        """Have a checkpoint of at least the present head that names every pack."""
+        target, packs = self._committer.head.n, self._history.packs
+        while self.manifest is None or self.manifest.n < target or self.manifest.packs != packs:
             await asyncio.shield(self._start())
 
     async def stop(self) -> None:
@@ -95,6 +103,7 @@ class Folder(Generic[S]):
         )
         reference = await write_root(self._access, manifest)
         self.manifest = manifest
+        self._roots[reference.key] = manifest
         committer.use_checkpoint(reference)
 
     async def _write_parts(self, snapshot: Snapshot[S]) -> list[PartRef]:

@@ -6,8 +6,10 @@ from collections import OrderedDict
 from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ledger import floor
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.chain import Slot, parse
+from lakehouse.ledger.errors import fenced
 from lakehouse.ledger.keys import Key
 from lakehouse.ledger.machine import JsonObject
 from lakehouse.ledger.pack import PackRef, read_pack
@@ -54,5 +56,13 @@ class History:
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
-            raise corrupt("a ledger record is missing", self._access.layout, n) from error
+            raise await missing(self._access, n) from error
         return await parse(self._access, n, data)
+
+
+async def missing(access: Access, n: int) -> LakehouseError:
+    """The error for an empty slot ``n`` that this writer counts on: ``fenced`` if another writer
+    has collected it, else ``corrupt``."""
+    if await access.patiently(lambda: floor.read_floor(access)) >= n:
+        return fenced()
+    return corrupt("a ledger record is missing", access.layout, n)

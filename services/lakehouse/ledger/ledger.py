@@ -10,6 +10,7 @@ from lakehouse.kit.clock import Clock, SystemClock
 from lakehouse.kit.ids import Ids, SystemIds
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.authority import Authority
+from lakehouse.ledger.collect import Collected, Collector
 from lakehouse.ledger.committer import Committer
 from lakehouse.ledger.fold import Folder
 from lakehouse.ledger.history import History
@@ -21,6 +22,7 @@ from lakehouse.ledger.settings import LedgerSettings
 from lakehouse.objectstore.port import ObjectStore
 
 __all__ = [
+    "Collected",
     "Ledger",
     "LedgerHandle",
     "OpenOptions",
@@ -74,6 +76,8 @@ class Ledger(Generic[S]):
         self._folder = Folder(access, machine, self._committer, self._history, view.manifest)
         self._committer.before_record = self._folder.room
         self._committer.after_record = self._folder.consider
+        self._collector = Collector(access, self._committer, self._folder, self._history)
+        self._collecting = asyncio.Lock()
         self._authority = Authority(access, self._committer)
         self._closing: asyncio.Task[None] | None = None
 
@@ -120,6 +124,15 @@ class Ledger(Generic[S]):
         ``fenced`` if another writer has taken over; ``invalid`` (422) for a key with another body.
         """
         return await self._committer.commit(proposal)
+
+    async def collect_records(self, *, dry_run: bool = False) -> Collected:
+        """Pack old records, raise the floor, delete their slots and outlived checkpoint parts.
+
+        The last ``records_kept`` records stay. ``dry_run`` tells what it would do. Raises
+        ``corrupt`` before anything is deleted if a record or its pack does not verify.
+        """
+        async with self._collecting:
+            return await self._collector.collect(dry_run=dry_run)
 
     async def check_authority(self) -> None:
         """Raise ``fenced`` if another epoch is in the chain; cheap unless a check is due."""

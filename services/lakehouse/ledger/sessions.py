@@ -71,9 +71,8 @@ def may_add(
     """
     refused: list[str] = []
     for key in keys:
-        if key in objects.condemned or (
-            session_of(key) not in objects.sessions and not retained(key)
-        ):
+        lives = session_of(key) in objects.sessions or retained(key)
+        if key in objects.condemned or not lives:
             refused.append(key)
     if refused:
         raise LakehouseError(

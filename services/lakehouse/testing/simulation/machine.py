@@ -58,20 +58,27 @@ class WorldMachine:
         return replace(state, digest=hashlib.sha256(text).hexdigest(), seq=entry.seq)
 
     def dump(self, state: World) -> Sequence[Part]:
-        return (
-            Part("tokens", _table(state.tokens)),
-            Part("files", _table(state.files)),
-            Part("dropped", _table(state.dropped)),
-            Part("objects", dump_objects(state.objects)),
-            Part("digest", _table({state.digest: state.seq})),
-        )
+        kinds: dict[str, Mapping[str, int]] = {
+            "token": state.tokens,
+            "file": state.files,
+            "dropped": state.dropped,
+            "digest": {state.digest: state.seq},
+        }
+        rows = [(kind, name, of[name]) for kind, of in kinds.items() for name in sorted(of)]
+        columns = zip(*rows, strict=True)
+        table = pa.table(dict(zip(("kind", "name", "value"), map(list, columns), strict=True)))
+        return (Part("world", table), Part("objects", dump_objects(state.objects)))
 
     def load(self, parts: Mapping[str, pa.Table]) -> World:
-        (digest, seq) = next(iter(_mapping(parts["digest"]).items()))
+        found: dict[str, dict[str, int]] = {"token": {}, "file": {}, "dropped": {}, "digest": {}}
+        columns = [parts["world"].column(name).to_pylist() for name in ("kind", "name", "value")]
+        for kind, name, value in zip(*columns, strict=True):
+            found[kind][name] = value
+        (digest, seq) = next(iter(found["digest"].items()))
         return World(
-            Map(_mapping(parts["tokens"])),
-            Map(_mapping(parts["files"])),
-            Map(_mapping(parts["dropped"])),
+            Map(found["token"]),
+            Map(found["file"]),
+            Map(found["dropped"]),
             load_objects(parts["objects"]),
             digest,
             seq,
@@ -99,17 +106,6 @@ def _change(state: World, change: JsonObject, seq: int) -> World:
             objects = condemn(state.objects, keys, horizon, seq)
             return replace(state, objects=objects, dropped=gone.finish())
     raise LakehouseError(ErrorKind.INVALID, "no such change", change=str(change)[:200])
-
-
-def _table(mapping: Mapping[str, int]) -> pa.Table:
-    names = sorted(mapping)
-    values = pa.array([mapping[name] for name in names], pa.int64())
-    return pa.table({"name": pa.array(names, pa.string()), "value": values})
-
-
-def _mapping(table: pa.Table) -> dict[str, int]:
-    names, values = (table.column(name).to_pylist() for name in ("name", "value"))
-    return dict(zip(names, values, strict=True))
 
 
 def add_token(token: str, key_hash: str = "", body_sha256: str = "") -> Proposal[World]:
