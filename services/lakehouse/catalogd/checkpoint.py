@@ -1,0 +1,315 @@
+"""The catalog's state as tables and back: the Parquet manifests of ADR-002.
+
+Parts: ``state-*`` (kind, key, value as JSON: names, documents and other small things),
+``objects``, ``times-*``, and by dataset id ``datasets-*`` (a manifest a row), ``revisions-*``,
+``files-*``, ``removed-*``. Where a part ends depends on what is in it, not on what stands before
+it, so that the parts that did not change are the same bytes again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from immutables import Map
+
+from lakehouse.catalogd.checkpoint_rows import (
+    REVISION_SCHEMA,
+    decode_dataset,
+    decode_state,
+    encode_dataset,
+    encode_revisions,
+    encode_state,
+)
+from lakehouse.catalogd.files import Segment
+from lakehouse.catalogd.filetable import FILE_SCHEMA, encode_files
+from lakehouse.catalogd.persistent import SortedNames, Vector
+from lakehouse.catalogd.state import Broken, CatalogState, DatasetState, Names
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ledger.machine import Part
+from lakehouse.ledger.sessions import dump_objects, load_objects
+from lakehouse.model.refs import name_key
+
+__all__ = ["FORMAT", "dump_state", "load_state"]
+
+FORMAT: Final = 1
+_TIMES_A_PART: Final = 1 << 18
+_DATASETS_A_CUT: Final = 8192
+_PART_BYTES: Final = 24 << 20
+_BIG_FILES: Final = 16_384
+_BIG_FILES_A_PART: Final = 32_768
+
+T = TypeVar("T")
+
+
+def _grouped(items: Iterable[tuple[str, int, T]]) -> Iterator[list[tuple[str, T]]]:
+    """Runs of (id, bytes, item): a run ends after an id whose hash says so, or when full."""
+    run: list[tuple[str, T]] = []
+    size = 0
+    for dataset_id, size_bytes, item in items:
+        if run and size + size_bytes > _PART_BYTES:
+            yield run
+            run, size = [], 0
+        run.append((dataset_id, item))
+        size += size_bytes
+        if zlib.crc32(dataset_id.encode()) % _DATASETS_A_CUT == 0:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
+
+
+def _with_ids(table: pa.Table, ids: Sequence[str], lengths: Sequence[int]) -> pa.Table:
+    """``table`` with a first column ``dataset_id``: each id as many times as its length says."""
+    ends, total = [], 0
+    for length in lengths:
+        total += length
+        ends.append(total)
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array(ends, pa.int64()), pa.array(ids, pa.string()))
+    return table.add_column(0, "dataset_id", pc.run_end_decode(runs))
+
+
+def _segment_tables(segments: Iterable[Segment]) -> pa.Table:
+    """All segments in one table; those that are values are encoded together."""
+    tables: list[pa.Table] = []
+    files: list[Any] = []
+    added: list[int] = []
+
+    def flush() -> None:
+        if files:
+            tables.append(encode_files(files, added))
+            files.clear()
+            added.clear()
+
+    for segment in segments:
+        if segment.held_as_table:
+            flush()
+            tables.append(segment.table)
+        else:
+            files.extend(segment.values[0])
+            added.extend(segment.values[1])
+    flush()
+    return pa.concat_tables(tables).combine_chunks() if tables else FILE_SCHEMA.empty_table()
+
+
+def _segments(state: CatalogState, dataset_id: str) -> tuple[Segment, ...]:
+    dataset = state.datasets.get(dataset_id)
+    if dataset is not None:
+        return dataset.log.segments
+    files = state.broken[dataset_id].files
+    return () if files is None else (Segment(None, files),)
+
+
+def _file_parts(state: CatalogState, ids: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    pooled: list[tuple[str, int, tuple[Segment, ...]]] = []
+    big: list[str] = []
+    for dataset_id in ids:
+        segments = _segments(state, dataset_id)
+        count = sum(segment.count for segment in segments)
+        if count > _BIG_FILES:
+            big.append(dataset_id)
+        elif count:
+            stats = len(segments[0].row(0)[0].stats) if count > 1 else 1
+            pooled.append((dataset_id, count * (300 + 80 * stats), segments))
+    for run in _grouped(pooled):
+        table = _segment_tables(segment for _, segments in run for segment in segments)
+        counts = [sum(segment.count for segment in segments) for _, segments in run]
+        yield _tag(run[0][0]), _with_ids(table, [each for each, _ in run], counts)
+    for dataset_id in big:
+        yield from _big_parts(dataset_id, _segments(state, dataset_id))
+
+
+def _big_parts(dataset_id: str, segments: tuple[Segment, ...]) -> Iterator[tuple[str, pa.Table]]:
+    """A large dataset in parts of its own, cut at fixed ordinals."""
+    table = _segment_tables(segments)
+    width = max(1, table.nbytes // len(table))
+    rows = _BIG_FILES_A_PART
+    while rows > 1 and rows * width > _PART_BYTES:
+        rows //= 2
+    blocks = pc.run_end_encode(pc.divide(table.column("ordinal").combine_chunks(), rows))
+    blocks = blocks.chunk(0) if isinstance(blocks, pa.ChunkedArray) else blocks
+    start = 0
+    for block, end in zip(blocks.values.to_pylist(), blocks.run_ends.to_pylist(), strict=True):
+        part = table.slice(start, end - start).combine_chunks()
+        name = f"{_tag(dataset_id)}-{rows:06d}-{block:08d}"
+        yield name, _with_ids(part, [dataset_id], [end - start])
+        start = end
+
+
+def _dataset_parts(state: CatalogState, ids: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """(manifests, revisions) of each run of datasets."""
+
+    def rows() -> Iterator[tuple[str, int, tuple[str, bytes, pa.Table | DatasetState]]]:
+        for dataset_id in ids:
+            broken = state.broken.get(dataset_id)
+            if broken is not None:
+                yield dataset_id, 2 * len(broken.body), (broken.name, broken.body, broken.revisions)
+                continue
+            dataset = state.datasets[dataset_id]
+            body = orjson.dumps(encode_dataset(dataset), option=orjson.OPT_SORT_KEYS)
+            name = dataset.now.head.name
+            yield dataset_id, 2 * len(body) + 200 * len(dataset.history), (name, body, dataset)
+
+    for run in _grouped(rows()):
+        names = [each for each, _ in run]
+        manifests = pa.table(
+            {
+                "id": pa.array(names, pa.string()),
+                "name": pa.array([row[0] for _, row in run], pa.string()),
+                "body": pa.array([row[1] for _, row in run], pa.large_binary()),
+            }
+        )
+        yield manifests, encode_revisions([(each, row[2]) for each, row in run])
+
+
+def _removed_table(state: CatalogState, ids: Sequence[str]) -> pa.Table | None:
+    owners: list[str] = []
+    lengths: list[int] = []
+    pairs: list[tuple[int, int]] = []
+    for dataset_id in ids:
+        dataset = state.datasets.get(dataset_id)
+        removed = state.broken[dataset_id].removed if dataset is None else dataset.log.removed
+        if removed:
+            owners.append(dataset_id)
+            lengths.append(len(removed))
+            pairs.extend(sorted(removed.items()))
+    if not pairs:
+        return None
+    table = pa.table(
+        {
+            "ordinal": pa.array([pair[0] for pair in pairs], pa.int64()),
+            "version": pa.array([pair[1] for pair in pairs], pa.int64()),
+        }
+    )
+    return _with_ids(table, owners, lengths)
+
+
+def _time_parts(state: CatalogState) -> Iterator[Part]:
+    times, start = list(state.times), state.times.start
+    first = start // _TIMES_A_PART
+    for block in range(first, (start + len(times)) // _TIMES_A_PART + 1):
+        low, high = block * _TIMES_A_PART - start, (block + 1) * _TIMES_A_PART - start
+        values = times[max(0, low) : max(0, high)]
+        if values:
+            yield Part(f"times-{block:06d}", pa.table({"ts_us": pa.array(values, pa.int64())}))
+
+
+def _tag(*first: str) -> str:
+    """A part is named by the first thing in it: parts before it may come and go."""
+    return hashlib.sha256("/".join(first).encode()).hexdigest()[:16]
+
+
+def dump_state(state: CatalogState) -> list[Part]:
+    """The whole state as parts; the same state gives the same parts."""
+    ids = sorted([*state.datasets, *state.broken])
+    parts = [*_time_parts(state), Part("objects", dump_objects(state.objects))]
+    state_rows: Iterator[tuple[str, str, bytes]] = encode_state(state, FORMAT)
+    sized = ((key, len(key) + len(value), (kind, value)) for kind, key, value in state_rows)
+    for run in _grouped(sized):
+        table = pa.table(
+            {
+                "kind": pa.array([row[0] for _, row in run], pa.string()),
+                "key": pa.array([key for key, _ in run], pa.string()),
+                "value": pa.array([row[1] for _, row in run], pa.large_binary()),
+            }
+        )
+        parts.append(Part(f"state-{_tag(run[0][1][0], run[0][0])}", table))
+    for manifests, revisions in _dataset_parts(state, ids):
+        tag = _tag(manifests.column("id")[0].as_py())
+        parts.append(Part(f"datasets-{tag}", manifests))
+        parts.append(Part(f"revisions-{tag}", revisions))
+    for tag, table in _file_parts(state, ids):
+        parts.append(Part(f"files-{tag}", table))
+    removed = _removed_table(state, ids)
+    if removed is not None:
+        parts.append(Part("removed-all", removed))
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of several parts by dataset id; a dataset may stand in more than one part."""
+
+    by_id: dict[str, list[pa.Table]]
+
+    @staticmethod
+    def of(tables: Iterable[pa.Table]) -> _Rows:
+        by_id: dict[str, list[pa.Table]] = {}
+        for table in tables:
+            rest = table.drop_columns(["dataset_id"]).combine_chunks()
+            runs = pc.run_end_encode(table.column("dataset_id").combine_chunks())
+            for run in runs.chunks if isinstance(runs, pa.ChunkedArray) else [runs]:
+                start = 0
+                for dataset_id, end in zip(
+                    run.values.to_pylist(), run.run_ends.to_pylist(), strict=True
+                ):
+                    by_id.setdefault(dataset_id, []).append(rest.slice(start, end - start))
+                    start = end
+        return _Rows(by_id)
+
+    def get(self, dataset_id: str) -> pa.Table | None:
+        found = self.by_id.get(dataset_id)
+        if found is None or len(found) == 1:
+            return found[0] if found else None
+        return pa.concat_tables(found).combine_chunks()
+
+
+def _named(parts: Mapping[str, pa.Table], prefix: str) -> list[pa.Table]:
+    return [parts[name] for name in sorted(parts) if name.startswith(prefix)]
+
+
+def load_state(parts: Mapping[str, pa.Table]) -> CatalogState:
+    """The inverse of ``dump_state``. A manifest that cannot be read is kept as ``Broken``."""
+    rows = [row for table in _named(parts, "state-") for row in _triples(table)]
+    state, start = decode_state(rows, FORMAT)
+    state = replace(state, objects=load_objects(parts["objects"]))
+    times = [each for t in _named(parts, "times-") for each in t.column("ts_us").to_pylist()]
+    revisions = _Rows.of(_named(parts, "revisions-"))
+    files = _Rows.of(_named(parts, "files-"))
+    removed = _Rows.of(_named(parts, "removed-"))
+    datasets: dict[str, DatasetState] = {}
+    broken: dict[str, Broken] = {}
+    for table in _named(parts, "datasets-"):
+        for dataset_id, name, body in _triples(table):
+            history, log = revisions.get(dataset_id), files.get(dataset_id)
+            gone = _removed_map(removed.get(dataset_id))
+            try:
+                if history is None:
+                    raise LakehouseError(ErrorKind.CORRUPT, "a dataset has no revision")
+                datasets[dataset_id] = decode_dataset(
+                    dataset_id, orjson.loads(body), history, log, gone
+                )
+            except (LakehouseError, ValueError, KeyError, TypeError, IndexError) as error:
+                empty = REVISION_SCHEMA.empty_table() if history is None else history
+                broken[dataset_id] = Broken(name, body, empty, log, gone, str(error))
+    return _assembled(state, Vector.of(times, start), datasets, broken)
+
+
+def _assembled(
+    state: CatalogState,
+    times: Vector[int],
+    datasets: dict[str, DatasetState],
+    broken: dict[str, Broken],
+) -> CatalogState:
+    live = [(name_key(each.now.head.name), each.id) for each in datasets.values() if each.live]
+    gone = [(name_key(each.now.head.name), each.id) for each in datasets.values() if not each.live]
+    live.extend((name_key(each.name), dataset_id) for dataset_id, each in broken.items())
+    names = Names(state.names.holders, SortedNames.of(live), SortedNames.of(gone))
+    return replace(state, times=times, datasets=Map(datasets), names=names, broken=Map(broken))
+
+
+def _triples(table: pa.Table) -> Iterator[tuple[str, str, bytes]]:
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def _removed_map(table: pa.Table | None) -> Map[int, int]:
+    if table is None:
+        return Map()
+    ordinals, versions = table.column("ordinal").to_pylist(), table.column("version").to_pylist()
+    return Map(zip(ordinals, versions, strict=True))

@@ -1,0 +1,252 @@
+"""One row at a time of a checkpoint: manifests, revisions, and the small things of the state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+from immutables import Map
+
+from lakehouse.catalogd.codec import decode, encode
+from lakehouse.catalogd.files import FileLog, Totals
+from lakehouse.catalogd.persistent import Vector
+from lakehouse.catalogd.state import (
+    CatalogState,
+    DatasetState,
+    DocumentState,
+    Head,
+    Names,
+    Revision,
+)
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import to_datetime, to_micros
+from lakehouse.ledger.machine import JsonObject
+from lakehouse.model.dataset import VersionEntry
+from lakehouse.model.schema import Schema
+
+__all__ = [
+    "REVISION_SCHEMA",
+    "decode_dataset",
+    "decode_state",
+    "encode_dataset",
+    "encode_revisions",
+    "encode_state",
+]
+
+REVISION_SCHEMA: Final = pa.schema(
+    [
+        ("version", pa.int64()),
+        ("at_us", pa.int64()),
+        ("operation", pa.string()),
+        ("actor", pa.string()),
+        ("request_id", pa.string()),
+        ("rows_added", pa.int64()),
+        ("rows_removed", pa.int64()),
+        ("files_added", pa.int64()),
+        ("files_removed", pa.int64()),
+        ("row_count", pa.int64()),
+        ("schema_id", pa.int32()),
+        ("content_digest", pa.string()),
+        ("source", pa.string()),
+        ("head", pa.int32()),
+        ("files", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("rows", pa.int64()),
+        ("updated_us", pa.int64()),
+    ]
+)
+"""One row a revision; ``head`` is its place in the manifest's ``heads``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """A dataset's row: all of it but revisions and files."""
+
+    bucket: str
+    created_us: int
+    schemas: tuple[Schema, ...]
+    heads: tuple[Head, ...]
+    totals: Totals
+    next_ordinal: int
+    start: int = 0
+    rows_known: bool = True
+
+
+def _heads(history: Iterable[Revision]) -> tuple[list[Head], list[int]]:
+    """The distinct heads in order, and for each revision the place of its own."""
+    heads: list[Head] = []
+    places: list[int] = []
+    for revision in history:
+        if not heads or (heads[-1] is not revision.head and heads[-1] != revision.head):
+            heads.append(revision.head)
+        places.append(len(heads) - 1)
+    return heads, places
+
+
+def encode_dataset(dataset: DatasetState) -> JsonObject:
+    """The manifest of a dataset as a JSON object."""
+    manifest = _Manifest(
+        bucket=dataset.bucket,
+        created_us=to_micros(dataset.created_at),
+        schemas=dataset.schemas,
+        heads=tuple(_heads(dataset.history)[0]),
+        totals=dataset.log.totals,
+        next_ordinal=dataset.log.next_ordinal,
+        start=dataset.history.start,
+        rows_known=dataset.rows_known,
+    )
+    return {
+        **encode(manifest),
+        "clears": [list(clear) for clear in dataset.log.clears],
+        "digests": dict(dataset.digests),
+    }
+
+
+def encode_revisions(rows: Sequence[tuple[str, pa.Table | DatasetState]]) -> pa.Table:
+    """The revisions of several datasets, with a first column ``dataset_id``."""
+    tables: list[pa.Table] = []
+    values: list[tuple[Any, ...]] = []
+    owners: list[str] = []
+
+    def flush() -> None:
+        if values:
+            columns = zip(*values, strict=True)
+            arrays = [
+                pa.array(column, field.type)
+                for column, field in zip(columns, REVISION_SCHEMA, strict=True)
+            ]
+            tables.append(pa.Table.from_arrays(arrays, schema=REVISION_SCHEMA))
+            values.clear()
+
+    for dataset_id, item in rows:
+        if isinstance(item, DatasetState):
+            values.extend(_revision_rows(item))
+            owners.extend([dataset_id] * len(item.history))
+        else:
+            flush()
+            tables.append(item)
+            owners.extend([dataset_id] * len(item))
+    flush()
+    table = pa.concat_tables(tables).combine_chunks() if tables else REVISION_SCHEMA.empty_table()
+    return table.add_column(0, "dataset_id", pa.array(owners, pa.string()))
+
+
+def _revision_rows(dataset: DatasetState) -> Iterator[tuple[Any, ...]]:
+    _, places = _heads(dataset.history)
+    for revision, head in zip(dataset.history, places, strict=True):
+        entry, totals = revision.entry, revision.totals
+        yield (
+            entry.version,
+            to_micros(entry.at),
+            entry.operation,
+            entry.actor,
+            entry.request_id,
+            entry.rows_added,
+            entry.rows_removed,
+            entry.files_added,
+            entry.files_removed,
+            entry.row_count,
+            entry.schema_id,
+            entry.content_digest,
+            entry.source,
+            head,
+            totals.files,
+            totals.size_bytes,
+            totals.rows,
+            to_micros(revision.updated_at),
+        )
+
+
+def decode_dataset(
+    dataset_id: str,
+    body: JsonObject,
+    revisions: pa.Table,
+    files: pa.Table | None,
+    removed: Map[int, int],
+) -> DatasetState:
+    """A dataset from its manifest and rows. Raises if they are not what was written."""
+    manifest = decode(_Manifest, body)
+    history: list[Revision] = []
+    columns = [revisions.column(field.name).to_pylist() for field in REVISION_SCHEMA]
+    for row in zip(*columns, strict=True):
+        at, head, updated = to_datetime(row[1]), manifest.heads[row[13]], row[17]
+        entry = VersionEntry(row[0], at, *row[2:13])
+        updated_at = at if updated == row[1] else to_datetime(updated)
+        history.append(Revision(head, entry, Totals(*row[14:17]), updated_at))
+    if not history or not 1 <= history[-1].head.schema_id <= len(manifest.schemas):
+        raise LakehouseError(ErrorKind.CORRUPT, "a manifest contradicts itself", id=dataset_id)
+    clears = tuple((int(version), int(bound)) for version, bound in body.get("clears", ()))
+    log = FileLog.of(files, removed, clears, manifest.next_ordinal, manifest.totals)
+    return DatasetState(
+        id=dataset_id,
+        bucket=manifest.bucket,
+        created_at=to_datetime(manifest.created_us),
+        schemas=manifest.schemas,
+        log=log,
+        history=Vector.of(history, manifest.start),
+        rows_known=manifest.rows_known,
+        digests=Map(body.get("digests", {})),
+    )
+
+
+def encode_state(state: CatalogState, version: int) -> Iterator[tuple[str, str, bytes]]:
+    """Everything small as (kind, key, JSON), sorted; ``version`` is that of the format."""
+    meta = {
+        "format": version,
+        "version": state.version,
+        "times_start": state.times.start,
+        "dirty": dict(sorted(state.dirty.items())),
+    }
+    yield "meta", "", orjson.dumps(meta)
+    for name, holders in sorted(state.names.holders.items()):
+        yield "name", name, orjson.dumps(holders)
+    for kind, documents in sorted(state.documents.items()):
+        for document_id, document in sorted(documents.items()):
+            key = orjson.dumps([kind, document_id]).decode()
+            yield "document", key, orjson.dumps([document.version, document.body])
+    for session_id, version_ended in sorted(state.ended.items()):
+        yield "ended", session_id, orjson.dumps(version_ended)
+    for key, ids in sorted(state.adopted.items()):
+        yield "adopted", key, orjson.dumps(ids)
+    for key, bucket in sorted(state.orphaned.items()):
+        yield "orphaned", key, orjson.dumps(bucket)
+    for key, bucket in sorted(state.elsewhere.items()):
+        yield "elsewhere", key, orjson.dumps(bucket)
+
+
+def decode_state(rows: Sequence[tuple[str, str, bytes]], newest: int) -> tuple[CatalogState, int]:
+    """The state without times and datasets, and the version of the first time."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, key, value in rows:
+        found.setdefault(kind, {})[key] = orjson.loads(value)
+    meta = found.get("meta", {}).get("")
+    if meta is None or meta["format"] > newest:
+        raise LakehouseError(
+            ErrorKind.CORRUPT,
+            "the checkpoint has a format that this version does not read",
+            format=None if meta is None else meta["format"],
+            newest=newest,
+            hint="a newer version wrote it; upgrade this node",
+        )
+    documents: dict[str, dict[str, DocumentState]] = {}
+    for key, (version, body) in found.get("document", {}).items():
+        kind, document_id = orjson.loads(key)
+        documents.setdefault(kind, {})[document_id] = DocumentState(body, version)
+    holders = {
+        name: tuple((since, dataset_id) for since, dataset_id in past)
+        for name, past in found.get("name", {}).items()
+    }
+    state = CatalogState(
+        version=meta["version"],
+        names=Names(holders=Map(holders)),
+        documents=Map({kind: Map(each) for kind, each in documents.items()}),
+        ended=Map(found.get("ended", {})),
+        adopted=Map({key: tuple(ids) for key, ids in found.get("adopted", {}).items()}),
+        orphaned=Map(found.get("orphaned", {})),
+        dirty=Map(meta["dirty"]),
+        elsewhere=Map(found.get("elsewhere", {})),
+    )
+    return state, meta["times_start"]

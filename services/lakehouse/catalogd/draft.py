@@ -1,0 +1,443 @@
+"""Applying changes to a catalog, one after another: ``Draft`` holds what a commit comes to.
+
+The same code serves twice: the rules check each change against the draft of those before it, and
+the machine makes the next state of it. Nothing here refuses: what is in the chain has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from immutables import Map
+
+from lakehouse.catalogd.files import FileLog
+from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
+from lakehouse.catalogd.persistent import Vector
+from lakehouse.catalogd.preference import preferred
+from lakehouse.catalogd.state import (
+    CatalogState,
+    DatasetState,
+    DocumentState,
+    Head,
+    Names,
+    Revision,
+)
+from lakehouse.kit.clock import to_datetime
+from lakehouse.ledger import sessions
+from lakehouse.model import changes as change_types
+from lakehouse.model.dataset import DatasetStatus, VersionEntry
+from lakehouse.model.refs import PRIMARY, name_key
+
+__all__ = ["Draft", "Work"]
+
+# What a version entry is called if a commit does several things to a dataset: the highest.
+_RANK: Final = {"primary_key": 1, "card": 2, "schema": 3, "quarantine": 4, "rename": 5}
+_FILES_RANK: Final = 6
+_LIFE_RANK: Final = 7
+
+
+@dataclass(slots=True)
+class Work:
+    """A dataset while a commit works on it."""
+
+    base: DatasetState
+    head: Head
+    log: FileLog
+    operation: str = ""
+    rank: int = 0
+    rows_added: int = 0
+    rows_removed: int = 0
+    files_added: int = 0
+    files_removed: int = 0
+    content_digest: str = ""
+    source: str = ""
+    updated_us: int | None = None
+
+    def did(self, operation: str, rank: int) -> None:
+        if rank > self.rank:
+            self.operation, self.rank = operation, rank
+
+
+class Draft:
+    """The state a commit leads to.
+
+    Args:
+        ts_us: the commit's time; 0 while only checking.
+    """
+
+    def __init__(
+        self, state: CatalogState, version: int, ts_us: int, actor: str = "", request_id: str = ""
+    ) -> None:
+        self.state = state
+        self.version = version
+        self._ts_us = ts_us
+        self._actor = actor
+        self._request_id = request_id
+        self._works: dict[str, Work] = {}
+        self._contested: set[str] = set()
+
+    def work(self, dataset_id: str) -> Work | None:
+        """The dataset as the changes so far left it; None if there is none."""
+        found = self._works.get(dataset_id)
+        if found is None:
+            base = self.state.datasets.get(dataset_id)
+            if base is None:
+                return None
+            found = Work(base=base, head=base.now.head, log=base.log)
+            self._works[dataset_id] = found
+        return found
+
+    def apply(self, change: StoredChange) -> None:
+        """Apply ``change``; one that has nothing to work on changes nothing."""
+        _APPLY[type(change)](self, change)
+
+    def finish(self) -> CatalogState:
+        """The state after the commit."""
+        state = self.state
+        datasets = state.datasets
+        for dataset_id, work in self._works.items():
+            if dataset_id in datasets and work.rank:
+                datasets = datasets.set(dataset_id, self._settled(work))
+        state = replace(
+            state,
+            version=self.version,
+            times=state.times.append(self._ts_us),
+            datasets=datasets,
+        )
+        for key in self._contested:
+            best = preferred([datasets[each] for each in state.names.sharing(key)])
+            state = replace(state, names=self._held(state.names, key, best.id if best else ""))
+        return state
+
+    def _settled(self, work: Work) -> DatasetState:
+        base, head = work.base, work.head
+        entry = VersionEntry(
+            version=self.version,
+            at=to_datetime(self._ts_us),
+            operation=work.operation,
+            actor=self._actor,
+            request_id=self._request_id,
+            rows_added=work.rows_added,
+            rows_removed=work.rows_removed,
+            files_added=work.files_added,
+            files_removed=work.files_removed,
+            row_count=work.log.totals.rows if base.rows_known else None,
+            schema_id=head.schema_id,
+            content_digest=work.content_digest,
+            source=work.source,
+        )
+        updated = entry.at if work.updated_us is None else to_datetime(work.updated_us)
+        revision = Revision(head, entry, work.log.totals, updated)
+        kept = base.history.bisect(self.state.objects.horizon, lambda each: each.version) - 1
+        history = base.history.cut(kept).append(revision)
+        return replace(base, log=work.log, history=history)
+
+    # -- names
+
+    def _held(self, names: Names, key: str, dataset_id: str) -> Names:
+        """``names`` with the holder of ``key`` from this version on; "" for nobody."""
+        past = names.holders.get(key, ())
+        if past and past[-1][1] == dataset_id:
+            return names
+        if past and past[-1][0] == self.version:
+            past = past[:-1]
+        old = [each for each in past if each[0] <= self.state.objects.horizon][:-1]
+        now = (*past[len(old) :], (self.version, dataset_id))
+        return replace(names, holders=names.holders.set(key, now))
+
+    def take_name(self, dataset_id: str, name: str) -> None:
+        names, key = self.state.names, name_key(name)
+        names = replace(names, order=names.order.add((key, dataset_id)))
+        holder = names.holder(key)
+        if holder and holder != dataset_id:
+            self._contested.add(key)
+        else:
+            names = self._held(names, key, dataset_id)
+        self.state = replace(self.state, names=names)
+
+    def leave_name(self, dataset_id: str, name: str) -> None:
+        names, key = self.state.names, name_key(name)
+        names = replace(names, order=names.order.remove((key, dataset_id)))
+        if any(True for _ in names.sharing(key)):
+            self._contested.add(key)
+        else:
+            self._contested.discard(key)
+            names = self._held(names, key, "")
+        self.state = replace(self.state, names=names)
+
+    # -- datasets
+
+    def create(self, change: change_types.CreateDataset) -> None:
+        head = Head(
+            name=change.name,
+            status=DatasetStatus.LIVE,
+            fingerprint=change.fingerprint,
+            schema_id=1,
+            card=change.card,
+            primary_key=change.primary_key,
+        )
+        base = DatasetState(
+            id=change.dataset_id,
+            bucket=change.bucket,
+            created_at=to_datetime(self._ts_us),
+            schemas=(change.schema,),
+            log=FileLog(),
+            history=Vector(),
+        )
+        work = Work(base=base, head=head, log=base.log)
+        work.did("create", _LIFE_RANK)
+        self._works[change.dataset_id] = work
+        self.state = replace(self.state, datasets=self.state.datasets.set(base.id, base))
+        self.take_name(base.id, change.name)
+
+    def import_dataset(self, change: ImportDataset) -> None:
+        self.create(change.create)
+        work = self._works[change.create.dataset_id]
+        work.base = replace(work.base, rows_known=change.rows_known)
+        work.updated_us = change.updated_us
+        work.operation = "import"
+
+    def add_files(self, change: change_types.AddFiles) -> None:
+        work = self.work(change.dataset_id)
+        if work is None:
+            return
+        digests = work.base.digests
+        if change.replace:
+            totals = work.log.totals
+            work.files_removed += totals.files
+            work.rows_removed += totals.rows
+            work.log = work.log.clear(self.version)
+            digests = Map()
+            if totals.files:
+                self._mark_dirty(change.dataset_id)
+        work.log = work.log.append(change.files, self.version)
+        work.files_added += len(change.files)
+        work.rows_added += sum(file.rows for file in change.files)
+        work.content_digest = change.content_digest or work.content_digest
+        work.source = change.source or work.source
+        if change.content_digest:
+            digests = digests.set(change.content_digest, self.version)
+        fresh = work.operation in ("create", "import")
+        rows_known = work.base.rows_known or (change.replace and not fresh)
+        work.base = replace(work.base, digests=digests, rows_known=rows_known)
+        work.did(change.operation, _FILES_RANK)
+        self._adopt(change)
+
+    def _adopt(self, change: change_types.AddFiles) -> None:
+        adopted = self.state.adopted
+        for file in change.files:
+            parts = file.key.split("/")
+            if not file.external and len(parts) == 4 and parts[2] != change.dataset_id:
+                ids = adopted.get(file.key, ())
+                if change.dataset_id not in ids:
+                    adopted = adopted.set(file.key, (*ids, change.dataset_id))
+        if adopted is not self.state.adopted:
+            self.state = replace(self.state, adopted=adopted)
+
+    def remove_files(self, change: change_types.RemoveFiles) -> None:
+        work = self.work(change.dataset_id)
+        if work is None:
+            return
+        before = work.log.totals
+        work.log = work.log.remove(change.keys, self.version)
+        after = work.log.totals
+        work.files_removed += before.files - after.files
+        work.rows_removed += before.rows - after.rows
+        if not after.files:
+            work.base = replace(work.base, digests=Map())
+        if before.files != after.files:
+            self._mark_dirty(change.dataset_id)
+        work.did(change.operation, _FILES_RANK)
+
+    def _mark_dirty(self, dataset_id: str) -> None:
+        if dataset_id not in self.state.dirty:
+            self.state = replace(self.state, dirty=self.state.dirty.set(dataset_id, self.version))
+
+    def set_schema(self, change: change_types.SetSchema) -> None:
+        work = self.work(change.dataset_id)
+        if work is not None:
+            schema = replace(change.schema, id=len(work.base.schemas) + 1)
+            work.base = replace(work.base, schemas=(*work.base.schemas, schema))
+            work.head = replace(work.head, schema_id=schema.id, fingerprint=change.fingerprint)
+            work.did("schema", _RANK["schema"])
+
+    def set_card(self, change: change_types.SetCard) -> None:
+        work = self.work(change.dataset_id)
+        if work is not None:
+            work.head = replace(work.head, card=change.card)
+            work.did("card", _RANK["card"])
+
+    def set_primary_key(self, change: change_types.SetPrimaryKey) -> None:
+        work = self.work(change.dataset_id)
+        if work is not None:
+            work.head = replace(work.head, primary_key=change.columns)
+            work.did("primary_key", _RANK["primary_key"])
+
+    def rename(self, change: change_types.RenameDataset) -> None:
+        work = self.work(change.dataset_id)
+        if work is not None:
+            self.leave_name(change.dataset_id, work.head.name)
+            work.head = replace(work.head, name=change.name)
+            self.take_name(change.dataset_id, change.name)
+            work.did("rename", _RANK["rename"])
+
+    def drop(self, change: change_types.DropDataset) -> None:
+        work = self.work(change.dataset_id)
+        if work is not None and work.head.status is not DatasetStatus.DROPPED:
+            self.leave_name(change.dataset_id, work.head.name)
+            self._list_dropped(change.dataset_id, work.head.name, dropped=True)
+            work.head = replace(work.head, status=DatasetStatus.DROPPED)
+            work.did("drop", _LIFE_RANK)
+
+    def restore(self, change: change_types.RestoreDataset) -> None:
+        work = self.work(change.dataset_id)
+        if work is not None and work.head.status is DatasetStatus.DROPPED:
+            self._list_dropped(change.dataset_id, work.head.name, dropped=False)
+            name = change.name or work.head.name
+            status = DatasetStatus.QUARANTINED if work.head.reason else DatasetStatus.LIVE
+            work.head = replace(work.head, status=status, name=name)
+            self.take_name(change.dataset_id, name)
+            work.did("restore", _LIFE_RANK)
+
+    def _list_dropped(self, dataset_id: str, name: str, *, dropped: bool) -> None:
+        names, entry = self.state.names, (name_key(name), dataset_id)
+        listed = names.dropped.add(entry) if dropped else names.dropped.remove(entry)
+        self.state = replace(self.state, names=replace(names, dropped=listed))
+
+    def quarantine(self, change: change_types.QuarantineDataset) -> None:
+        work = self.work(change.dataset_id)
+        if work is not None:
+            status = work.head.status
+            if status is not DatasetStatus.DROPPED:
+                status = DatasetStatus.QUARANTINED if change.reason else DatasetStatus.LIVE
+            work.head = replace(work.head, status=status, reason=change.reason)
+            work.did("quarantine", _RANK["quarantine"])
+
+    def purge(self, change: change_types.PurgeDataset) -> None:
+        state, dataset_id = self.state, change.dataset_id
+        if dataset_id in state.broken:
+            self.state = replace(state, broken=state.broken.delete(dataset_id))
+            return
+        work = self.work(dataset_id)
+        if work is None:
+            return
+        self._list_dropped(dataset_id, work.head.name, dropped=False)
+        state = self.state
+        orphaned, adopted = state.orphaned.mutate(), state.adopted.mutate()
+        for file in work.log.retained():
+            if file.external:
+                continue
+            others = tuple(each for each in adopted.get(file.key, ()) if each != dataset_id)
+            if others:
+                adopted[file.key] = others
+                continue
+            adopted.pop(file.key, None)
+            writer = file.key.split("/")[2]
+            home = state.datasets.get(writer) if writer != dataset_id else None
+            if home is None or home.log.find(file.key, retained=True) is None:
+                orphaned[file.key] = file.bucket
+        self._works.pop(dataset_id)
+        self.state = replace(
+            state,
+            datasets=state.datasets.delete(dataset_id),
+            dirty=state.dirty.delete(dataset_id) if dataset_id in state.dirty else state.dirty,
+            orphaned=orphaned.finish(),
+            adopted=adopted.finish(),
+        )
+
+    # -- documents, sessions, objects
+
+    def put_document(self, change: change_types.PutDocument) -> None:
+        documents = self.state.documents
+        kind = documents.get(change.kind, Map())
+        kind = kind.set(change.id, DocumentState(change.body, self.version))
+        self.state = replace(self.state, documents=documents.set(change.kind, kind))
+
+    def delete_document(self, change: change_types.DeleteDocument) -> None:
+        documents = self.state.documents
+        kind = documents.get(change.kind, Map())
+        if change.id in kind:
+            kind = kind.delete(change.id)
+            left = documents.set(change.kind, kind) if kind else documents.delete(change.kind)
+            self.state = replace(self.state, documents=left)
+
+    def open_session(self, change: change_types.OpenSession) -> None:
+        objects = sessions.open_session(self.state.objects, change.session_id, self.version)
+        self.state = replace(self.state, objects=objects)
+
+    def close_session(self, change: change_types.CloseSession) -> None:
+        if change.session_id in self.state.objects.sessions:
+            objects = sessions.close_session(self.state.objects, change.session_id)
+            ended = self.state.ended.set(change.session_id, self.version)
+            self.state = replace(self.state, objects=objects, ended=ended)
+
+    def condemn(self, change: change_types.Condemn) -> None:
+        self.give_up(GiveUp(change.horizon, change.keys, (PRIMARY,) * len(change.keys)))
+
+    def give_up(self, change: GiveUp) -> None:
+        state = self.state
+        objects = sessions.condemn(state.objects, change.keys, change.horizon, self.version)
+        horizon = objects.horizon
+        orphaned, adopted = state.orphaned.mutate(), state.adopted.mutate()
+        elsewhere = state.elsewhere.mutate()
+        for key, bucket in zip(change.keys, change.buckets, strict=True):
+            orphaned.pop(key, None)
+            adopted.pop(key, None)
+            if bucket != PRIMARY:
+                elsewhere[key] = bucket
+        datasets, dirty = state.datasets, state.dirty
+        for dataset_id, first in state.dirty.items():
+            if first > horizon:
+                continue
+            log = datasets[dataset_id].log.without_dead(horizon)
+            datasets = datasets.set(dataset_id, replace(datasets[dataset_id], log=log))
+            death = log.oldest_death()
+            dirty = dirty.delete(dataset_id) if death is None else dirty.set(dataset_id, death)
+        self.state = replace(
+            state,
+            objects=objects,
+            elsewhere=elsewhere.finish(),
+            times=state.times.cut(horizon),
+            orphaned=orphaned.finish(),
+            adopted=adopted.finish(),
+            datasets=datasets,
+            dirty=dirty,
+        )
+
+    def forget(self, change: Forget) -> None:
+        elsewhere, ended = self.state.elsewhere.mutate(), self.state.ended.mutate()
+        for key in change.keys:
+            elsewhere.pop(key, None)
+        for session_id in change.sessions:
+            ended.pop(session_id, None)
+        self.state = replace(
+            self.state,
+            objects=sessions.forget(self.state.objects, change.keys),
+            elsewhere=elsewhere.finish(),
+            ended=ended.finish(),
+        )
+
+
+_APPLY: Final[dict[type, Callable[[Draft, Any], None]]] = {
+    change_types.CreateDataset: Draft.create,
+    change_types.AddFiles: Draft.add_files,
+    change_types.RemoveFiles: Draft.remove_files,
+    change_types.SetSchema: Draft.set_schema,
+    change_types.SetCard: Draft.set_card,
+    change_types.SetPrimaryKey: Draft.set_primary_key,
+    change_types.RenameDataset: Draft.rename,
+    change_types.DropDataset: Draft.drop,
+    change_types.RestoreDataset: Draft.restore,
+    change_types.PurgeDataset: Draft.purge,
+    change_types.QuarantineDataset: Draft.quarantine,
+    change_types.PutDocument: Draft.put_document,
+    change_types.DeleteDocument: Draft.delete_document,
+    change_types.OpenSession: Draft.open_session,
+    change_types.CloseSession: Draft.close_session,
+    change_types.Condemn: Draft.condemn,
+    ImportDataset: Draft.import_dataset,
+    GiveUp: Draft.give_up,
+    Forget: Draft.forget,
+}

@@ -1,0 +1,291 @@
+"""The files of one dataset over all retained versions: a persistent, log-structured sequence.
+
+Files are appended as segments; neighbours of like size are merged, so that an append costs
+O(log n) amortised and n files stand in O(log n + n / SEGMENT_FILES) segments. Small segments hold
+values, large ones an Arrow table of a few hundred bytes a file. A file is seen at version v if it
+was added at or before v and not yet removed: singly (``removed``) or by a replace (``clears``).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from immutables import Map
+
+from lakehouse.catalogd.filetable import decode_files, encode_files
+from lakehouse.model.dataset import DataFile
+
+__all__ = ["SEGMENT_FILES", "FileLog", "Segment", "Totals"]
+
+SEGMENT_FILES: Final = 8192
+_SMALL: Final = 512
+_DECODED_SEGMENTS: Final = 16
+
+Decoded = tuple[tuple[DataFile, ...], tuple[int, ...]]
+
+
+class Segment:
+    """An immutable run of files by ordinal, as values or as a table; the other form, and the
+    order of its keys, are made when asked for."""
+
+    __slots__ = ("_by_key", "_table", "_values", "count", "first", "last")
+
+    def __init__(self, values: Decoded | None, table: pa.Table | None = None) -> None:
+        self._values = values
+        self._table = table
+        self._by_key: dict[str, int] | tuple[list[int], pa.Array] | None = None
+        if values is not None:
+            self.count, self.first, self.last = (
+                len(values[0]),
+                values[0][0].ordinal,
+                values[0][-1].ordinal,
+            )
+        else:
+            ordinals = self.table.column("ordinal")
+            self.count = len(ordinals)
+            self.first, self.last = ordinals[0].as_py(), ordinals[-1].as_py()
+
+    @property
+    def table(self) -> pa.Table:
+        """The files as ``filetable.FILE_SCHEMA``."""
+        if self._table is not None:
+            return self._table
+        assert self._values is not None
+        table = encode_files(*self._values)
+        if self.count >= _SMALL:
+            self._table, self._values = table, None
+        return table
+
+    @property
+    def values(self) -> Decoded:
+        """The files, and the version that added each."""
+        if self._values is not None:
+            return self._values
+        if self.count >= _SMALL:
+            return _decoded(self)
+        assert self._table is not None
+        self._values = decode_files(self._table)
+        self._table = None
+        return self._values
+
+    @property
+    def held_as_table(self) -> bool:
+        """True if ``table`` costs nothing."""
+        return self._table is not None
+
+    def find(self, key: str) -> int:
+        """The place of ``key`` in the segment, or -1."""
+        if self.count < _SMALL:
+            if self._by_key is None:
+                self._by_key = {file.key: at for at, file in enumerate(self.values[0])}
+            assert isinstance(self._by_key, dict)
+            return self._by_key.get(key, -1)
+        if self._by_key is None:
+            keys = self.table.column("key").combine_chunks()
+            keys = keys if isinstance(keys, pa.Array) else keys.chunk(0)
+            order = pc.sort_indices(keys)
+            self._by_key = (order.to_pylist(), keys.take(order))
+        assert isinstance(self._by_key, tuple)
+        places, ordered = self._by_key
+        # The sort is stable: of equal keys the last is the newest.
+        at = bisect.bisect_right(range(len(places)), key, key=lambda each: ordered[each].as_py())
+        return places[at - 1] if at and ordered[at - 1].as_py() == key else -1
+
+    def row(self, place: int) -> tuple[DataFile, int]:
+        """The file at ``place``, and the version that added it."""
+        if self._values is None and self.count >= _SMALL:
+            files, added = decode_files(self.table.slice(place, 1))
+            return files[0], added[0]
+        files, added = self.values
+        return files[place], added[place]
+
+
+@lru_cache(maxsize=_DECODED_SEGMENTS)
+def _decoded(segment: Segment) -> Decoded:
+    """Large segments as values: a few stay, for a dataset that is read again and again."""
+    return decode_files(segment.table)
+
+
+def _merged(left: Segment, right: Segment) -> Segment:
+    if left.count + right.count < _SMALL:
+        ours, theirs = left.values, right.values
+        return Segment((ours[0] + theirs[0], ours[1] + theirs[1]))
+    return Segment(None, pa.concat_tables([left.table, right.table]).combine_chunks())
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the files that live."""
+
+    files: int = 0
+    size_bytes: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileLog:
+    """``clears``: (version, ordinal bound), both rising: files below the bound are gone from that
+    version on. ``totals`` are those of the newest version."""
+
+    segments: tuple[Segment, ...] = ()
+    removed: Map[int, int] = field(default_factory=Map)
+    clears: tuple[tuple[int, int], ...] = ()
+    next_ordinal: int = 1
+    totals: Totals = Totals()
+
+    def append(self, files: Sequence[DataFile], version: int) -> FileLog:
+        """With ``files`` added at ``version``; their ordinals are given here, in order."""
+        if not files:
+            return self
+        placed = [replace(file, ordinal=self.next_ordinal + at) for at, file in enumerate(files)]
+        segments = list(self.segments)
+        for start in range(0, len(placed), SEGMENT_FILES):
+            part = tuple(placed[start : start + SEGMENT_FILES])
+            segments.append(Segment((part, (version,) * len(part))))
+            while (
+                len(segments) > 1
+                and segments[-2].count <= 2 * segments[-1].count
+                and segments[-2].count + segments[-1].count <= SEGMENT_FILES
+            ):
+                last = segments.pop()
+                segments[-1] = _merged(segments[-1], last)
+        totals = Totals(
+            self.totals.files + len(placed),
+            self.totals.size_bytes + sum(file.size_bytes for file in placed),
+            self.totals.rows + sum(file.rows for file in placed),
+        )
+        return replace(
+            self,
+            segments=tuple(segments),
+            next_ordinal=self.next_ordinal + len(placed),
+            totals=totals,
+        )
+
+    def clear(self, version: int) -> FileLog:
+        """With no file living from ``version`` on."""
+        if self.totals.files == 0:
+            return self
+        clears = (*self.clears, (version, self.next_ordinal))
+        return replace(self, clears=clears, totals=Totals())
+
+    def remove(self, keys: Iterable[str], version: int) -> FileLog:
+        """Without the living files ``keys``; one that does not live is passed over."""
+        gone: dict[int, int] = {}
+        size = rows = 0
+        for key in keys:
+            file = self.find(key)
+            if file is not None and file.ordinal not in gone:
+                gone[file.ordinal] = version
+                size += file.size_bytes
+                rows += file.rows
+        if not gone:
+            return self
+        totals = Totals(
+            self.totals.files - len(gone), self.totals.size_bytes - size, self.totals.rows - rows
+        )
+        return replace(self, removed=self.removed.update(gone), totals=totals)
+
+    def _bound(self, version: int | None) -> int:
+        """Files with a lower ordinal were replaced at or before ``version``."""
+        if version is None:
+            return self.clears[-1][1] if self.clears else 0
+        at = bisect.bisect_right(self.clears, version, key=lambda clear: clear[0])
+        return self.clears[at - 1][1] if at else 0
+
+    def find(self, key: str, *, retained: bool = False) -> DataFile | None:
+        """The file with ``key`` that lives; with ``retained`` also one that only older versions
+        name. A key may stand in the log more than once: the newest is found."""
+        bound = 0 if retained else self._bound(None)
+        for segment in reversed(self.segments):
+            if segment.last < bound:
+                return None
+            place = segment.find(key)
+            if place < 0:
+                continue
+            file, _ = segment.row(place)
+            if retained or (file.ordinal >= bound and file.ordinal not in self.removed):
+                return file
+        return None
+
+    def visible(self, version: int | None = None, after: int = 0) -> Iterator[DataFile]:
+        """Files seen at ``version`` (None: the newest) with an ordinal above ``after``, in order;
+        made as they are asked for."""
+        bound = max(self._bound(version), after + 1)
+        start = bisect.bisect_left(self.segments, bound, key=lambda segment: segment.last)
+        for segment in self.segments[start:]:
+            files, added = segment.values
+            if version is not None and added[0] > version:
+                return
+            for file, born in zip(files, added, strict=True):
+                if file.ordinal < bound:
+                    continue
+                if version is not None and born > version:
+                    return
+                dead = self.removed.get(file.ordinal)
+                if dead is None or (version is not None and dead > version):
+                    yield file
+
+    def retained(self) -> Iterator[DataFile]:
+        """Every file that some retained version names."""
+        for segment in self.segments:
+            yield from segment.values[0]
+
+    def dead_since(self, horizon: int) -> Iterator[DataFile]:
+        """Files removed at or before ``horizon``: no version above or at it names them."""
+        bound = self._bound(horizon)
+        for segment in self.segments:
+            if segment.first >= bound and not self.removed:
+                return
+            for file in segment.values[0]:
+                if file.ordinal < bound or self.removed.get(file.ordinal, horizon + 1) <= horizon:
+                    yield file
+
+    def oldest_death(self) -> int | None:
+        """The first version at which a file of the log was removed; None if all live."""
+        deaths = [*self.removed.values(), *(version for version, _ in self.clears[:1])]
+        return min(deaths) if deaths else None
+
+    def without_dead(self, horizon: int) -> FileLog:
+        """Without what ``dead_since(horizon)`` yields."""
+        gone = {file.ordinal for file in self.dead_since(horizon)}
+        if not gone:
+            return self
+        segments: list[Segment] = []
+        for segment in self.segments:
+            files, added = segment.values
+            kept = [at for at, file in enumerate(files) if file.ordinal not in gone]
+            if len(kept) == segment.count:
+                segments.append(segment)
+            elif kept:
+                segments.append(
+                    Segment((tuple(files[at] for at in kept), tuple(added[at] for at in kept)))
+                )
+        removed = self.removed
+        for ordinal in gone:
+            if ordinal in removed:
+                removed = removed.delete(ordinal)
+        clears = tuple(clear for clear in self.clears if clear[0] > horizon)
+        return replace(self, segments=tuple(segments), removed=removed, clears=clears)
+
+    @staticmethod
+    def of(
+        table: pa.Table | None,
+        removed: Map[int, int],
+        clears: tuple[tuple[int, int], ...],
+        next_ordinal: int,
+        totals: Totals,
+    ) -> FileLog:
+        """From a checkpoint: ``table`` has the dataset's files by ordinal; None for none."""
+        rows = 0 if table is None else len(table)
+        segments = tuple(
+            Segment(None, table.slice(start, SEGMENT_FILES))
+            for start in range(0, rows, SEGMENT_FILES)
+            if table is not None
+        )
+        return FileLog(segments, removed, clears, next_ordinal, totals)

@@ -1,0 +1,183 @@
+"""Reads of the catalog: from memory, each at one version, none in proportion to what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+from immutables import Map
+
+from lakehouse.catalogd.core import Core, decode_cursor, encode_cursor
+from lakehouse.catalogd.persistent import NameEntry
+from lakehouse.catalogd.state import CatalogState, DatasetState, DocumentState, Revision
+from lakehouse.catalogd.views import broken_view, check_readable, dataset_at, version_of
+from lakehouse.contracts import catalog as c
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
+from lakehouse.model.dataset import DataFile, Dataset
+from lakehouse.model.identity import Context, Scope
+
+__all__ = ["Reads"]
+
+_LIMIT_MAX: Final = 1000
+_FILES_LIMIT_MAX: Final = 10_000
+_INLINE_FILES: Final = 2_000
+_YIELD_EVERY: Final = 500
+_NO_DOCUMENTS: Final[Map[str, DocumentState]] = Map()
+SECRET_KINDS: Final = frozenset({"token"})
+
+
+def _limited(limit: int, most: int) -> int:
+    if not 1 <= limit <= most:
+        raise LakehouseError(
+            ErrorKind.INVALID, f"limit must be from 1 to {most}", limit=limit, maximum=most
+        )
+    return limit
+
+
+def _matches(dataset: Dataset, request: c.ListRequest) -> bool:
+    card = dataset.card
+    if request.tag and request.tag.casefold() not in (tag.casefold() for tag in card.tags):
+        return False
+    if request.owner and request.owner.casefold() != card.owner.casefold():
+        return False
+    words = request.query.casefold().split()
+    if not words:
+        return True
+    texts = (dataset.name, card.description, card.owner, *card.tags, *dataset.schema.names())
+    haystack = "\n".join(texts).casefold()
+    return all(word in haystack for word in words)
+
+
+def _entries(state: CatalogState, request: c.ListRequest) -> Iterator[NameEntry]:
+    after = ("", "")
+    if request.cursor:
+        name, dataset_id = decode_cursor(request.cursor, (str, str))
+        after = (name, dataset_id)
+    live = state.names.order.after(after)
+    if not request.include_dropped:
+        return live
+    return heapq.merge(live, state.names.dropped.after(after))
+
+
+def _shown(state: CatalogState, dataset_id: str) -> Dataset:
+    dataset = state.datasets.get(dataset_id)
+    if dataset is None:
+        return broken_view(dataset_id, state.broken[dataset_id])
+    return dataset.view(dataset.now)
+
+
+async def _visible(dataset: DatasetState, revision: Revision) -> tuple[DataFile, ...]:
+    """The files of a revision; many are made beside the loop."""
+    files = dataset.log.visible(None if revision is dataset.now else revision.version)
+    if revision.totals.files <= _INLINE_FILES:
+        return tuple(files)
+    return await run_blocking(tuple, files)
+
+
+class Reads:
+    """The reading half of ``contracts.catalog.CatalogService``."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def get(self, ctx: Context, request: c.GetRequest) -> c.DatasetResult:
+        state = await self._core.read(ctx)
+        version = version_of(state, request.as_of)
+        dataset, revision = dataset_at(
+            state, request.name, version, include_dropped=request.include_dropped
+        )
+        return c.DatasetResult(
+            dataset.view(revision), state.version if version is None else version
+        )
+
+    async def list(self, ctx: Context, request: c.ListRequest) -> c.ListResult:
+        state = await self._core.read(ctx)
+        limit = _limited(request.limit, _LIMIT_MAX)
+        found: list[Dataset] = []
+        last: NameEntry = ("", "")
+        for count, entry in enumerate(_entries(state, request)):
+            if count % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            dataset = _shown(state, entry[1])
+            if not _matches(dataset, request):
+                continue
+            if len(found) == limit:
+                return c.ListResult(tuple(found), state.version, encode_cursor(*last))
+            found.append(dataset)
+            last = entry
+        return c.ListResult(tuple(found), state.version)
+
+    async def snapshot(self, ctx: Context, request: c.SnapshotRequest) -> c.SnapshotResult:
+        state = await self._core.read(ctx)
+        version = version_of(state, request.as_of)
+        pins = {pin.name: version_of(state, pin.as_of) for pin in request.pins}
+        found: list[c.DatasetSnapshot] = []
+        for name in request.names:
+            at = pins.get(name, version)
+            dataset, revision = dataset_at(state, name, at)
+            check_readable(revision)
+            files = await _visible(dataset, revision)
+            ids = sorted({revision.head.schema_id, *(file.schema_id for file in files)})
+            schemas = tuple(dataset.schema(schema_id) for schema_id in ids)
+            found.append(c.DatasetSnapshot(dataset.view(revision), files, schemas))
+        return c.SnapshotResult(tuple(found), state.version if version is None else version)
+
+    async def files(self, ctx: Context, request: c.PageRequest) -> c.FilesResult:
+        state = await self._core.read(ctx)
+        limit = _limited(request.limit, _FILES_LIMIT_MAX)
+        version, after, dataset_id = version_of(state, request.as_of), 0, ""
+        if request.cursor:
+            # The version is that of the first page: a walk sees one state however long it takes.
+            version, after, dataset_id = decode_cursor(request.cursor, (int, int, str))
+            version_of(state, c.AsOf(version=version))
+        at = state.version if version is None else version
+        dataset, revision = dataset_at(state, request.name, version, include_dropped=True)
+        if dataset_id not in ("", dataset.id):
+            raise LakehouseError(
+                ErrorKind.INVALID, "the cursor is of another dataset", name=request.name
+            )
+        seen = dataset.log.visible(revision.version, after)
+        files = tuple(itertools.islice(seen, limit + 1))
+        if len(files) <= limit:
+            return c.FilesResult(files, at)
+        page = files[:limit]
+        return c.FilesResult(page, at, encode_cursor(at, page[-1].ordinal, dataset.id))
+
+    async def versions(self, ctx: Context, request: c.PageRequest) -> c.VersionsResult:
+        state = await self._core.read(ctx)
+        limit = _limited(request.limit, _LIMIT_MAX)
+        version = version_of(state, request.as_of)
+        dataset, _ = dataset_at(state, request.name, version, include_dropped=True)
+        at = state.version if version is None else version
+        (last,) = decode_cursor(request.cursor, (int,)) if request.cursor else (at,)
+        history = dataset.history
+        end = history.bisect(last, lambda revision: revision.version)
+        start = max(history.start, end - limit)
+        entries = tuple(history[place].entry for place in range(end - 1, start - 1, -1))
+        cursor = encode_cursor(entries[-1].version - 1) if start > history.start else ""
+        return c.VersionsResult(entries, at, cursor)
+
+    async def documents(self, ctx: Context, request: c.DocumentsRequest) -> c.DocumentsResult:
+        secret = request.kind in SECRET_KINDS
+        state = await self._core.read(ctx, Scope.OPERATOR if secret else Scope.READ)
+        kind = state.documents.get(request.kind) or _NO_DOCUMENTS
+        if request.id:
+            document = kind.get(request.id)
+            if document is None:
+                raise LakehouseError(
+                    ErrorKind.NOT_FOUND,
+                    "there is no such document",
+                    document_kind=request.kind[:255],
+                    id=request.id[:255],
+                )
+            found = [(request.id, document)]
+        else:
+            found = sorted(kind.items())
+        return c.DocumentsResult(
+            tuple(c.Document(request.kind, id_, each.body, each.version) for id_, each in found),
+            state.version,
+        )
