@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from lakehouse.contracts.catalog import (
     ForeignObject,
@@ -194,13 +194,23 @@ def check_length(request: Request, bytes_max: int) -> None:
 
 
 async def limited(chunks: AsyncIterator[bytes], bytes_max: int) -> AsyncIterator[bytes]:
-    """The same chunks; raises ``invalid`` with 413 when they exceed ``bytes_max`` in sum."""
+    """The same chunks, empty ones left out.
+
+    Raises ``invalid``: with 413 when they exceed ``bytes_max`` in sum; when the client goes away
+    before the end, so that nobody takes half a body for a whole one.
+    """
     seen = 0
-    async for chunk in chunks:
-        seen += len(chunk)
-        if seen > bytes_max:
-            raise too_large(bytes_max)
-        yield chunk
+    try:
+        async for chunk in chunks:
+            seen += len(chunk)
+            if seen > bytes_max:
+                raise too_large(bytes_max)
+            if chunk:
+                yield chunk
+    except ClientDisconnect as error:
+        raise LakehouseError(
+            ErrorKind.INVALID, "the client went away before its body ended", bytes_read=seen
+        ) from error
 
 
 def too_large(bytes_max: int) -> LakehouseError:
