@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo up test test-s3 check proto bench soak lock
+.PHONY: help setup demo up test test-s3 check proto docs bench soak lock
 
 help: ## show this text
 	@echo 'lakehouse: an object-storage lakehouse. Start with `make demo`.'
@@ -38,10 +38,13 @@ check: setup ## format, lint, types, layers, house rules, generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n 0 tests/house
-	@bash tools/proto.sh --check
+	@bash tools/check_generated.sh
 
 proto: setup ## regenerate services/lakehouse/v1 from protos/
-	@bash tools/proto.sh
+	$(BIN)/python tools/make_proto.py
+
+docs: setup ## regenerate docs/api/{cli,config,errors}.md from the code
+	$(BIN)/python tools/make_docs.py
 
 bench: setup ## timings against budgets in tests/bench/budgets.toml; writes docs/BENCHMARKS.md
 	$(BIN)/python tests/bench/run.py

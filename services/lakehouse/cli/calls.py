@@ -108,7 +108,7 @@ class Invocation:
         except LakehouseError as error:
             raise _with_hint(error, address) from error
         finally:
-            await channel.close()
+            await channel.close(None)
 
 
 def _with_hint(error: LakehouseError, address: str) -> LakehouseError:

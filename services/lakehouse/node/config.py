@@ -38,6 +38,11 @@ _RENAMED: Final = {"bucket_class": "class"}
 _DEFAULT_PRIMARY: Final = "file:./data/primary"
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1", "[::1]")
 
+# Fields that the node sets itself, or that no file may move.
+_NOT_IN_FILES: Final = frozenset(
+    (CatalogSettings, name) for name in ("bucket", "prefix", "store_id", "take_over")
+)
+
 D = TypeVar("D")
 
 
@@ -121,7 +126,7 @@ def _fields(kinds: Iterable[type]) -> dict[str, tuple[Any, Any]]:
     for kind in kinds:
         hints = get_type_hints(kind)
         for item in dataclasses.fields(kind):
-            if values.is_plain(hints[item.name]):
+            if values.is_plain(hints[item.name]) and (kind, item.name) not in _NOT_IN_FILES:
                 key = _RENAMED.get(item.name, item.name)
                 found.setdefault(key, (hints[item.name], _default(item)))
     return found

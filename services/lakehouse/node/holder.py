@@ -69,4 +69,4 @@ class HolderProbe:
         else:
             return status.writer == writer_id
         finally:
-            await channel.close()
+            await channel.close(None)

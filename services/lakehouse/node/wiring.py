@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.gateway.services import Services
@@ -11,9 +11,6 @@ from lakehouse.kit.clock import Clock
 from lakehouse.node.config import Config
 from lakehouse.node.roles import SERVED_BY, missing_contracts, peer_address
 from lakehouse.objectstore.buckets import Buckets
-
-if TYPE_CHECKING:
-    import grpc
 
 CONTRACTS: Final = tuple(SERVED_BY)
 
@@ -23,7 +20,7 @@ class Wiring:
     """The contracts of this process by noun, and what must be closed again."""
 
     contracts: dict[str, Any] = field(default_factory=dict)
-    channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    channels: dict[str, Any] = field(default_factory=dict)
 
     def peers(self, config: Config, clock: Clock) -> None:
         """Put a client in for every contract that this process needs and does not serve."""
@@ -42,7 +39,7 @@ class Wiring:
     async def close(self) -> None:
         channels, self.channels = self.channels, {}
         for channel in channels.values():
-            await channel.close()
+            await channel.close(None)
 
     def _client(self, contract: str, address: str, clock: Clock) -> Any:
         from lakehouse.rpc.catalog import CatalogClient

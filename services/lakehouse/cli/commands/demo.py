@@ -69,10 +69,11 @@ def command(data: Path, no_serve: bool, config_path: Path | None) -> None:
 
 def _demo_config(config: Config, data: Path) -> Config:
     """The configuration with a local bucket of the demo's own; deleting its folder deletes all."""
-    from lakehouse.node.settings import BucketEntry
+    from lakehouse.node.settings import BucketEntry, ListenSettings
 
     return replace(
         config,
+        listen=config.listen if config.listen.auth == "off" else ListenSettings(),
         buckets={"primary": BucketEntry(url=(data / "primary").as_uri())},
         node=replace(config.node, state_dir=str(data / "state"), store_id="", log_level="warning"),
         ingest=replace(config.ingest, spool_dir=str(data / "spool")),
