@@ -65,9 +65,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, nearest: st
         ("LAKEHOUSE__BUCKETS__CLIENT_A__URLS", "LAKEHOUSE__BUCKETS__CLIENT_A__URL"),
     ],
 )
-def test_an_unknown_variable_names_the_nearest(
-    tmp_path: Path, variable: str, nearest: str
-) -> None:
+def test_an_unknown_variable_names_the_nearest(tmp_path: Path, variable: str, nearest: str) -> None:
     error = _refused(_write(tmp_path, ""), {variable: "x"})
     assert error.fields["key"] == variable
     assert error.fields["nearest"] == nearest
@@ -115,9 +113,7 @@ def test_a_wrong_value_in_the_environment_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["http", "grpc"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "[::]", "example.org", ""])
-def test_without_authentication_only_loopback_is_bound(
-    tmp_path: Path, key: str, host: str
-) -> None:
+def test_without_authentication_only_loopback_is_bound(tmp_path: Path, key: str, host: str) -> None:
     error = _refused(_write(tmp_path, f"[gateway]\n{key} = '{host}:3100'\n"), {})
     assert error.fields["key"] == f"gateway.{key}"
     allowed = f"[gateway]\n{key} = '{host or '0.0.0.0'}:3100'\nauth = 'tokens'\n"
