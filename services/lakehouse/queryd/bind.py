@@ -1,0 +1,361 @@
+"""Names to datasets and columns: one tree in which every name is exact and quoted.
+
+Names are compared as the catalog compares them (``refs.name_key``). Inside the engines every name
+is in its folded form; what clients see is the display form, by position.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlglot import exp
+from sqlglot.errors import OptimizeError, SqlglotError
+from sqlglot.optimizer.annotate_types import annotate_types
+from sqlglot.optimizer.qualify import qualify
+from sqlglot.optimizer.scope import Scope, traverse_scope
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
+from lakehouse.queryd.literals import Parameters, substitute
+from lakehouse.queryd.parse import invalid
+from lakehouse.queryd.plan import OutputColumn
+
+PUBLIC_SCHEMA: Final = "public"
+_SQL_TYPES: Final = {
+    "string": "TEXT",
+    "bool": "BOOLEAN",
+    "int64": "BIGINT",
+    "uint64": "UBIGINT",
+    "float64": "DOUBLE",
+    "date": "DATE",
+    "time": "TIME",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMPTZ",
+    "binary": "BLOB",
+}
+_NAME_IN_ERROR: Final = re.compile(r"[Cc]olumn '?\"?([^'\"]+?)\"?'? ")
+
+_UNKNOWN: Final = re.compile(r"[Uu]nknown column:? '?\"?([^'\"]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundColumn:
+    """A column of a relation: ``name`` as shown, ``folded`` as the statement says it, unique."""
+
+    name: str
+    folded: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One mention of a relation in the tree: ``slot`` is its table name there until the files it
+    needs are known, ``alias`` the name of its columns' qualifier."""
+
+    slot: str
+    table: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A statement in which all names are resolved and all types known that can be."""
+
+    tree: exp.Expression
+    references: tuple[Reference, ...]
+    output: tuple[OutputColumn, ...]
+
+
+def table_names(tree: exp.Expression) -> tuple[str, ...]:
+    """The relations a statement reads, as written, each once; names of CTEs are not among them."""
+    copy = tree.copy()
+    _fold(copy, {})
+    spelled: dict[str, str] = {}
+    for table in _tables(copy):
+        written = _written_name(table)
+        spelled.setdefault(name_key(written), written)
+    return tuple(spelled.values())
+
+
+def fold_columns(columns: Sequence[tuple[str, str]]) -> tuple[BoundColumn, ...]:
+    """Columns (name, type text) with folded names made unique: ``Id`` and ``ID`` are ``id`` and
+    ``id_2``, and each is found by its exact spelling."""
+    taken: set[str] = set()
+    bound = []
+    for name, kind in columns:
+        folded, count = name_key(name), 1
+        while folded in taken:
+            count += 1
+            folded = f"{name_key(name)}_{count}"
+        taken.add(folded)
+        bound.append(BoundColumn(name, folded, kind))
+    return tuple(bound)
+
+
+def bind(
+    tree: exp.Expression,
+    relations: Mapping[str, tuple[BoundColumn, ...]],
+    parameters: Parameters,
+) -> Bound:
+    """Resolve ``tree`` against ``relations`` (name key -> columns).
+
+    Raises ``invalid``: an unknown or ambiguous column (with the nearest names), a missing parameter.
+    """
+    copy = substitute(tree.copy(), parameters)
+    exact = {
+        column.name: column.folded
+        for columns in relations.values()
+        for column in columns
+        if column.folded != name_key(column.name)
+    }
+    shown: dict[str, str] = {}
+    for columns in relations.values():
+        for column in columns:
+            shown.setdefault(column.folded, column.name)
+    written = _fold(copy, exact)
+    _name_outputs(copy, written)
+    slots, references = _slot_tables(copy, relations)
+    try:
+        copy = qualify(
+            copy, schema=slots, dialect="postgres", quote_identifiers=True, identify=True
+        )
+        copy = annotate_types(copy, schema=slots, dialect="postgres")
+    except (OptimizeError, SqlglotError) as error:
+        raise _resolution_error(error, copy, relations) from error
+    output = _output(copy, shown, written)
+    _separate_outputs(copy)
+    return Bound(copy, references, output)
+
+
+def _fold(tree: exp.Expression, exact: Mapping[str, str]) -> dict[str, str]:
+    """Fold every identifier in place; what names looked like that were written as aliases."""
+    written: dict[str, str] = {}
+    for node in tree.find_all(exp.Identifier):
+        name = node.this
+        folded = exact.get(name) or name_key(name) or name
+        if isinstance(node.parent, exp.Alias | exp.TableAlias) and node.arg_key != "this":
+            written.setdefault(folded, name)
+        node.set("this", folded)
+        node.set("quoted", True)
+    return written
+
+
+def _tables(tree: exp.Expression) -> list[exp.Table]:
+    """Every mention of a relation that is not a CTE's name, in the order of the text."""
+    found: dict[int, exp.Table] = {}
+    for scope in traverse_scope(tree):
+        for source in scope.sources.values():
+            if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier):
+                if _is_recursive_mention(source, scope):
+                    continue
+                found.setdefault(id(source), source)
+    return [table for table in tree.find_all(exp.Table) if id(table) in found]
+
+
+def _is_recursive_mention(table: exp.Table, scope: Scope) -> bool:
+    """Whether ``table`` names a CTE around it: inside a recursive CTE its own name is a table."""
+    if table.args.get("db"):
+        return False
+    node: exp.Expression | None = table
+    while node is not None:
+        with_ = node.args.get("with_") or node.args.get("with")
+        if with_ is not None and any(cte.alias == table.name for cte in with_.expressions):
+            inside = next((c for c in with_.expressions if c.alias == table.name), None)
+            if with_.args.get("recursive") or inside is None or not _within(table, inside):
+                return True
+        node = node.parent
+    return False
+
+
+def _within(node: exp.Expression, ancestor: exp.Expression) -> bool:
+    at: exp.Expression | None = node
+    while at is not None:
+        if at is ancestor:
+            return True
+        at = at.parent
+    return False
+
+
+def _written_name(table: exp.Table) -> str:
+    schema = table.args.get("db")
+    if schema is None or schema.name == PUBLIC_SCHEMA:
+        return str(table.name)
+    return f"{schema.name}.{table.name}"
+
+
+def _slot_tables(
+    tree: exp.Expression, relations: Mapping[str, tuple[BoundColumn, ...]]
+) -> tuple[dict[str, Any], tuple[Reference, ...]]:
+    schema: dict[str, Any] = {}
+    references = []
+    for index, table in enumerate(_tables(tree)):
+        name = name_key(_written_name(table))
+        columns = relations[name]
+        slot = f"__{index}"
+        schema[slot] = {column.folded: _sql_type(column.type) for column in columns}
+        alias = table.alias or table.name
+        qualified = {node.name for node in (table.args.get("db"),) if node is not None}
+        if table.args.get("alias") is None:
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
+        table.set("db", None)
+        table.set("this", exp.to_identifier(slot, quoted=True))
+        references.append(Reference(slot, name, alias))
+        if qualified:
+            _drop_schema(tree, qualified | {SYSTEM_SCHEMA, PUBLIC_SCHEMA}, alias)
+    return schema, tuple(references)
+
+
+def _drop_schema(tree: exp.Expression, schemas: set[str], alias: str) -> None:
+    """``system.files.key`` is ``files.key`` once the table is known as ``files``."""
+    for column in tree.find_all(exp.Column):
+        database = column.args.get("db")
+        if database is not None and database.name in schemas and column.table == alias:
+            column.set("db", None)
+
+
+def _sql_type(kind: str) -> str:
+    if kind in _SQL_TYPES:
+        return _SQL_TYPES[kind]
+    if kind.startswith("decimal("):
+        return kind.upper()
+    if kind.startswith("list<"):
+        return _sql_type(kind[5:-1]) + "[]"
+    return "STRUCT" if kind.startswith("struct<") else "MAP"
+
+
+def _leftmost(tree: exp.Expression) -> exp.Expression:
+    while isinstance(tree, exp.SetOperation | exp.Subquery):
+        tree = tree.this
+    return tree
+
+
+def _name_outputs(tree: exp.Expression, written: dict[str, str]) -> None:
+    """Give every unnamed result column PostgreSQL's name for it, and make names differ."""
+    select = _leftmost(tree)
+    if not isinstance(select, exp.Select):
+        return
+    taken = {_own_name(p) for p in select.expressions}
+    seen: set[str] = set()
+    expressions = []
+    for projection in select.expressions:
+        if projection.is_star or isinstance(projection, exp.Aliases):
+            expressions.append(projection)
+            continue
+        own = _own_name(projection)
+        shown = written.get(own, own) or _default_name(projection)
+        name = _different(own or name_key(shown), seen if own else seen | taken)
+        seen.add(name)
+        if name != own:
+            inner = projection.this if isinstance(projection, exp.Alias) else projection
+            projection = exp.alias_(inner, name, quoted=True, copy=False)
+            written[name] = shown
+        expressions.append(projection)
+    select.set("expressions", expressions)
+
+
+def _own_name(projection: exp.Expression) -> str:
+    """The name a projection brings along: its alias or its column's name, else ""."""
+    if isinstance(projection, exp.Alias | exp.Column):
+        return str(projection.alias_or_name)
+    return ""
+
+
+def _different(name: str, taken: set[str]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
+def _default_name(node: exp.Expression) -> str:
+    """What PostgreSQL calls a result column without an alias (parse_target.c, FigureColname)."""
+    from lakehouse.queryd.guard import function_name
+
+    while isinstance(node, exp.Paren | exp.Window | exp.Filter | exp.WithinGroup):
+        node = node.this
+    if isinstance(node, exp.Column | exp.Dot):
+        return str(node.name)
+    if isinstance(node, exp.Case):
+        return "case"
+    if isinstance(node, exp.Cast):
+        inner = _default_name(node.this)
+        return inner if inner != "?column?" else node.to.sql(dialect="postgres").lower()
+    if isinstance(node, exp.Exists):
+        return "exists"
+    if isinstance(node, exp.Subquery):
+        inner_select = _leftmost(node)
+        if isinstance(inner_select, exp.Select) and inner_select.expressions:
+            first = inner_select.expressions[0]
+            return first.alias or _default_name(first)
+    if isinstance(node, exp.Func) and not isinstance(node, exp.Connector | exp.Binary):
+        return function_name(node)
+    return "?column?"
+
+
+def _output(
+    tree: exp.Expression, shown: Mapping[str, str], written: Mapping[str, str]
+) -> tuple[OutputColumn, ...]:
+    select = _leftmost(tree)
+    if not isinstance(select, exp.Select):
+        return ()
+    simple = select is tree
+    columns = []
+    for projection in select.expressions:
+        if isinstance(projection, exp.Aliases) or projection.is_star:
+            return ()
+        folded = projection.alias_or_name
+        inner = projection.this if isinstance(projection, exp.Alias) else projection
+        plain = isinstance(inner, exp.Column)
+        name = written.get(folded) or shown.get(folded) or folded
+        if plain and inner.name == folded and folded in shown:
+            name = shown[folded]
+        kind = inner.type.sql().lower().replace(" ", "") if plain and inner.type else ""
+        columns.append(OutputColumn(name, kind if simple and kind.startswith("decimal(") else ""))
+    return tuple(columns)
+
+
+def _separate_outputs(tree: exp.Expression) -> None:
+    """Make the names of the result differ: an engine refuses two ``id`` of a join's star."""
+    select = _leftmost(tree)
+    if not isinstance(select, exp.Select):
+        return
+    seen: set[str] = set()
+    for projection in select.expressions:
+        if isinstance(projection, exp.Alias):
+            name = _different(projection.alias, seen)
+            seen.add(name)
+            if name != projection.alias:
+                projection.set("alias", exp.to_identifier(name, quoted=True))
+
+
+def _resolution_error(
+    error: Exception,
+    tree: exp.Expression,
+    relations: Mapping[str, tuple[BoundColumn, ...]],
+) -> LakehouseError:
+    text = str(error).split("\n")[0]
+    known = sorted({column.name for columns in relations.values() for column in columns})
+    found = _NAME_IN_ERROR.search(text + " ") or _UNKNOWN.search(text)
+    if found is None:
+        return invalid("the names of the statement cannot be resolved", detail=text[:200])
+    name = found.group(1).split(".")[-1].strip("\"'")
+    holders = sum(
+        name_key(name) in {column.folded for column in columns} for columns in relations.values()
+    )
+    if "ambiguous" in text.lower() or holders > 1:
+        return invalid("this column is ambiguous", column=name, hint="write table.column")
+    folded = {name_key(column): column for column in known}
+    near = difflib.get_close_matches(name_key(name), list(folded), n=3, cutoff=0.5)
+    nearest = [folded[one] for one in near]
+    return LakehouseError(
+        ErrorKind.INVALID,
+        "there is no such column",
+        column=name,
+        nearest=list(nearest),
+        hint=f"did you mean {' or '.join(nearest)}" if nearest else "see the dataset's schema",
+    )

@@ -1,0 +1,244 @@
+"""Verified local copies of objects: a bounded folder that may be deleted at any time.
+
+An object's SHA-256 is checked once, on entry; the file is named by it. A file bucket is read in
+place after one streamed hash a process, remembered as long as path, size, times and inode stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
+from lakehouse.model.dataset import DataFile
+from lakehouse.objectstore.port import LocalFiles, ObjectStore, StreamingReads
+
+STREAM_ABOVE_BYTES: Final = 16 << 20
+_HASH_BYTES: Final = 1 << 20
+
+
+class Stores(Protocol):
+    """Buckets by name."""
+
+    def get(self, name: str) -> ObjectStore: ...
+
+
+def _corrupt(file: DataFile, found: str, size: int) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CORRUPT,
+        "an object is not what the catalog says it is",
+        bucket=file.bucket,
+        key=file.key,
+        sha256_expected=file.sha256,
+        sha256_found=found,
+        size_expected=file.size_bytes,
+        size_found=size,
+        hint="run catalog fsck, restore the object from a backup or drop the version",
+    )
+
+
+def hash_file(path: str) -> tuple[str, int]:
+    """SHA-256 (hex) and size of a file, streamed."""
+    digest = hashlib.sha256()
+    size = 0
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_HASH_BYTES):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+class ReadCache:
+    """Local paths of objects. ``size_bytes`` stays at or below ``bytes_max`` but for files that
+    running queries hold."""
+
+    def __init__(self, folder: Path, bytes_max: int, stores: Stores, fetches_max: int) -> None:
+        self._folder = folder
+        self._opened: dict[str, tuple[ObjectStore, LocalFiles | None]] = {}
+        self._bytes_max = bytes_max
+        self._stores = stores
+        self._slots = asyncio.Semaphore(fetches_max)
+        self._entries: OrderedDict[str, int] = OrderedDict()
+        self._used: Counter[str] = Counter()
+        self._coming: dict[str, asyncio.Task[str]] = {}
+        self._in_place: dict[str, tuple[tuple[int, ...], str]] = {}
+        self.size_bytes = 0
+        self.fetches = 0
+
+    def store(self, bucket: str) -> tuple[ObjectStore, LocalFiles | None]:
+        """The bucket and, if its objects are local files, that capability."""
+        known = self._opened.get(bucket)
+        if known is None:
+            store = self._stores.get(bucket)
+            known = (store, store if isinstance(store, LocalFiles) else None)
+            self._opened[bucket] = known
+        return known
+
+    @contextlib.contextmanager
+    def held(self, files: Sequence[DataFile]) -> Iterator[None]:
+        """Keep the local copies of ``files`` for as long as a query runs."""
+        names = [file.sha256 for file in files]
+        self._used.update(names)
+        try:
+            yield
+        finally:
+            self._used.subtract(names)
+            for name in names:
+                if self._used[name] <= 0:
+                    del self._used[name]
+            if self.size_bytes > self._bytes_max:
+                self._evict()
+
+    async def paths(self, files: Sequence[DataFile]) -> list[str]:
+        """Local paths of ``files``, in order; call it within ``held``.
+
+        Raises ``corrupt`` naming the object whose bytes are not those of the catalog;
+        ``unavailable`` if a bucket cannot be read or one object is larger than the cache.
+        """
+        found = [self.path_now(file) for file in files]
+        missing = [index for index, path in enumerate(found) if path is None]
+        if missing:
+            tasks = [self._join(files[index]) for index in missing]
+            for index, path in zip(missing, await asyncio.gather(*tasks), strict=True):
+                found[index] = path
+        return [path for path in found if path is not None]
+
+    def path_now(self, file: DataFile) -> str | None:
+        """The path of a verified copy that is there now, else None."""
+        if file.sha256 in self._entries:
+            self._entries.move_to_end(file.sha256)
+            return str(self._folder / f"{file.sha256}.parquet")
+        local = self.store(file.bucket)[1]
+        if local is not None:
+            path = local.local_path(file.key)
+            known = self._in_place.get(path)
+            if known is not None and known == (_identity(path), file.sha256):
+                return path
+        return None
+
+    async def _join(self, file: DataFile) -> str:
+        """Fetch once however many ask."""
+        task = self._coming.get(file.sha256)
+        if task is None:
+            task = asyncio.create_task(self._bring(file))
+            self._coming[file.sha256] = task
+            task.add_done_callback(lambda _: self._coming.pop(file.sha256, None))
+        return await asyncio.shield(task)
+
+    async def _bring(self, file: DataFile) -> str:
+        async with self._slots:
+            store, local = self.store(file.bucket)
+            if local is not None:
+                return await self._verify_in_place(local.local_path(file.key), file)
+            return await self._fetch(store, file)
+
+    async def _verify_in_place(self, path: str, file: DataFile) -> str:
+        before = _identity(path)
+        try:
+            found, size = await run_blocking(hash_file, path)
+        except FileNotFoundError as error:
+            raise LakehouseError(
+                ErrorKind.CORRUPT,
+                "an object that the catalog names is missing",
+                bucket=file.bucket,
+                key=file.key,
+                hint="run catalog fsck",
+            ) from error
+        if found != file.sha256:
+            raise _corrupt(file, found, size)
+        self._in_place[path] = (before, file.sha256)
+        return path
+
+    async def _fetch(self, store: ObjectStore, file: DataFile) -> str:
+        path = self._folder / f"{file.sha256}.parquet"
+        self._make_room(file)
+        self.fetches += 1
+        part = path.with_suffix(".part")
+        try:
+            if file.size_bytes > STREAM_ABOVE_BYTES and isinstance(store, StreamingReads):
+                found, size = await self._stream(store, file.key, part)
+            else:
+                data = await store.get(file.key)
+                found, size = await run_blocking(_write, part, data)
+            if found != file.sha256:
+                raise _corrupt(file, found, size)
+            await run_blocking(os.replace, part, path)
+        except LakehouseError as error:
+            if error.kind is ErrorKind.NOT_FOUND:
+                raise LakehouseError(
+                    ErrorKind.CORRUPT,
+                    "an object that the catalog names is missing",
+                    bucket=file.bucket,
+                    key=file.key,
+                    hint="run catalog fsck",
+                ) from error
+            raise
+        except OSError as error:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE, "the read cache cannot be written", reason=error.strerror
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        self._entries[file.sha256] = size
+        self.size_bytes += size
+        self._evict()
+        return str(path)
+
+    @staticmethod
+    async def _stream(store: StreamingReads, key: str, part: Path) -> tuple[str, int]:
+        digest = hashlib.sha256()
+        size = 0
+        with part.open("wb") as out:
+            async for chunk in store.stream(key):
+                await run_blocking(_append, out, digest, chunk)
+                size += len(chunk)
+        return digest.hexdigest(), size
+
+    def _make_room(self, file: DataFile) -> None:
+        if file.size_bytes > self._bytes_max:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE,
+                "an object is larger than the read cache",
+                key=file.key,
+                size_bytes=file.size_bytes,
+                cache_bytes_max=self._bytes_max,
+                hint="raise query.cache_bytes_max",
+            )
+
+    def _evict(self) -> None:
+        """Drop the least recently used copies that no query holds, down to the bound."""
+        for name in list(self._entries):
+            if self.size_bytes <= self._bytes_max:
+                return
+            if self._used[name] > 0:
+                continue
+            self.size_bytes -= self._entries.pop(name)
+            with contextlib.suppress(OSError):
+                (self._folder / f"{name}.parquet").unlink()
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    """What changes when somebody writes to a file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+
+def _write(part: Path, data: bytes) -> tuple[str, int]:
+    part.write_bytes(data)
+    return hashlib.sha256(data).hexdigest(), len(data)
+
+
+def _append(out: object, digest: object, chunk: bytes) -> None:
+    digest.update(chunk)  # type: ignore[attr-defined]
+    out.write(chunk)  # type: ignore[attr-defined]

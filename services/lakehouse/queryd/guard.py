@@ -1,0 +1,156 @@
+"""Which syntax and which functions may run: an allowed list of node types, refused by default."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Final
+
+from sqlglot import exp
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.queryd.functions import ALLOWED, SPELLED, TABLES
+
+_ROOTS: Final = (exp.Select, exp.SetOperation, exp.Values, exp.Subquery)
+
+# Shapes of a query that reads. What is not here is refused, whatever a later parser may learn.
+_SYNTAX: Final[tuple[type, ...]] = (
+    exp.Select,
+    exp.SetOperation,
+    exp.Subquery,
+    exp.Values,
+    exp.With,
+    exp.CTE,
+    exp.From,
+    exp.Join,
+    exp.Where,
+    exp.Group,
+    exp.Having,
+    exp.Order,
+    exp.Ordered,
+    exp.Limit,
+    exp.Offset,
+    exp.Fetch,
+    exp.Distinct,
+    exp.Qualify,
+    exp.Window,
+    exp.WindowSpec,
+    exp.Filter,
+    exp.WithinGroup,
+    exp.Lateral,
+    exp.Table,
+    exp.TableAlias,
+    exp.Alias,
+    exp.Aliases,
+    exp.Column,
+    exp.ColumnDef,
+    exp.Star,
+    exp.Identifier,
+    exp.Dot,
+    exp.Var,
+    exp.Literal,
+    exp.Boolean,
+    exp.Null,
+    exp.Interval,
+    exp.IntervalSpan,
+    exp.Paren,
+    exp.Tuple,
+    exp.Bracket,
+    exp.Slice,
+    exp.Case,
+    exp.If,
+    exp.DataType,
+    exp.DataTypeParam,
+    exp.Cube,
+    exp.Rollup,
+    exp.GroupingSets,
+    exp.Placeholder,
+    exp.Parameter,
+    exp.Between,
+    exp.In,
+    exp.Escape,
+    exp.Exists,
+    exp.Any,
+    exp.All,
+    exp.AtTimeZone,
+    exp.TableSample,
+    exp.PropertyEQ,
+    exp.Unary,
+    exp.Binary,
+    exp.Predicate,
+    exp.Hint,
+    exp.NullsFirst if hasattr(exp, "NullsFirst") else exp.Null,
+    exp.IgnoreNulls,
+    exp.RespectNulls,
+    exp.WindowSpec,
+)
+_REFUSED: Final[tuple[type, ...]] = (
+    exp.Into,
+    exp.Lock,
+    exp.Command,
+    exp.TableSample,
+    exp.SessionParameter,
+    exp.Hint,
+    exp.Use,
+)
+
+
+def _forbidden(message: str, **fields: str) -> LakehouseError:
+    return LakehouseError(ErrorKind.FORBIDDEN, message, **fields)
+
+
+def check(tree: exp.Expression) -> None:
+    """Raise ``forbidden`` unless ``tree`` is one query made of allowed parts."""
+    if not isinstance(tree, _ROOTS):
+        raise _forbidden(
+            "only a SELECT may run",
+            statement=tree.key.upper(),
+            hint="write one SELECT, WITH, VALUES or UNION; data is changed over the ingest API",
+        )
+    for node in tree.walk(bfs=True):
+        if isinstance(node, _REFUSED):
+            raise _forbidden("this syntax is not allowed", syntax=node.key)
+        if isinstance(node, exp.Func) and not isinstance(node, exp.Case | exp.If | exp.Connector):
+            _check_function(node)
+        elif not isinstance(node, _SYNTAX):
+            raise _forbidden("this syntax is not allowed", syntax=node.key)
+        if isinstance(node, exp.Table):
+            _check_table(node)
+        if isinstance(node, exp.DataType) and node.this == exp.DType.USERDEFINED:
+            raise LakehouseError(ErrorKind.INVALID, "this type is not known", type=node.sql()[:80])
+
+
+def function_name(node: exp.Expression) -> str:
+    """The name a person would know a function by, in lower case."""
+    if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
+        return str(node.name).lower()
+    name = str(node.sql_name()).lower() if isinstance(node, exp.Func) else node.key
+    return SPELLED.get(name, SPELLED.get(node.key, name))
+
+
+def _check_function(node: exp.Func) -> None:
+    name = function_name(node)
+    if name in ALLOWED or isinstance(node, exp.Binary):
+        return
+    near = difflib.get_close_matches(name, sorted(ALLOWED), n=3)
+    raise _forbidden(
+        "this function is not allowed",
+        function=name[:80],
+        hint=f"did you mean {' or '.join(near)}" if near else "see docs/guides/sql.md",
+    )
+
+
+def _check_table(node: exp.Table) -> None:
+    if isinstance(node.this, exp.Identifier):
+        if node.args.get("catalog"):
+            raise LakehouseError(
+                ErrorKind.INVALID, "a table has at most a schema and a name", table=node.sql()[:80]
+            )
+        return
+    inner = node.this
+    name = function_name(inner) if isinstance(inner, exp.Expression) else str(inner)
+    if name not in TABLES:
+        raise _forbidden(
+            "this table function is not allowed",
+            function=name[:80],
+            hint="query a dataset by its name; files are ingested first",
+        )

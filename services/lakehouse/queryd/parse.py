@@ -1,0 +1,179 @@
+"""From text to one checked read-only statement, or a clear refusal. Deny by default.
+
+Pure: the same text gives the same answer; nothing is looked up.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ParseError, SqlglotError
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.queryd import guard
+
+logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # its warnings are our errors
+
+_EXPLAIN: Final = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(explain(?:\s+analyze)?)\b", re.IGNORECASE | re.DOTALL
+)
+_TREE_DEPTH_MAX: Final = 600
+_ERROR_TEXT_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SELECT, VALUES or set operation, checked; ``explain`` is "" or how to explain it.
+
+    ``tree`` must not be changed: copy it.
+    """
+
+    tree: exp.Expression
+    explain: str
+    positional: int
+    named: tuple[str, ...]
+
+
+def invalid(message: str, **fields: str | int | float | None) -> LakehouseError:
+    """An error in the statement."""
+    return LakehouseError(ErrorKind.INVALID, message, **fields)
+
+
+def parse(sql: str, bytes_max: int, nesting_max: int) -> Statement:
+    """Parse and check one statement.
+
+    Raises:
+        invalid: it does not parse, is empty, too long or nested too deep.
+        forbidden: it is not one read-only statement, or calls what is not allowed.
+    """
+    _check_text(sql, bytes_max, nesting_max)
+    explained = _EXPLAIN.match(sql)
+    explain = ""
+    if explained:
+        explain = " ".join(explained.group(1).upper().split())
+        sql = sql[explained.end() :]
+    try:
+        tree = _one(sql)
+        _check_depth(tree)
+        guard.check(tree)
+        positional, named = _parameters(tree)
+    except RecursionError:
+        raise invalid("the statement is nested too deep", limit=nesting_max) from None
+    return Statement(tree, explain, positional, named)
+
+
+def _check_text(sql: str, bytes_max: int, nesting_max: int) -> None:
+    try:
+        size = len(sql.encode())
+    except UnicodeEncodeError:
+        raise invalid("the statement is not valid Unicode") from None
+    if size > bytes_max:
+        raise invalid("the statement is too long", bytes=size, limit=bytes_max)
+    if "\x00" in sql:
+        raise invalid("the statement has a NUL character", hint="remove it")
+    if not sql.strip():
+        raise invalid("there is no statement", hint="write one SELECT")
+    depth = deepest = 0
+    for char in sql:
+        if char in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in ")]}":
+            depth -= 1
+    if deepest > nesting_max and _real_nesting(sql) > nesting_max:
+        raise invalid("the statement is nested too deep", limit=nesting_max, depth=deepest)
+
+
+def _real_nesting(sql: str) -> int:
+    """The nesting of brackets outside strings and comments."""
+    try:
+        tokens = sqlglot.tokenize(sql, read="postgres")
+    except SqlglotError:
+        return 0
+    depth = deepest = 0
+    for token in tokens:
+        if token.text in ("(", "[", "{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token.text in (")", "]", "}"):
+            depth -= 1
+    return deepest
+
+
+def _one(sql: str) -> exp.Expression:
+    try:
+        trees = [tree for tree in sqlglot.parse(sql, read="postgres") if tree is not None]
+    except ParseError as error:
+        found = error.errors[0] if error.errors else {}
+        raise invalid(
+            "the statement does not parse",
+            detail=str(found.get("description") or error)[:_ERROR_TEXT_MAX],
+            line=found.get("line"),
+            column=found.get("col"),
+            near=str(found.get("highlight") or "")[:_ERROR_TEXT_MAX],
+        ) from error
+    except SqlglotError as error:
+        raise invalid(
+            "the statement does not parse", detail=str(error).split("\n")[0][:_ERROR_TEXT_MAX]
+        ) from error
+    trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
+    if not trees:
+        raise invalid("there is no statement", hint="write one SELECT")
+    if len(trees) > 1:
+        raise LakehouseError(
+            ErrorKind.FORBIDDEN,
+            "one statement at a time",
+            statements=len(trees),
+            hint="send them one by one",
+        )
+    return trees[0]
+
+
+def _check_depth(tree: exp.Expression) -> None:
+    """Measure the tree without recursion; sqlglot's own passes are recursive."""
+    level: list[exp.Expression] = [tree]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > _TREE_DEPTH_MAX:
+            raise invalid("the statement is nested too deep", limit=_TREE_DEPTH_MAX)
+        level = [child for node in level for child in node.iter_expressions()]
+
+
+def nodes(tree: exp.Expression) -> Iterator[exp.Expression]:
+    """All nodes, parents first."""
+    return tree.walk(bfs=True)
+
+
+def _parameters(tree: exp.Expression) -> tuple[int, tuple[str, ...]]:
+    """How many positional parameters are needed, and the names of the named ones."""
+    question = highest = 0
+    named: dict[str, None] = {}
+    for node in tree.find_all(exp.Placeholder, exp.Parameter):
+        name = parameter_name(node)
+        if name == "":
+            question += 1
+        elif name.isdigit():
+            highest = max(highest, int(name))
+        else:
+            named.setdefault(name)
+    if (question > 0) + (highest > 0) + bool(named) > 1:
+        raise invalid(
+            "parameters are of one style", hint="use either ? or $1 or $name, not a mixture"
+        )
+    return question or highest, tuple(named)
+
+
+def parameter_name(node: exp.Expression) -> str:
+    """ "" for ``?``, digits for ``$1``, the name for ``$name`` and ``:name``."""
+    inner = node.this
+    if inner is None:
+        return ""
+    name = inner.name if isinstance(inner, exp.Expression) else str(inner)
+    return "" if name == "?" else name

@@ -1,0 +1,33 @@
+"""What queryd needs from an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from lakehouse.queryd.plan import TableScan
+
+
+class SqlEngine(Protocol):
+    """One engine in a worker process; one query at a time.
+
+    It reads exactly the files of the scans it is given, runs one read-only statement, and keeps
+    nothing of one query that the next could see.
+    """
+
+    def execute(
+        self, sql: str, tables: Sequence[TableScan], memory_bytes: int
+    ) -> pa.RecordBatchReader:
+        """Start ``sql`` over ``tables``; batches are made as they are read.
+
+        Raises LakehouseError: ``invalid`` (types, division by zero, overflow, a failed cast),
+        ``exhausted`` (memory, spill), ``forbidden`` (the engine's own read-only check). Reading
+        the batches may raise foreign exceptions: hand them to ``translate``.
+        """
+        ...
+
+    def translate(self, error: Exception) -> Exception:
+        """A foreign exception of this engine as a LakehouseError, others as they are."""
+        ...

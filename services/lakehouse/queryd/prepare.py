@@ -1,0 +1,88 @@
+"""From text and a snapshot to what an engine runs; everything that can be remembered is. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from lakehouse.contracts.query import Engine
+from lakehouse.model.dataset import DataFile
+from lakehouse.queryd.bind import Bound, bind
+from lakehouse.queryd.dialects import engine_sql
+from lakehouse.queryd.literals import read_parameters
+from lakehouse.queryd.parse import Statement, invalid
+from lakehouse.queryd.plan import TableScan
+from lakehouse.queryd.pushdown import terms
+from lakehouse.queryd.scan import Relation, make_scan
+
+V = TypeVar("V")
+
+
+class Lru(Generic[V]):
+    """The values of the last ``bound`` keys."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value of ``key``, made now if it is not there; a failure is not remembered."""
+        try:
+            self._values.move_to_end(key)
+            return self._values[key]
+        except KeyError:
+            value = self._values[key] = make()
+            while len(self._values) > self._bound:
+                self._values.popitem(last=False)
+            return value
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A bound statement with the files each mention of a relation needs."""
+
+    bound: Bound
+    explain: str
+    files: tuple[tuple[str, Relation, tuple[DataFile, ...]], ...]
+    objects: tuple[DataFile, ...]
+    texts: dict[str, tuple[str, tuple[TableScan, ...]]] = field(default_factory=dict)
+
+    def text(self, engine: Engine, paths: Mapping[str, str]) -> tuple[str, tuple[TableScan, ...]]:
+        """The statement for ``engine`` and its scans; ``paths`` by object key."""
+        known = self.texts.get(engine)
+        if known is None:
+            scans = {slot: make_scan(source, kept, paths) for slot, source, kept in self.files}
+            names = {slot: scan.name for slot, scan in scans.items()}
+            sql = engine_sql(self.bound.tree, engine.value, names)
+            if self.explain:
+                sql = f"{self.explain} {sql}"
+            different = {scan.name: scan for scan in scans.values()}
+            known = self.texts[engine] = (sql, tuple(different.values()))
+        return known
+
+
+def prepare(statement: Statement, params_json: str, relations: Mapping[str, Relation]) -> Prepared:
+    """Bind, and keep only the files whose statistics do not rule them out.
+
+    Raises ``invalid`` as ``bind`` and ``read_parameters``.
+    """
+    parameters = read_parameters(params_json, statement)
+    columns = {name: relation.columns for name, relation in relations.items()}
+    try:
+        bound = bind(statement.tree, columns, parameters)
+        ids = {name: relation.ids for name, relation in relations.items()}
+        known = terms(bound.tree, bound.references, ids)
+    except RecursionError:
+        raise invalid("the statement is nested too deep") from None
+    files = tuple(
+        (
+            reference.slot,
+            relations[reference.table],
+            relations[reference.table].prune(known.get(reference.slot, ())),
+        )
+        for reference in bound.references
+    )
+    objects = {file.key: file for _, _, kept in files for file in kept}
+    return Prepared(bound, statement.explain, files, tuple(objects.values()))

@@ -1,0 +1,301 @@
+"""The query service: parse, pin, plan, run in a worker, stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from lakehouse.contracts.catalog import AsOf, CatalogService, SnapshotRequest
+from lakehouse.contracts.query import (
+    CancelRequest,
+    CancelResult,
+    Engine,
+    PinnedVersion,
+    QueryHeader,
+    QueryRequest,
+    QueryStream,
+    ResultColumn,
+    RunningQuery,
+    RunningRequest,
+    RunningResult,
+)
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
+from lakehouse.kit.clock import Clock, to_datetime
+from lakehouse.kit.ids import Ids
+from lakehouse.model.identity import Context, Scope
+from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
+from lakehouse.queryd.bind import table_names
+from lakehouse.queryd.cache import ReadCache, Stores
+from lakehouse.queryd.choose import choose_engine
+from lakehouse.queryd.folders import Claim
+from lakehouse.queryd.limits import effective_limits
+from lakehouse.queryd.parse import Statement, parse
+from lakehouse.queryd.plan import Plan, encode
+from lakehouse.queryd.pool import WorkerPool, WorkerProcess
+from lakehouse.queryd.prepare import Lru, Prepared, prepare
+from lakehouse.queryd.results import Chunks
+from lakehouse.queryd.scan import Relation, relation
+from lakehouse.queryd.settings import QuerySettings
+from lakehouse.queryd.system import SystemTables
+from lakehouse.queryd.wire import Frame
+
+CPU_SLACK_SECONDS: Final = 30
+SQL_SHOWN_MAX: Final = 4000
+
+
+@dataclass(slots=True)
+class _Running:
+    """A query from its arrival to its last byte."""
+
+    query_id: str
+    sql: str
+    actor: str
+    engine: Engine
+    started_at: datetime
+    started: float
+    task: asyncio.Task[Any] | None = None
+    worker: WorkerProcess | None = None
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """The relations of a statement by name key, at one version of the store."""
+
+    version: int
+    relations: Mapping[str, Relation]
+    versions: tuple[PinnedVersion, ...]
+    paths: Mapping[str, str]
+
+
+class Query:
+    """``contracts.query.QueryService`` over a catalog and buckets. Keeps nothing durable."""
+
+    def __init__(
+        self,
+        settings: QuerySettings,
+        catalog: CatalogService,
+        buckets: Stores,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._buckets = buckets
+        self._clock = clock
+        self._ids = ids
+        self._pool = WorkerPool(settings, clock, ids)
+        self._claim: Claim | None = None
+        self._cache: ReadCache | None = None
+        self._system: SystemTables | None = None
+        self._running: dict[str, _Running] = {}
+        self._statements: Lru[tuple[Statement, tuple[str, ...]]] = Lru(settings.plans_max)
+        self._relations: Lru[Relation] = Lru(settings.plans_max)
+        self._prepared: Lru[Prepared] = Lru(settings.plans_max)
+
+    async def start(self) -> None:
+        """Claim the scratch folders and start the warm workers. Raises ``unavailable``."""
+        settings = self._settings
+        self._claim = await run_blocking(Claim, settings.cache_dir, self._ids.ulid())
+        folder = self._claim.path
+        self._cache = ReadCache(
+            folder, settings.cache_bytes_max, self._buckets, settings.fetches_max
+        )
+        self._system = SystemTables(self._catalog, folder)
+        await self._pool.start()
+
+    async def close(self) -> None:
+        """Stop what runs, end the workers, remove the scratch folders; idempotent."""
+        await self._pool.close()
+        if self._claim is not None:
+            await run_blocking(self._claim.release)
+
+    async def run(self, ctx: Context, request: QueryRequest) -> QueryStream:
+        ctx.require(Scope.READ)
+        entry = _Running(
+            self._ids.ulid(),
+            request.sql,
+            ctx.principal.id,
+            request.engine,
+            to_datetime(self._clock.now_us()),
+            self._clock.monotonic(),
+            asyncio.current_task(),
+        )
+        self._running[entry.query_id] = entry
+        stack = AsyncExitStack()
+        stack.callback(self._running.pop, entry.query_id, None)
+        try:
+            return await self._run(ctx, request, entry, stack)
+        except asyncio.CancelledError:
+            await stack.aclose()
+            if entry.cancelled and entry.task is not None:
+                entry.task.uncancel()
+                raise _cancelled() from None
+            raise
+        except BaseException:
+            await stack.aclose()
+            raise
+
+    async def running(self, ctx: Context, request: RunningRequest) -> RunningResult:
+        ctx.require(Scope.READ)
+        now = self._clock.monotonic()
+        return RunningResult(
+            tuple(
+                RunningQuery(
+                    query_id=entry.query_id,
+                    sql=entry.sql[:SQL_SHOWN_MAX],
+                    actor=entry.actor,
+                    engine=entry.engine,
+                    started_at=entry.started_at,
+                    elapsed_ms=round((now - entry.started) * 1000, 3),
+                    rows=entry.worker.rows if entry.worker is not None else 0,
+                    state="running" if entry.worker is not None else "waiting",
+                )
+                for entry in self._running.values()
+                if self._visible(ctx, entry)
+            )
+        )
+
+    async def cancel(self, ctx: Context, request: CancelRequest) -> CancelResult:
+        ctx.require(Scope.READ)
+        entry = self._running.get(request.query_id)
+        if entry is None or not self._visible(ctx, entry):
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND, "no such query is running", query_id=request.query_id[:80]
+            )
+        entry.cancelled = True
+        if entry.worker is not None:
+            entry.worker.stop(_cancelled())
+        elif entry.task is not None:
+            entry.task.cancel()
+        return CancelResult(entry.query_id, cancelled=True)
+
+    @staticmethod
+    def _visible(ctx: Context, entry: _Running) -> bool:
+        return entry.actor == ctx.principal.id or ctx.principal.allows(Scope.OPERATOR)
+
+    async def _run(
+        self, ctx: Context, request: QueryRequest, entry: _Running, stack: AsyncExitStack
+    ) -> QueryStream:
+        if self._cache is None:
+            raise LakehouseError(ErrorKind.UNAVAILABLE, "the query service has not started")
+        limits = effective_limits(self._settings, request.limits)
+        statement, names = self._statements.get(request.sql, lambda: self._parse(request.sql))
+        pinned = await self._pin(ctx, request, names)
+        key = (request.sql, request.params_json, _identity(pinned))
+        prepared = self._prepared.get(
+            key, lambda: prepare(statement, request.params_json, pinned.relations)
+        )
+        entry.engine = engine = choose_engine(request.engine, prepared)
+        remote = [file for file in prepared.objects if file.key not in pinned.paths]
+        stack.enter_context(self._cache.held(remote))
+        local = await self._cache.paths(remote)
+        paths = dict(pinned.paths)
+        paths.update((file.key, path) for file, path in zip(remote, local, strict=True))
+        sql, scans = prepared.text(engine, paths)
+        head = QueryHeader(
+            entry.query_id, engine, pinned.version, pinned.versions, (), request.format
+        )
+        deadline = entry.started + limits.timeout_seconds
+        waited = deadline if ctx.deadline is None else min(deadline, ctx.deadline)
+        worker = await stack.enter_async_context(self._pool.worker(waited))
+        entry.worker = worker
+        worker.deadline, worker.timeout_seconds = deadline, limits.timeout_seconds
+        worker.expires = float("inf") if ctx.deadline is None else ctx.deadline
+        worker.memory_max = limits.memory_bytes + self._settings.memory_slack_bytes
+        plan = Plan(
+            engine=engine.value,
+            sql=sql,
+            uses=tuple(scan.name for scan in scans),
+            tables=worker.unknown(scans),
+            output=() if prepared.explain else prepared.bound.output,
+            explain=bool(prepared.explain),
+            format=request.format.value,
+            rows_max=limits.rows_max,
+            bytes_max=limits.bytes_max,
+            memory_bytes=limits.memory_bytes,
+            cpu_seconds=int(limits.timeout_seconds * self._settings.threads) + CPU_SLACK_SECONDS,
+            head=_json_head(head),
+            started=entry.started,
+        )
+        await worker.send(encode(plan))
+        kind, body = await self._first(worker)
+        assert kind is Frame.HEAD  # noqa: S101 - the worker's first frame is HEAD or an error
+        columns = tuple(ResultColumn(name, text) for name, text in orjson.loads(body))
+        header = QueryHeader(
+            head.query_id, engine, head.version, head.versions, columns, request.format
+        )
+        return QueryStream(header, Chunks(worker, stack, request.format, self._clock))
+
+    @staticmethod
+    async def _first(worker: WorkerProcess) -> tuple[Frame, bytes]:
+        try:
+            return await worker.receive()
+        except LakehouseError:
+            # The worker has said why and is ready for the next plan, unless it is gone.
+            worker.busy = worker.stopped is not None or worker.process.poll() is not None
+            raise
+
+    def _parse(self, sql: str) -> tuple[Statement, tuple[str, ...]]:
+        statement = parse(sql, self._settings.sql_bytes_max, self._settings.nesting_max)
+        return statement, table_names(statement.tree)
+
+    async def _pin(self, ctx: Context, request: QueryRequest, names: tuple[str, ...]) -> _Pinned:
+        """All relations at one version: one call to the catalog for the datasets."""
+        assert self._system is not None  # noqa: S101 - _run checked that start() ran
+        prefix = f"{SYSTEM_SCHEMA}."
+        datasets = tuple(name for name in names if not name_key(name).startswith(prefix))
+        system = [name_key(name) for name in names if name_key(name).startswith(prefix)]
+        relations: dict[str, Relation] = {}
+        paths: dict[str, str] = {}
+        as_of, version = request.as_of, 0
+        versions: list[PinnedVersion] = []
+        if datasets or not system:
+            snapshot = await self._catalog.snapshot(
+                ctx, SnapshotRequest(datasets, request.as_of, request.pins)
+            )
+            version = snapshot.version
+            pins = {name_key(pin.name): pin.as_of.version for pin in request.pins}
+            for name, one in zip(datasets, snapshot.datasets, strict=True):
+                dataset = one.dataset
+                key = (dataset.id, dataset.version)
+                relations[name_key(name)] = self._relations.get(key, lambda one=one: relation(one))
+                pin = pins.get(name_key(name), version)
+                versions.append(PinnedVersion(dataset.name, pin or dataset.version))
+            as_of = AsOf(version=version) if system and request.as_of != AsOf() else as_of
+        if system:
+            version = version or await self._system.version(ctx, as_of)
+            for name in system:
+                opened = await self._system.open(ctx, name.removeprefix(prefix), as_of, version)
+                relations[name] = opened.relation
+                paths[opened.relation.snapshot.files[0].key] = opened.path
+                paths[name] = opened.path
+                versions.append(PinnedVersion(name, version))
+        return _Pinned(version, relations, tuple(versions), paths)
+
+
+def _cancelled() -> LakehouseError:
+    return LakehouseError(ErrorKind.CONFLICT, "the query was cancelled")
+
+
+def _identity(pinned: _Pinned) -> tuple[Any, ...]:
+    return tuple(
+        (name, one.snapshot.dataset.id, one.snapshot.dataset.version, pinned.paths.get(name))
+        for name, one in pinned.relations.items()
+    )
+
+
+def _json_head(head: QueryHeader) -> dict[str, Any]:
+    return {
+        "query_id": head.query_id,
+        "engine": head.engine.value,
+        "version": head.version,
+        "versions": {one.dataset: one.version for one in head.versions},
+    }
