@@ -58,6 +58,16 @@ _HEADERS: Final[tuple[tuple[str, str, JsonObject], ...]] = (
         {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
     ),
 )
+_ANSWER_HEADERS: Final = {
+    "X-Request-Id": {
+        "description": "The call's own id, or the one it was given.",
+        "schema": {"type": "string"},
+    },
+    "Lakehouse-Version": {
+        "description": "The version of the store that was read; where data was read.",
+        "schema": {"type": "integer"},
+    },
+}
 _KEY_HEADER: Final = (
     "Idempotency-Key",
     "The same key has one effect and one answer for 24 hours.",
@@ -70,26 +80,26 @@ def told(
     shape: Any,
     example: object,
     *,
-    status: int = 200,
+    statuses: tuple[int, ...] = (200,),
     also: Iterable[int] = (),
 ) -> dict[str, Any]:
     """Arguments of a route's decorator for a JSON answer.
 
     Args:
         shape: the dataclass the answer has.
-        status: of success; 201 implies that 200 answers alike where it was there before.
+        statuses: of success, the usual one first.
         also: further error statuses beside those every route may give.
     """
     content = {"application/json": {"example": example}}
     answers: dict[int | str, dict[str, Any]] = {
         code: {"model": shape, "content": content, "description": HTTPStatus(code).phrase}
-        for code in sorted({200, status})
+        for code in statuses
     }
     return {
         "summary": summary,
         "responses": answers,
         "response_model": None,
-        "status_code": status,
+        "status_code": statuses[0],
         "openapi_extra": {"x-errors": sorted(also)},
     }
 
@@ -186,14 +196,28 @@ def _finish(operation: JsonObject, route: APIRoute, method: str) -> None:
     statuses = {*(_PUBLIC_ANSWERS if public else _ALWAYS), *operation.pop("x-errors", ())}
     answers = operation["responses"]
     answers.pop("422", None)
+    operation["operationId"] = f"{route.tags[0]}_{route.name}"
+    for status, answer in answers.items():
+        answer["headers"] = _ANSWER_HEADERS
+        _keep_nulls(answer["content"], route.responses[int(status)]["content"])
+    if "requestBody" in operation:
+        body = (route.openapi_extra or {})["requestBody"]
+        _keep_nulls(operation["requestBody"]["content"], body["content"])
+    headers = _HEADERS[:1] if public else _HEADERS if method == "GET" else (*_HEADERS, _KEY_HEADER)
     for status in sorted(statuses):
         answers[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
-    headers = _HEADERS if method == "GET" else (*_HEADERS, _KEY_HEADER)
     parameters = operation.setdefault("parameters", [])
     parameters.extend(
         {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
         for name, text, schema in headers
     )
+
+
+def _keep_nulls(content: JsonObject, given: JsonObject) -> None:
+    """The framework drops nulls from the whole document; in an example they have a meaning."""
+    for media, body in given.items():
+        if "example" in body:
+            content[media]["example"] = body["example"]
 
 
 def _problem_schema() -> JsonObject:

@@ -95,7 +95,7 @@ def _add_collection(router: APIRouter, catalog: CatalogService, settings: Gatewa
                 "Register Parquet objects as a dataset",
                 DatasetShape,
                 examples.DATASET,
-                status=201,
+                statuses=(201, 200),
                 also=(409,),
             ),
             RegisterBody,

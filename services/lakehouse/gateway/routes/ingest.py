@@ -173,7 +173,13 @@ _BODY: dict[str, Any] = {
 def routes(ingest: IngestService, metrics: Metrics, settings: GatewaySettings) -> APIRouter:
     """The route of this noun over the contract."""
     router = APIRouter(tags=["ingest"])
-    doc = told("Ingest a file", IngestShape, examples.INGEST, status=201, also=(409, 413, 415, 422))
+    doc = told(
+        "Ingest a file",
+        IngestShape,
+        examples.INGEST,
+        statuses=(201, 200),
+        also=(409, 413, 415, 422),
+    )
 
     @router.post("/ingest/datasets/{name}", **with_body(doc, _BODY))
     async def ingest_file(

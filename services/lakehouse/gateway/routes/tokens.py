@@ -49,7 +49,7 @@ def routes(tokens: TokenService, settings: GatewaySettings) -> APIRouter:
     @router.post(
         "/tokens",
         **with_json(
-            told("Make a token", CreatedTokenShape, examples.TOKEN, status=201),
+            told("Make a token", CreatedTokenShape, examples.TOKEN, statuses=(201,)),
             TokenBody,
             examples.TOKEN_REQUEST,
         ),
