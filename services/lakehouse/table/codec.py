@@ -1,0 +1,188 @@
+"""Typed columns of any Arrow shape as columns of a logical type: exactly, or not at all. Pure.
+
+``fit`` widens (int32 -> int64, dictionary -> its values, struct by field name) and converts where
+nothing is lost (an integer that is exact as a double, anything to its text); a column that would
+lose a digit does not fit. Decoding checks sizes first, for a small dictionary may stand for
+gigabytes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pat
+
+from lakehouse.errors import LakehouseError
+from lakehouse.table.infer import EXACT_INTEGER_MAX, NULL_TEXTS, Guess, guess_text, read_text
+from lakehouse.table.types import from_arrow, to_arrow
+
+__all__ = ["TEMPORAL", "fit", "guess_values", "misfit_values", "plain"]
+
+TEMPORAL: Final = ("date", "timestamp", "timestamptz")
+"""What a JSON string may be inferred as: its numbers and booleans are not strings."""
+
+
+def plain(values: pa.Array) -> pa.Array:
+    """The same values without dictionaries, run-ends, extensions, views and large offsets."""
+    arrow = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return plain(values.storage)
+    if pat.is_dictionary(arrow):
+        return plain(values.dictionary_decode())
+    if pat.is_run_end_encoded(arrow):
+        return plain(pc.run_end_decode(values))
+    if pat.is_string_view(arrow) or pat.is_large_string(arrow):
+        return values.cast(pa.string())
+    if pat.is_binary_view(arrow) or pat.is_large_binary(arrow):
+        return values.cast(pa.binary())
+    return values
+
+
+def guess_values(values: pa.Array, texts_are_dates: bool) -> Guess:
+    """What a typed column is. ``texts_are_dates``: strings of stated date forms become dates (JSON
+    has no dates of its own); a typed source's strings stay strings."""
+    values = plain(values)
+    arrow = values.type
+    if pat.is_null(arrow) or values.null_count == len(values):
+        return Guess(pa.null() if texts_are_dates else to_arrow(from_arrow(arrow)))
+    if pat.is_string(arrow):
+        # "" says nothing of dates, but it is no null in JSON: then the column is of strings.
+        return guess_text(values, (), TEMPORAL) if texts_are_dates else Guess(pa.string())
+    if pat.is_nested(arrow) and texts_are_dates:
+        return Guess(_keep_nulls(arrow))
+    target = from_arrow(arrow)
+    if fit(values, target) is None:
+        return Guess(pa.string())
+    exact = not pat.is_integer(arrow) or _exact(values)
+    return Guess(to_arrow(target), exact)
+
+
+def _keep_nulls(arrow: pa.DataType) -> pa.DataType:
+    """Widened, but a type that is not known yet stays null, so that blocks can be joined."""
+    if pat.is_null(arrow):
+        return arrow
+    if pat.is_list(arrow):
+        return pa.list_(_keep_nulls(arrow.value_type))
+    if pat.is_struct(arrow):
+        return pa.struct([(field.name, _keep_nulls(field.type)) for field in arrow.fields])
+    if pat.is_timestamp(arrow):
+        return pa.string()
+    return to_arrow(from_arrow(arrow))
+
+
+def _exact(integers: pa.Array) -> bool:
+    ends = pc.min_max(integers)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    return low is None or (low >= -EXACT_INTEGER_MAX and high <= EXACT_INTEGER_MAX)
+
+
+def fit(
+    values: pa.Array, type_text: str, null_texts: tuple[str, ...] | None = None
+) -> pa.Array | None:
+    """``values`` as ``type_text``, or None if one of them does not fit.
+
+    ``null_texts`` given: ``values`` are texts of a file without types, read by ``table.infer``.
+    """
+    values = plain(values)
+    target = to_arrow(type_text)
+    if pat.is_null(values.type):
+        return pa.nulls(len(values), target)
+    if values.type == target:
+        return values
+    if null_texts is not None:
+        return read_text(values, type_text, null_texts)
+    try:
+        return _convert(values, target, type_text)
+    except (pa.ArrowException, LakehouseError, ValueError, OverflowError):
+        return None
+
+
+def _convert(values: pa.Array, target: pa.DataType, type_text: str) -> pa.Array | None:
+    arrow = values.type
+    if pat.is_string(target):
+        return _as_text(values)
+    if pat.is_string(arrow):
+        return read_text(values, type_text, NULL_TEXTS if type_text != "string" else ())
+    if pat.is_floating(target) and (pat.is_integer(arrow) and not _exact(values)):
+        return None
+    if pat.is_integer(target) and pat.is_duration(arrow):
+        return values.cast(pa.duration("us")).cast(pa.int64())
+    if pat.is_integer(target) and not pat.is_integer(arrow):
+        return None
+    if pat.is_timestamp(target) and pat.is_timestamp(arrow):
+        # A time without zone is no instant, and the reverse: neither is guessed.
+        return values.cast(target) if (arrow.tz is None) == (target.tz is None) else None
+    if pat.is_timestamp(target) or pat.is_date(target) or pat.is_time(target):
+        same = pat.is_date(arrow) if pat.is_date(target) else pat.is_time(arrow)
+        return values.cast(target) if same and not pat.is_timestamp(target) else None
+    if pat.is_boolean(target) or (pat.is_boolean(arrow) and not pat.is_boolean(target)):
+        return None
+    if pat.is_struct(target) and pat.is_struct(arrow):
+        return _convert_struct(values, target)
+    if pat.is_list(target) and pat.is_nested(arrow) and hasattr(arrow, "value_type"):
+        return _convert_list(values, target)
+    return values.cast(target)
+
+
+def _convert_struct(values: pa.StructArray, target: pa.StructType) -> pa.Array | None:
+    have = {field.name: index for index, field in enumerate(values.type.fields)}
+    if len(have) != len(values.type.fields) or not have.keys() <= {f.name for f in target.fields}:
+        return None
+    children = []
+    for field in target.fields:
+        child: pa.Array | None = pa.nulls(len(values), field.type)
+        if field.name in have:
+            child = fit(pc.struct_field(values, [have[field.name]]), from_arrow(field.type))
+        if child is None:
+            return None
+        children.append(child)
+    if not children:
+        return values.cast(target)
+    return pa.StructArray.from_arrays(children, fields=list(target.fields), mask=pc.is_null(values))
+
+
+def _convert_list(values: pa.Array, target: pa.ListType) -> pa.Array | None:
+    wide = values.cast(pa.list_(values.type.value_type))
+    items = fit(wide.flatten(), from_arrow(target.value_type))
+    if items is None:
+        return None
+    # ``flatten`` leaves out what stands below nulls, so offsets are counted anew.
+    sizes = pc.fill_null(pc.list_value_length(wide), 0)
+    ends = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(sizes)])
+    return pa.ListArray.from_arrays(ends.cast(pa.int32()), items, mask=pc.is_null(wide))
+
+
+def _as_text(values: pa.Array) -> pa.Array | None:
+    arrow = values.type
+    if pat.is_nested(arrow):
+        # The rare way out for values that have no common type: JSON text, value by value.
+        texts = [None if one is None else _json_text(one) for one in values.to_pylist()]
+        return pa.array(texts, pa.string())
+    if pat.is_binary(arrow) or pat.is_fixed_size_binary(arrow):
+        return None
+    return values.cast(pa.string())
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def misfit_values(
+    values: pa.Array, type_text: str, null_texts: tuple[str, ...] | None, limit: int = 5
+) -> list[int]:
+    """Positions of the first ``limit`` values that do not fit, rising."""
+    found: list[int] = []
+    spans = [(0, len(values))]
+    while spans and len(found) < limit:
+        start, end = spans.pop()
+        if fit(values.slice(start, end - start), type_text, null_texts) is not None:
+            continue
+        if end - start == 1:
+            found.append(start)
+            continue
+        middle = (start + end) // 2
+        spans += [(middle, end), (start, middle)]
+    return found

@@ -1,0 +1,192 @@
+"""A commutative 64-bit hash of rows: the same rows in any order and split give the same sum.
+
+It balances row sets across compaction and moves (law 8 of the ledger): the hashes of the files
+written add up, modulo 2^64, to the hash of the files read. It finds accidents, not forgers.
+
+A cell hashes by its column's id, so that the order of columns does not matter; a row is the mix of
+its cells' sum; rows are summed. Texts, bytes and lists hash by a polynomial over their items, from
+prefix sums, so that no loop runs over rows.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pat
+
+from lakehouse.model.schema import Schema
+
+__all__ = ["add_hashes", "format_hash", "hash_each", "rows_hash"]
+
+_MASK: Final = 2**64 - 1
+_MIX_A: Final = 0xFF51AFD7ED558CCD
+_MIX_B: Final = 0xC4CEB9FE1A85EC53
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+_NULL: Final = 0x6A09E667F3BCC909
+_BASE: Final = 0xD6E8FEB86659FD93
+_BASE_INVERSE: Final = pow(_BASE, -1, 2**64)
+_ITEMS_MAX: Final = 1 << 18
+
+
+def rows_hash(rows: pa.Table | pa.RecordBatch, schema: Schema) -> int:
+    """The hash of ``rows``, in [0, 2^64). Columns are matched to ``schema`` by name; a column that
+    the rows lack counts as null, so that adding a column of nulls changes nothing."""
+    total = 0
+    batches = rows.to_batches() if isinstance(rows, pa.Table) else [rows]
+    for batch in batches:
+        if batch.num_rows:
+            total = add_hashes(total, pc.sum(hash_each(batch, schema)).as_py())
+    return total
+
+
+def hash_each(batch: pa.RecordBatch, schema: Schema) -> pa.Array:
+    """One hash a row (uint64), over the columns of ``schema`` that the batch has."""
+    cells = _repeat(0, batch.num_rows)
+    for column in schema.columns:
+        at = batch.schema.get_field_index(column.name)
+        if at >= 0 and batch.column(at).null_count < batch.num_rows:
+            cells = pc.add(cells, _cells(batch.column(at), column.id))
+    return _mix(pc.add(cells, _uint(_GOLDEN)))
+
+
+def add_hashes(left: int, right: int) -> int:
+    """The hash of the union (with repetition) of two row sets."""
+    return (left + right) & _MASK
+
+
+def format_hash(value: int) -> str:
+    """As ``DataFile.rows_hash`` holds it: 16 hex digits."""
+    return f"{value:016x}"
+
+
+def _uint(value: int) -> pa.Scalar:
+    return pa.scalar(value & _MASK, pa.uint64())
+
+
+def _repeat(value: int, length: int) -> pa.Array:
+    return pa.repeat(_uint(value), length)
+
+
+def _mix(values: pa.Array) -> pa.Array:
+    """The finalizer of MurmurHash3: every input bit reaches every output bit."""
+    values = pc.multiply(pc.bit_wise_xor(values, pc.shift_right(values, _uint(33))), _uint(_MIX_A))
+    values = pc.multiply(pc.bit_wise_xor(values, pc.shift_right(values, _uint(33))), _uint(_MIX_B))
+    return pc.bit_wise_xor(values, pc.shift_right(values, _uint(33)))
+
+
+def _cells(values: pa.Array, salt: int) -> pa.Array:
+    """One hash a cell; a null adds 0, as a column that is not there does."""
+    hashed = _mix(pc.add(_raw(values), _uint(salt * _GOLDEN)))
+    return pc.if_else(pc.is_valid(values), hashed, _uint(0)) if values.null_count else hashed
+
+
+def _raw(values: pa.Array) -> pa.Array:
+    """64 bits a value, before mixing; what stands at a null does not matter."""
+    arrow = values.type
+    if pat.is_string(arrow) or pat.is_binary(arrow):
+        return _raw_bytes(values)
+    if pat.is_boolean(arrow):
+        return pc.fill_null(values.cast(pa.uint8()), 0).cast(pa.uint64())
+    if pat.is_date32(arrow):
+        return pc.fill_null(values.cast(pa.int32()).cast(pa.int64()), 0).view(pa.uint64())
+    if pat.is_map(arrow) or pat.is_list(arrow):
+        return _raw_list(values)
+    if pat.is_struct(arrow):
+        total = _repeat(_NULL, len(values))
+        for index, field in enumerate(values.flatten()):
+            total = pc.add(total, _cells(field, index + 1))
+        return total
+    if arrow.bit_width == 64:
+        return pc.fill_null(values.view(pa.uint64()), 0)
+    return _raw_bytes(values.cast(pa.string()))
+
+
+def _raw_bytes(values: pa.Array) -> pa.Array:
+    values = pc.fill_null(values, b"" if pat.is_binary(values.type) else "")
+    if len(values) == 0:
+        return pa.array([], pa.uint64())
+    if values.offset:
+        values = pa.concat_arrays([values, values.slice(0, 0)])
+    _, offsets_buffer, data = values.buffers()
+    starts = pa.Array.from_buffers(
+        pa.int32(), len(values) + 1, [None, offsets_buffer], offset=values.offset
+    )
+    first, last = starts[0].as_py(), starts[-1].as_py()
+    items = pa.Array.from_buffers(pa.uint8(), last - first, [None, data], offset=first)
+    return _windows(items, pc.subtract(starts, first))
+
+
+def _raw_list(values: pa.Array) -> pa.Array:
+    items = values.values if not pat.is_map(values.type) else _map_items(values)
+    offsets = values.offsets
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
+    hashed = _mix(pc.add(_cells(items.slice(first, last - first), 1), _uint(_NULL)))
+    return _windows(hashed, pc.subtract(offsets, first))
+
+
+def _map_items(values: pa.MapArray) -> pa.StructArray:
+    return pa.StructArray.from_arrays([values.keys, values.items], ["key", "value"])
+
+
+@lru_cache(maxsize=2)
+def _powers(base: int) -> pa.Array:
+    factors = pa.concat_arrays([_repeat(1, 1), _repeat(base, _ITEMS_MAX)])
+    return pc.cumulative_prod(factors)
+
+
+def _windows(items: pa.Array, offsets: pa.Array) -> pa.Array:
+    """For each window ``[offsets[i], offsets[i+1])``: sum of (item + 1) * BASE^k, k from 0.
+
+    With C the prefix sums of (item + 1) * BASE^position, a window's sum is
+    (C[end] - C[start]) * BASE^-start. Positions count within runs of rows that hold at most
+    ``_ITEMS_MAX`` items, so the powers are one small table; a longer row is folded by pieces.
+    """
+    pieces: list[pa.Array] = []
+    rows = len(offsets) - 1
+    row = 0
+    ends = offsets.cast(pa.int64())
+    while row < rows:
+        start = ends[row].as_py()
+        fits = _rows_within(ends, row, rows, start + _ITEMS_MAX)
+        if fits == row:
+            pieces.append(_long_window(items.slice(start, ends[row + 1].as_py() - start)))
+            row += 1
+            continue
+        local = pc.subtract(ends.slice(row, fits - row + 1), start)
+        size = local[-1].as_py()
+        prefix = _prefix_sums(items.slice(start, size))
+        left, right = local.slice(0, fits - row), local.slice(1)
+        sums = pc.subtract(prefix.take(right), prefix.take(left))
+        pieces.append(pc.multiply(sums, _powers(_BASE_INVERSE).take(left)))
+        row = fits
+    return pa.concat_arrays(pieces) if pieces else pa.array([], pa.uint64())
+
+
+def _rows_within(ends: pa.Array, row: int, rows: int, limit: int) -> int:
+    """The last row index r in [row, rows] with ends[r] <= limit, by bisection."""
+    low, high = row, rows
+    while low < high:
+        middle = (low + high + 1) // 2
+        if ends[middle].as_py() <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _prefix_sums(items: pa.Array) -> pa.Array:
+    wide = pc.add(items.cast(pa.uint64()), _uint(1))
+    weighted = pc.multiply(wide, _powers(_BASE).slice(0, len(wide)))
+    return pa.concat_arrays([_repeat(0, 1), pc.cumulative_sum(weighted)])
+
+
+def _long_window(items: pa.Array) -> pa.Array:
+    total = 0
+    for start in range(0, len(items), _ITEMS_MAX):
+        piece = items.slice(start, _ITEMS_MAX)
+        part = _prefix_sums(piece)[-1].as_py()
+        total = (total + part * pow(_BASE, start, 2**64)) & _MASK
+    return _repeat(total, 1)
