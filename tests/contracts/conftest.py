@@ -1,0 +1,61 @@
+"""Every test of a contract runs twice: against the role itself, and over gRPC on a socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.world import World, world
+from lakehouse.catalogd.tokens import Tokens
+from lakehouse.storaged.service import Storage
+
+
+@pytest.fixture(params=["direct", "wire"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[World]:
+    """An empty store with its buckets."""
+    async with world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def storage(here: World, transport: str) -> Any:
+    here.near["storage"] = Storage(here.open_buckets(), here.clock, here.ids)
+    return await here.connect(transport, "storage")
+
+
+@pytest.fixture
+async def catalog(here: World, transport: str) -> Any:
+    here.open_buckets(f"memory://{here.ids.ulid()}")
+    await here.open_catalog()
+    return await here.connect(transport, "catalog")
+
+
+@pytest.fixture
+async def tokens(here: World, transport: str) -> Any:
+    here.open_buckets(f"memory://{here.ids.ulid()}")
+    catalog = await here.open_catalog()
+    here.near["tokens"] = Tokens(catalog, here.clock, here.ids)
+    return await here.connect(transport, "tokens")
+
+
+@pytest.fixture
+async def ingest(here: World, transport: str, tmp_path: Path) -> Any:
+    from lakehouse.ingestd.service import Ingest
+    from lakehouse.ingestd.settings import IngestSettings
+
+    buckets = here.open_buckets(f"memory://{here.ids.ulid()}")
+    catalog = await here.open_catalog()
+    settings = IngestSettings(spool_dir=str(tmp_path / "spool"))
+    role = Ingest(settings, catalog, buckets, here.clock, here.ids)
+    await role.start()
+    here.stack.push_async_callback(role.close)
+    here.near["ingest"] = role
+    return await here.connect(transport, "ingest")
