@@ -15,6 +15,7 @@ from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context
 from lakehouse.node.values import host_and_port, is_loopback
 
 _HERE: Final = "@"
+_PROBES: Final = 3
 _PROBE_SECONDS: Final = 1.0
 # Whoever refuses our credential answers all the same, and may well be the holder.
 _ANSWERS: Final = frozenset({ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN})
@@ -34,7 +35,8 @@ def endpoint_of(advertise: str, grpc_address: str) -> str:
 class HolderProbe:
     """Asks the endpoint of a writer whether that writer still holds the store.
 
-    True (it answers, or nobody here can know) leaves the store with its holder.
+    True (it answers, or nobody here can know) leaves the store with its holder. It counts as gone
+    after three probes a second apart without an answer, or at once if its address is ours now.
     """
 
     def __init__(self, own_grpc_address: str, clock: Clock, ids: Ids) -> None:
@@ -49,7 +51,12 @@ class HolderProbe:
         if address == self._own and (not machine or machine == socket.gethostname()):
             # The port is ours now, so nobody else serves on it.
             return False
-        return await self._answers(address, holder.writer_id)
+        for attempt in range(_PROBES):
+            if attempt:
+                await self._clock.sleep(_PROBE_SECONDS)
+            if await self._answers(address, holder.writer_id):
+                return True
+        return False
 
     async def _answers(self, address: str, writer_id: str) -> bool:
         from lakehouse.rpc.catalog import CatalogClient

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lakehouse import __version__
+from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.contracts.catalog import StatusRequest
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -53,6 +54,13 @@ def open_buckets(config: Config, clock: Clock, ids: Ids) -> Buckets:
         for name, entry in config.buckets.items()
     ]
     return Buckets(settings, clock, ids)
+
+
+def catalog_settings(config: Config, probe: HolderProbe, take_over: bool) -> CatalogSettings:
+    """The catalog's settings with what only a node can tell it."""
+    # The probe itself asks three times, and need not wait where the answer is certain.
+    ledger = replace(config.catalog.ledger, holder_probes=1)
+    return replace(config.catalog, ledger=ledger, probe_holder=probe, take_over=take_over)
 
 
 def state_dir(config: Config) -> Path:
@@ -183,10 +191,8 @@ class Node:
         self._readiness.note("store_id", identity.store_id)
         grpc_address = self._servers.grpc_address
         writer = WriterInfo(self._ids.ulid(), endpoint_of(node.advertise, grpc_address))
-        settings = replace(
-            self._config.catalog,
-            take_over=self._take_over,
-            probe_holder=HolderProbe(grpc_address, self._clock, self._ids),
+        settings = catalog_settings(
+            self._config, HolderProbe(grpc_address, self._clock, self._ids), self._take_over
         )
         catalog = await open_catalog(settings, buckets, writer, self._clock, self._ids)
         self._closing.append(catalog)

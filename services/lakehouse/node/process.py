@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 from lakehouse.catalogd.service import Catalog, open_catalog
 from lakehouse.catalogd.tokens import Tokens
@@ -16,7 +15,7 @@ from lakehouse.kit.telemetry import configure_logging
 from lakehouse.ledger.ledger import WriterInfo
 from lakehouse.node.config import Config
 from lakehouse.node.holder import HolderProbe, endpoint_of
-from lakehouse.node.lifecycle import Node, open_buckets, state_dir
+from lakehouse.node.lifecycle import Node, catalog_settings, open_buckets, state_dir
 from lakehouse.node.primary import prepare_primary
 
 Started = Callable[[Node], Awaitable[None]]
@@ -59,7 +58,9 @@ async def offline_tokens(config: Config) -> AsyncIterator[Tokens]:
     catalog: Catalog | None = None
     try:
         await prepare_primary(buckets, clock, ids, state_dir(config), config.node.store_id)
-        settings = replace(config.catalog, probe_holder=HolderProbe(config.listen.grpc, clock, ids))
+        settings = catalog_settings(
+            config, HolderProbe(config.listen.grpc, clock, ids), take_over=False
+        )
         writer = WriterInfo(ids.ulid(), endpoint_of(config.node.advertise, config.listen.grpc))
         catalog = await open_catalog(settings, buckets, writer, clock, ids)
         yield Tokens(catalog, clock, ids)

@@ -1,0 +1,242 @@
+"""A node as its users meet it: a process, curl, gRPC, the command line; killed and taken over."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from e2e.nodes import PEOPLE_CSV, Node, free_ports, running
+
+ROWS = [["007", "Jürgen", "12"], ["008", "Zoë", "N/A"], ["010", "Ann", "7"]]
+SELECT = "select id, name, score from people order by id"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "node", tmp_path / "bucket")
+
+
+def test_one_answer_by_every_way_in_and_after_kill_9(node: Node) -> None:
+    with running(node):
+        node.start()
+        assert httpx.get(f"{node.url}/health").status_code == 200
+        first = node.ingest("people", PEOPLE_CSV)
+        assert first.status_code == 201, first.text
+        assert first.json()["rows"] == 3
+        again = node.ingest("people", PEOPLE_CSV)
+        assert again.status_code == 200, again.text
+        assert again.json()["no_op"]
+        before = _everywhere(node)
+        node.kill()
+        node.start()
+        assert _everywhere(node) == before
+        assert node.stop() == 0
+
+
+def _everywhere(node: Node) -> list[list[str]]:
+    """The rows by HTTP, by gRPC through reflection and by the command line: all the same."""
+    assert node.sql(SELECT) == ROWS
+    assert node.sql(SELECT, engine="duckdb") == node.sql(SELECT, engine="datafusion") == ROWS
+    assert _by_reflection(node.grpc) == ROWS
+    shown = node.cli("sql", SELECT, "--json")
+    assert shown.returncode == 0, shown.stderr.decode()
+    assert json.loads(shown.stdout)["rows"] == ROWS
+    return ROWS
+
+
+def _by_reflection(address: str) -> list[list[str]]:
+    """As grpcurl does it: no stubs of ours, only what the server says of itself."""
+    with grpc.insecure_channel(address) as channel:
+        pool = _described(channel, "lakehouse.v1.Query")
+        service = pool.FindServiceByName("lakehouse.v1.Query")
+        method = next(m for m in service.methods if m.name == "Run")
+        request = message_factory.GetMessageClass(method.input_type)()
+        part = message_factory.GetMessageClass(method.output_type)
+        request.sql, request.format, request.engine = SELECT, "json", "auto"
+        run = channel.unary_stream(
+            "/lakehouse.v1.Query/Run",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=part.FromString,
+        )
+        return json.loads(b"".join(p.chunk for p in run(request, timeout=30)))["rows"]
+
+
+def _described(channel: grpc.Channel, symbol: str) -> descriptor_pool.DescriptorPool:
+    ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+    answer = next(iter(ask(iter([request]))))
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(data)
+        for data in answer.file_descriptor_response.file_descriptor_proto
+    ]
+    pool, waiting = descriptor_pool.DescriptorPool(), {f.name: f for f in files}
+
+    def add(name: str) -> None:
+        file = waiting.pop(name, None)
+        if file is not None:
+            for dependency in file.dependency:
+                add(dependency)
+            pool.Add(file)
+
+    for file in files:
+        add(file.name)
+    return pool
+
+
+def test_what_was_acknowledged_survives_kill_9_at_any_time(node: Node) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    acknowledged: set[int] = set()
+    batch = 0
+    with running(node):
+        node.start()
+        assert node.ingest("events", b"batch\n0\n").status_code == 201
+        acknowledged.add(0)
+        for _ in range(5):
+            with ThreadPoolExecutor(3) as pool:
+                numbers = range(batch + 1, batch + 13)
+                tasks = {n: pool.submit(_append, node, n) for n in numbers}
+                batch = numbers[-1]
+                time.sleep(chance.uniform(0.05, 0.6))
+                node.kill()
+            acknowledged |= {n for n, task in tasks.items() if task.result()}
+            node.start()
+            rows = [row[0] for row in node.sql("select batch from events")]
+            assert len(rows) == len(set(rows)), "a batch is there twice"
+            assert acknowledged <= {int(row) for row in rows}
+        assert len(acknowledged) > 1, "no append was acknowledged: the test proves nothing"
+
+
+def _append(node: Node, number: int) -> bool:
+    try:
+        answer = node.ingest("events", f"batch\n{number}\n".encode(), mode="append")
+    except httpx.TransportError:
+        return False
+    return answer.status_code in (200, 201)
+
+
+def test_a_second_node_is_refused_until_told_and_the_first_is_fenced(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    first, second = Node(tmp_path / "one", bucket), Node(tmp_path / "two", bucket)
+    with running(first, second):
+        first.start()
+        assert first.ingest("people", PEOPLE_CSV).status_code == 201
+        second.launch("up")
+        assert second.wait_end() == 73
+        assert "another node holds" in second.log
+        assert first.grpc in second.log, "the refusal names the holder"
+        assert first.sql(SELECT) == ROWS
+
+        first.signal(signal.SIGSTOP)
+        second.start("up", "--take-over")
+        assert second.sql(SELECT) == ROWS
+        first.signal(signal.SIGCONT)
+        assert first.wait_end() == 75
+        assert "fenced" in first.log
+        assert second.ingest("more", b"a\n1\n").status_code == 201
+
+
+def test_a_store_whose_holder_is_gone_is_taken_over_without_being_told(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    first, second = Node(tmp_path / "one", bucket), Node(tmp_path / "two", bucket)
+    with running(first, second):
+        first.start()
+        assert first.ingest("people", PEOPLE_CSV).status_code == 201
+        first.kill()
+        second.start()
+        assert second.sql(SELECT) == ROWS
+
+
+def test_split_roles_answer_the_same(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    writer_ports, reader_ports = free_ports(2), free_ports(2)
+    writer = Node(tmp_path / "writer", bucket, writer_ports)
+    peer = f"127.0.0.1:{writer_ports[1]}"
+    peers = {f"LAKEHOUSE__NODE__PEERS__{r}": peer for r in ("CATALOGD", "INGESTD", "STORAGED")}
+    reader = Node(tmp_path / "reader", bucket, reader_ports, peers)
+    with running(writer, reader):
+        reader.launch("serve", "--roles", "gateway,queryd")
+        writer.launch("serve", "--roles", "catalogd,ingestd,storaged")
+        reader.wait_ready()
+        _until_answered(reader)
+        assert reader.ingest("people", PEOPLE_CSV).status_code == 201
+        assert _everywhere(reader) == ROWS
+        writer.kill()
+        assert reader.ingest("people", b"x\n1\n").status_code == 503
+        writer.launch("serve", "--roles", "catalogd,ingestd,storaged")
+        _until_answered(reader)
+        assert reader.sql(SELECT) == ROWS
+
+
+def _until_answered(node: Node) -> None:
+    """The writer has no HTTP of its own to ask; the reader's catalog calls tell."""
+    deadline = time.monotonic() + 30
+    while httpx.get(f"{node.url}/catalog/datasets", timeout=30).status_code != 200:
+        assert time.monotonic() < deadline, node.log
+        time.sleep(0.1)
+
+
+def test_a_missing_peer_is_a_start_up_error_that_says_which(tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", tmp_path / "bucket")
+    with running(node):
+        node.launch("serve", "--roles", "queryd")
+        assert node.wait_end() == 64
+        assert "node.peers.catalogd" in node.log
+
+
+def test_a_taken_port_is_said_and_the_store_is_left_alone(node: Node, tmp_path: Path) -> None:
+    other = Node(tmp_path / "other", tmp_path / "bucket2", (node.http_port, free_ports(1)[0]))
+    with running(node, other):
+        node.start()
+        other.launch("up")
+        assert other.wait_end() == 69
+        assert "gateway.http" in other.log
+        assert not (tmp_path / "bucket2").exists()
+
+
+def test_an_empty_place_where_a_store_was_is_refused(node: Node, tmp_path: Path) -> None:
+    with running(node):
+        node.start()
+        assert node.stop() == 0
+        (tmp_path / "bucket").rename(tmp_path / "unmounted")
+        node.launch("up")
+        assert node.wait_end() == 73
+        assert "a store was here before" in node.log
+        (tmp_path / "unmounted").rename(tmp_path / "bucket")
+        node.start()
+
+
+def test_tokens_are_made_before_the_first_start_and_asked_for(tmp_path: Path) -> None:
+    settings = {"LAKEHOUSE__GATEWAY__AUTH": "tokens"}
+    node = Node(tmp_path / "node", tmp_path / "bucket", settings=settings)
+    with running(node):
+        made = node.cli("token", "create", "first", "--scope", "operator", "--json")
+        assert made.returncode == 0, made.stderr.decode()
+        token = json.loads(made.stdout)["token"]
+        node.start()
+        assert node.ingest("people", PEOPLE_CSV).status_code == 401
+        refused = node.cli("catalog", "list")
+        assert refused.returncode == 77, refused.stderr.decode()
+        assert b"Traceback" not in refused.stderr
+        node.env["LAKEHOUSE_TOKEN"] = token
+        listed = node.cli("catalog", "list", "--json")
+        assert listed.returncode == 0, listed.stderr.decode()
+        reader = node.cli("token", "create", "reader", "--json")
+        info = json.loads(reader.stdout)
+        headers = {"authorization": f"Bearer {info['token']}"}
+        assert httpx.get(f"{node.url}/catalog/datasets", headers=headers).status_code == 200
+        assert httpx.post(f"{node.url}/catalog/dedupe", headers=headers).status_code == 403
+        assert node.cli("token", "revoke", info["info"]["id"]).returncode == 0
+        assert httpx.get(f"{node.url}/catalog/datasets", headers=headers).status_code == 401
+        assert token.split(".")[1] not in node.log
