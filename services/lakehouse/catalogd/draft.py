@@ -220,7 +220,7 @@ class Draft:
         if change.content_digest:
             digests = digests.set(change.content_digest, self.version)
         fresh = work.operation in ("create", "import")
-        rows_known = work.base.rows_known or (change.replace and not fresh)
+        rows_known = work.base.rows_known or not fresh
         work.base = replace(work.base, digests=digests, rows_known=rows_known)
         work.did(change.operation, _FILES_RANK)
         self._adopt(change)

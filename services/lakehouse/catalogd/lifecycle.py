@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lakehouse.catalogd.core import Core, Planned
-from lakehouse.catalogd.rules import check_requirements
+from lakehouse.catalogd.rules import CHANGES_MAX, check_requirements
 from lakehouse.catalogd.state import CatalogState, DatasetState
 from lakehouse.catalogd.views import dropped_dataset, live_dataset
 from lakehouse.contracts import catalog as c
@@ -29,7 +29,7 @@ from lakehouse.model.dataset import Card, Sensitivity
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import PRIMARY, check_name, name_key
 
-__all__ = ["Lifecycle", "parse_sensitivity"]
+__all__ = ["Lifecycle", "parse_sensitivity", "without_foreign_stats"]
 
 _OWN_CALLS = (OpenSession, CloseSession, Condemn)
 _OPERATOR_DOCUMENTS = frozenset({"token"})
@@ -64,7 +64,7 @@ def _scope_of(change: Change) -> Scope:
     return Scope.WRITE
 
 
-def _without_foreign_stats(change: Change) -> Change:
+def without_foreign_stats(change: Change) -> Change:
     """For files outside the primary bucket the catalog holds keys, sizes, hashes and counts only:
     values of a tenant's rows do not leave the tenant's bucket."""
     if not isinstance(change, AddFiles) or all(file.bucket == PRIMARY for file in change.files):
@@ -110,8 +110,14 @@ class Lifecycle:
         for change in request.changes:
             ctx.require(_scope_of(change))
         ctx.require(Scope.WRITE)
+        if not 1 <= len(request.changes) <= CHANGES_MAX:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "a commit has 1 to 10,000 changes",
+                changes=len(request.changes),
+            )
         known = set(self._core.buckets.names())
-        changes = [_without_foreign_stats(change) for change in request.changes]
+        changes = [without_foreign_stats(change) for change in request.changes]
         for change in changes:
             used = {file.bucket for file in change.files} if isinstance(change, AddFiles) else set()
             for bucket in used - known:
@@ -119,8 +125,6 @@ class Lifecycle:
 
         def decide(state: CatalogState) -> Planned:
             check_requirements(state, request.requirements)
-            if not changes:
-                raise LakehouseError(ErrorKind.INVALID, "a commit needs a change")
             return changes, {}
 
         done = await self._core.commit(ctx, "commit", request, decide)

@@ -34,7 +34,6 @@ _CARD_TEXT_MAX: Final = 10_000
 _TAGS_MAX: Final = 100
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_OWN_PREFIXES: Final = ("datasets/", "_")
 
 
 def _invalid(message: str, **fields: Any) -> LakehouseError:
@@ -253,16 +252,17 @@ def _check_file(draft: Draft, work: Work, file: DataFile) -> None:
             schema_id=file.schema_id,
             schemas=len(work.base.schemas),
         )
+    parts = file.key.split("/")
+    ours = len(parts) == 4 and parts[0] == "datasets"
     if file.external:
-        if file.key.startswith(_OWN_PREFIXES):
+        if ours or file.key.startswith("_"):
             raise _invalid(
-                "an external file must not lie below a prefix of the lakehouse",
+                "an external file must not lie where the lakehouse writes",
                 key=file.key,
-                prefixes=list(_OWN_PREFIXES),
+                hint="keys that start with _ and datasets/<a>/<b>/<c> are the lakehouse's own",
             )
         return
-    parts = file.key.split("/")
-    if len(parts) != 4 or parts[0] != "datasets":
+    if not ours:
         raise _invalid(
             "an object of ours is at datasets/<session>/<dataset>/<file>",
             key=file.key,
@@ -434,8 +434,6 @@ def check_change(draft: Draft, change: StoredChange) -> None:
 
 def drafted(state: CatalogState, version: int, changes: Sequence[StoredChange]) -> Draft:
     """The draft of ``changes``, each checked against those before it."""
-    if not changes or len(changes) > CHANGES_MAX:
-        raise _invalid("a commit has 1 to 10,000 changes", changes=len(changes))
     draft = Draft(state, version, 0)
     for change in changes:
         check_change(draft, change)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from lakehouse.catalogd.collect import Collecting
 from lakehouse.catalogd.core import Core
+from lakehouse.catalogd.fsck import Fsck
+from lakehouse.catalogd.importing import Importing
 from lakehouse.catalogd.lifecycle import Lifecycle
 from lakehouse.catalogd.machine import CatalogMachine
 from lakehouse.catalogd.reads import Reads
+from lakehouse.catalogd.registering import Registering
 from lakehouse.catalogd.sessions import Sessions
 from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.contracts import catalog as c
@@ -36,6 +40,7 @@ class Catalog:
         self._closing = False
         sessions = Sessions(core)
         reads, lifecycle = Reads(core), Lifecycle(core)
+        registering, importing = Registering(core, sessions), Importing(core)
         self._sessions = sessions
         self.session = sessions.session
         self.get = reads.get
@@ -49,6 +54,11 @@ class Catalog:
         self.rename = lifecycle.rename
         self.drop = lifecycle.drop
         self.restore = lifecycle.restore
+        self.register = registering.register
+        self.import_datasets = importing.import_datasets
+        self.dedupe = importing.dedupe
+        self.fsck = Fsck(core).fsck
+        self.collect = Collecting(core).collect
 
     async def status(self, ctx: Context, request: c.StatusRequest) -> c.CatalogStatus:
         """Who holds the store, and how it fares."""

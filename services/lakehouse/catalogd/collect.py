@@ -1,0 +1,240 @@
+"""Collection: giving up what no readable version names, and deleting it later.
+
+First a commit condemns, then, after reader retention, objects go; so even a collector that was
+asleep for a week deletes only what the chain has given up. Never by age alone, never by listing a
+whole bucket: only the folders of sessions that ended are listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from lakehouse.catalogd.core import Core, Planned
+from lakehouse.catalogd.draft import Draft
+from lakehouse.catalogd.fsck import listed, unreferenced
+from lakehouse.catalogd.importing import check_plan
+from lakehouse.catalogd.internal import Forget, GiveUp, StoredChange
+from lakehouse.catalogd.state import CatalogState
+from lakehouse.contracts import catalog as c
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import to_micros
+from lakehouse.model.changes import PurgeDataset
+from lakehouse.model.identity import Context, Scope
+from lakehouse.model.refs import PRIMARY
+
+__all__ = ["CollectPlan", "Collecting", "plan_collect"]
+
+_KEYS_MAX = 50_000
+_DELETES_A_CALL = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Unreferenced objects found in folders of ended sessions, and the sessions fully listed."""
+
+    objects: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    sessions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class CollectPlan:
+    """``name`` is the horizon and a digest: a plan is made again for the same horizon."""
+
+    name: str
+    horizon: int
+    changes: tuple[StoredChange, ...]
+    keys: tuple[str, ...]
+    size_bytes: int
+
+
+def _session_lives(state: CatalogState, key: str) -> bool:
+    return key.split("/")[1] in state.objects.sessions
+
+
+def _still_named(state: CatalogState, key: str, horizon: int) -> bool:
+    """True if a version at or above ``horizon`` names ``key``, in whatever dataset."""
+    for dataset_id in {key.split("/")[2], *state.adopted.get(key, ())}:
+        dataset = state.datasets.get(dataset_id)
+        if dataset is not None:
+            log = dataset.log
+            if dataset_id in state.dirty and state.dirty[dataset_id] <= horizon:
+                log = log.without_dead(horizon)
+            if log.find(key, retained=True) is not None:
+                return True
+    return False
+
+
+def _dead(state: CatalogState, horizon: int) -> dict[tuple[str, str], int]:
+    """Our objects that only versions below ``horizon`` name: (bucket, key) -> bytes."""
+    found: dict[tuple[str, str], int] = {}
+    for dataset_id, first in state.dirty.items():
+        if first > horizon:
+            continue
+        log = state.datasets[dataset_id].log
+        rest = log.without_dead(horizon)
+        for file in log.dead_since(horizon):
+            shared = file.key in state.adopted or file.key.split("/")[2:3] != [dataset_id]
+            if file.external or rest.find(file.key, retained=True) is not None:
+                continue
+            if not (shared and _still_named(state, file.key, horizon)):
+                found[(file.bucket, file.key)] = file.size_bytes
+    return found
+
+
+def plan_collect(
+    state: CatalogState, horizon: int, purge_before_us: int, swept: Swept
+) -> CollectPlan:
+    """What would be given up now. Pure.
+
+    Args:
+        horizon: the new one; versions below it will not be readable.
+        purge_before_us: datasets dropped before are purged.
+    """
+    purges = [
+        PurgeDataset(dataset_id)
+        for _, dataset_id in state.names.dropped.after(("", ""))
+        if to_micros(state.datasets[dataset_id].now.entry.at) < purge_before_us
+    ]
+    draft = Draft(state, state.version + 1, state.ts_us)
+    for purge in purges:
+        draft.apply(purge)
+    after = draft.state
+    objects = _dead(after, horizon)
+    objects.update({(bucket, key): 0 for key, bucket in after.orphaned.items()})
+    objects.update(
+        {ref: size for ref, size in swept.objects.items() if unreferenced(after, ref[1])}
+    )
+    given = sorted(ref for ref in objects if not _session_lives(after, ref[1]))[:_KEYS_MAX]
+    changes: list[StoredChange] = list(purges)
+    if given or horizon > state.objects.horizon:
+        keys, buckets = tuple(key for _, key in given), tuple(bucket for bucket, _ in given)
+        changes.append(GiveUp(horizon, keys, buckets))
+    facts = [[each.dataset_id for each in purges], [list(ref) for ref in given]]
+    digest = hashlib.sha256(orjson.dumps([horizon, facts])).hexdigest()
+    return CollectPlan(
+        name=f"{horizon}-{digest}",
+        horizon=horizon,
+        changes=tuple(changes),
+        keys=tuple(key for _, key in given),
+        size_bytes=sum(objects[ref] for ref in given),
+    )
+
+
+class Collecting:
+    """``CatalogService.collect``."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def collect(self, ctx: Context, request: c.PlanRequest) -> c.CollectReport:
+        """Give up, delete what was given up long enough ago, and pack old records."""
+        state = await self._core.read(ctx, Scope.OPERATOR)
+        now_us, settings = self._core.clock.now_us(), self._core.settings
+        purge_before_us = now_us - int(settings.undrop_seconds * 1e6)
+        horizon = self._horizon(state, request, now_us)
+        swept = await self._sweep(state)
+        plan = plan_collect(state, horizon, purge_before_us, swept)
+        check_plan(request.plan, plan.name)
+        version, packed = state.version, 0
+        if not request.dry_run:
+
+            def decide(head: CatalogState) -> Planned:
+                again = plan_collect(head, horizon, purge_before_us, swept)
+                check_plan(request.plan, again.name)
+                return again.changes, {}
+
+            if plan.changes:
+                version = (await self._core.commit(ctx, "collect", request, decide, "condemn")).seq
+            await self._delete(ctx, now_us, swept)
+            version = max(version, self._core.ledger.state.version)
+            packed = await self._pack()
+        return c.CollectReport(
+            plan=plan.name,
+            applied=not request.dry_run,
+            horizon=plan.horizon,
+            objects=plan.keys,
+            size_bytes=plan.size_bytes,
+            records_packed=packed,
+            version=version,
+        )
+
+    def _horizon(self, state: CatalogState, request: c.PlanRequest, now_us: int) -> int:
+        """The newest version that is older than time travel reaches; that of the plan if it is no
+        newer."""
+        limit_us = now_us - int(self._core.settings.history_seconds * 1e6)
+        newest = max(state.objects.horizon, state.times.bisect(limit_us, lambda ts: ts) - 1)
+        planned, _, _ = request.plan.partition("-")
+        if planned.isdecimal() and state.objects.horizon <= int(planned) <= newest:
+            return int(planned)
+        return max(newest, 0)
+
+    async def _sweep(self, state: CatalogState) -> Swept:
+        """Look into the folders of sessions that ended. A bucket that does not answer is left for
+        the next time, and with it the session."""
+        objects: dict[tuple[str, str], int] = {}
+        sessions: set[str] = set()
+        for session_id in sorted(state.ended):
+            whole = True
+            for bucket in self._core.buckets.names():
+                store = self._core.buckets.get(bucket)
+                try:
+                    async for key, size in listed(store, f"datasets/{session_id}/"):
+                        if unreferenced(state, key):
+                            objects[(bucket, key)] = size
+                except LakehouseError as error:
+                    if bucket == PRIMARY or error.kind is ErrorKind.FORBIDDEN:
+                        raise
+                    whole = False
+            if whole:
+                sessions.add(session_id)
+        return Swept(objects, frozenset(sessions))
+
+    async def _delete(self, ctx: Context, now_us: int, swept: Swept) -> None:
+        """Delete what was condemned longer ago than a reader may take, then forget it."""
+        state = self._core.ledger.state
+        retention_us = int(self._core.settings.ledger.reader_retention_seconds * 1e6)
+        due: dict[str, list[str]] = {}
+        for key, seq in state.objects.condemned.items():
+            if _time_of(state, seq) + retention_us <= now_us:
+                due.setdefault(state.elsewhere.get(key, PRIMARY), []).append(key)
+        gone: list[str] = []
+        for bucket, keys in due.items():
+            store = self._core.buckets.get(bucket)
+            for start in range(0, len(keys), _DELETES_A_CALL):
+                part = keys[start : start + _DELETES_A_CALL]
+                await store.delete(part)
+                gone.extend(part)
+        left = set(state.objects.condemned) - set(gone)
+        done = _finished(state, swept, left, now_us - retention_us)
+        if gone or done:
+
+            def decide(head: CatalogState) -> Planned:
+                sessions = tuple(each for each in done if each in head.ended)
+                return [Forget(tuple(gone), sessions)], {}
+
+            await self._core.commit(self._plain(ctx), "collect", None, decide)
+
+    @staticmethod
+    def _plain(ctx: Context) -> Context:
+        return Context(ctx.principal, ctx.request_id, ctx.deadline)
+
+    async def _pack(self) -> int:
+        return (await self._core.ledger.collect_records()).packed_records
+
+
+def _finished(state: CatalogState, swept: Swept, left: set[str], before_us: int) -> Sequence[str]:
+    """Sessions that ended before ``before_us``, so that no late write of theirs is under way, and
+    whose folders hold nothing any more but what versions name."""
+    waiting = {key.split("/")[1] for key in (*left, *state.orphaned)}
+    waiting |= {key.split("/")[1] for _, key in swept.objects if unreferenced(state, key)}
+    waiting |= {each for each, seq in state.ended.items() if _time_of(state, seq) > before_us}
+    return sorted(each for each in swept.sessions if each in state.ended and each not in waiting)
+
+
+def _time_of(state: CatalogState, version: int) -> int:
+    """When ``version`` was made, in microseconds; 0 if that is no longer kept."""
+    return state.times[version] if version >= state.times.start else 0

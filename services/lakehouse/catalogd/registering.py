@@ -1,0 +1,266 @@
+"""Registration of objects under a name, idempotent and gated by the fingerprint (ADR-020)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lakehouse.catalogd.cards import check_complete, detected_card, merged_card
+from lakehouse.catalogd.core import Core, Planned
+from lakehouse.catalogd.inspect import Inspected, Inspector, copy_object
+from lakehouse.catalogd.lifecycle import without_foreign_stats
+from lakehouse.catalogd.rules import check_columns
+from lakehouse.catalogd.sessions import Sessions
+from lakehouse.catalogd.state import CatalogState, DatasetState
+from lakehouse.contracts import catalog as c
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.changes import AddFiles, Change, CreateDataset, SetCard, SetPrimaryKey
+from lakehouse.model.dataset import Card, DataFile
+from lakehouse.model.identity import Context, Scope
+from lakehouse.model.refs import ObjectRef, check_key, check_name, name_key
+from lakehouse.model.schema import Column, Schema
+from lakehouse.table.diff import diff_field, schema_diff
+from lakehouse.table.fingerprint import fingerprint
+from lakehouse.table.stats import file_stats
+from lakehouse.table.types import schema_from_arrow
+
+__all__ = ["Registering", "data_file"]
+
+_OBJECTS_MAX = 10_000
+
+
+def drift(name: str, old: Sequence[Column], new: Sequence[Column]) -> LakehouseError:
+    """ADR-020's refusal: another fingerprint under the same name, with the diff by column."""
+    return LakehouseError(
+        ErrorKind.CONFLICT,
+        "the dataset has another schema",
+        name=name,
+        fingerprint=fingerprint(old),
+        offered=fingerprint(new),
+        diff=diff_field(schema_diff(old, new)),
+        hint="register it under another name, or drop the dataset first",
+    )
+
+
+def data_file(found: Inspected, schema: Schema) -> DataFile:
+    """The catalog's line for a foreign object."""
+    return DataFile(
+        key=found.ref.key,
+        size_bytes=found.size_bytes,
+        rows=found.footer.num_rows,
+        sha256=found.sha256,
+        bucket=found.ref.bucket,
+        schema_id=schema.id,
+        external=True,
+        stats=file_stats(found.footer, schema),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A checked request: what would be created if the name is free."""
+
+    request: c.RegisterRequest
+    name: str
+    columns: tuple[Column, ...]
+    fingerprint: str
+    found: tuple[Inspected, ...]
+    card: Card
+    dataset_id: str
+    copies: dict[ObjectRef, str]
+
+    def files(self, schema: Schema) -> tuple[DataFile, ...]:
+        return tuple(self._file(found, schema) for found in self.found)
+
+    def _file(self, found: Inspected, schema: Schema) -> DataFile:
+        file = data_file(found, schema)
+        key = self.copies.get(found.ref)
+        return file if key is None else replace(file, key=key, external=False)
+
+
+class Registering:
+    """``CatalogService.register``."""
+
+    def __init__(self, core: Core, sessions: Sessions) -> None:
+        self._core = core
+        self._sessions = sessions
+        settings = core.settings
+        self._inspector = Inspector(
+            core.buckets, settings.object_bytes_max, settings.parallel, settings.sample_rows
+        )
+
+    async def register(self, ctx: Context, request: c.RegisterRequest) -> c.DatasetResult:
+        state = await self._core.read(ctx, Scope.WRITE)
+        name = _checked(request)
+        existing = _holder(state, name)
+        if existing is not None:
+            _refuse_early(existing, request)
+        else:
+            check_complete(request.card)
+        refs = [ObjectRef(each.bucket, each.key) for each in request.objects]
+        found = await self._inspector.inspect(refs)
+        columns = _columns(request, found)
+        dataset_id = self._core.ids.ulid() if existing is None else existing.id
+        # Refused before a byte is copied; the commit checks again against what is then there.
+        if existing is not None and existing.now.head.fingerprint != fingerprint(columns):
+            raise drift(name, _current(existing), columns)
+        offer = _Offer(
+            request=request,
+            name=name,
+            columns=columns,
+            fingerprint=fingerprint(columns),
+            found=tuple(found),
+            card=detected_card(request.card, [each.sample for each in found]),
+            dataset_id=dataset_id,
+            copies=await self._copied(request, found, dataset_id),
+        )
+
+        def decide(head: CatalogState) -> Planned:
+            return _decide(head, offer)
+
+        done = await self._core.commit(ctx, "register", request, decide)
+        return self._core.result(done, str(done.answer["dataset_id"]))
+
+    async def _copied(
+        self, request: c.RegisterRequest, found: Sequence[Inspected], dataset_id: str
+    ) -> dict[ObjectRef, str]:
+        """Copies of the objects that ask for it, each in its own bucket: new key by old ref."""
+        pairs = zip(request.objects, found, strict=True)
+        wanted = [each for asked, each in pairs if asked.copy]
+        if not wanted:
+            return {}
+        session = await self._sessions.own()
+        slots = asyncio.Semaphore(self._core.settings.parallel)
+
+        async def one(source: Inspected) -> str:
+            key = f"datasets/{session}/{dataset_id}/{self._core.ids.ulid()}.parquet"
+            async with slots:
+                await copy_object(self._core.buckets.get(source.ref.bucket), source, key)
+            return key
+
+        keys = await asyncio.gather(*(one(each) for each in wanted))
+        return {each.ref: key for each, key in zip(wanted, keys, strict=True)}
+
+
+def _checked(request: c.RegisterRequest) -> str:
+    """The display name of a request that is sound in itself."""
+    name = check_name(request.name)
+    if not 1 <= len(request.objects) <= _OBJECTS_MAX:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "a registration names 1 to 10,000 objects",
+            objects=len(request.objects),
+        )
+    refs = {(each.bucket, check_key(each.key)) for each in request.objects}
+    if len(refs) != len(request.objects):
+        raise LakehouseError(ErrorKind.INVALID, "an object is named twice", name=name)
+    if request.columns:
+        computed = check_columns(request.columns)
+        if request.fingerprint and request.fingerprint != computed:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "the fingerprint is not that of the columns",
+                fingerprint=request.fingerprint,
+                computed=computed,
+            )
+    return name
+
+
+def _holder(state: CatalogState, name: str) -> DatasetState | None:
+    return state.datasets.get(state.names.holder(name_key(name)))
+
+
+def _current(dataset: DatasetState) -> tuple[Column, ...]:
+    return dataset.schema(dataset.now.head.schema_id).columns
+
+
+def _refuse_early(existing: DatasetState, request: c.RegisterRequest) -> None:
+    """What can be refused without reading an object."""
+    stated = request.fingerprint or (fingerprint(request.columns) if request.columns else "")
+    head = existing.now.head
+    if stated and stated != head.fingerprint:
+        if request.columns:
+            raise drift(head.name, _current(existing), request.columns)
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the dataset has another schema",
+            name=head.name,
+            fingerprint=head.fingerprint,
+            offered=stated,
+            diff=[],
+            hint="leave the fingerprint out to see the difference",
+        )
+
+
+def _columns(request: c.RegisterRequest, found: Sequence[Inspected]) -> tuple[Column, ...]:
+    """The schema all objects share: the stated one, or that of the first."""
+    first = schema_from_arrow(found[0].schema).columns
+    columns = request.columns or first
+    stated = check_columns(columns)
+    for each in found:
+        own = schema_from_arrow(each.schema).columns
+        if fingerprint(own) != stated:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "an object has another schema than the registration",
+                bucket=each.ref.bucket,
+                key=each.ref.key,
+                diff=diff_field(schema_diff(columns, own)),
+            )
+    if request.fingerprint and request.fingerprint != stated:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the fingerprint is not that of the objects",
+            fingerprint=request.fingerprint,
+            computed=stated,
+        )
+    return columns
+
+
+def _decide(state: CatalogState, offer: _Offer) -> Planned:
+    """Create the dataset, or replace the objects of the one that has the name."""
+    existing = _holder(state, offer.name)
+    if existing is None:
+        check_complete(offer.request.card)
+        return _create(offer)
+    head = existing.now.head
+    if head.fingerprint != offer.fingerprint:
+        raise drift(head.name, _current(existing), offer.columns)
+    if offer.copies and existing.id != offer.dataset_id:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the dataset was made anew meanwhile",
+            name=head.name,
+            hint="repeat the request",
+        )
+    files = offer.files(existing.schema(head.schema_id))
+    changes: list[Change] = [
+        AddFiles(existing.id, files, replace=True, operation="register", source="register")
+    ]
+    card = merged_card(head.card, offer.card)
+    if card != head.card:
+        changes.append(SetCard(existing.id, card))
+    if offer.request.primary_key and offer.request.primary_key != head.primary_key:
+        changes.append(SetPrimaryKey(existing.id, offer.request.primary_key))
+    return _stripped(changes), {"dataset_id": existing.id}
+
+
+def _create(offer: _Offer) -> Planned:
+    schema = Schema(1, offer.columns)
+    files = offer.files(schema)
+    create = CreateDataset(
+        dataset_id=offer.dataset_id,
+        name=offer.name,
+        fingerprint=offer.fingerprint,
+        schema=schema,
+        card=offer.card,
+        primary_key=offer.request.primary_key,
+        bucket=files[0].bucket,
+    )
+    add = AddFiles(offer.dataset_id, files, operation="register", source="register")
+    return _stripped([create, add]), {"dataset_id": offer.dataset_id, "created": True}
+
+
+def _stripped(changes: Sequence[Change]) -> list[Change]:
+    return [without_foreign_stats(change) for change in changes]
