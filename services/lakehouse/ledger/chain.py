@@ -159,14 +159,14 @@ class Append:
         """One write; a second one of the same bytes beside it if the first is slow."""
         clock = self._access.clock
         started = clock.monotonic()
-        writes = {asyncio.ensure_future(self._write())}
+        writes = [asyncio.ensure_future(self._write())]
         timer = asyncio.ensure_future(clock.sleep(self._hedge_seconds()))
         hedged = False
         try:
             while True:
-                await asyncio.wait({*writes, timer}, return_when=asyncio.FIRST_COMPLETED)
-                results = {write.result() for write in writes if write.done()}
-                writes = {write for write in writes if not write.done()}
+                await asyncio.wait([*writes, timer], return_when=asyncio.FIRST_COMPLETED)
+                results = [write.result() for write in writes if write.done()]
+                writes = [write for write in writes if not write.done()]
                 if _Attempt.DONE in results:
                     self._latencies.add(clock.monotonic() - started)
                     return _Attempt.DONE
@@ -182,7 +182,7 @@ class Append:
                         self._ambiguous = True
                         return _Attempt.FAILED
                     hedged = True
-                    writes.add(asyncio.ensure_future(self._write()))
+                    writes.append(asyncio.ensure_future(self._write()))
                     timer = asyncio.ensure_future(clock.sleep(self._patience_seconds(deadline)))
         finally:
             # What is still under way carries the same bytes to the same slot: it may arrive.

@@ -22,7 +22,7 @@ from lakehouse.ledger.head import Head, remember_keys
 from lakehouse.ledger.history import History
 from lakehouse.ledger.keys import Keys
 from lakehouse.ledger.machine import Committed, Machine, Proposal
-from lakehouse.ledger.record import CheckpointRef, Kind, Record, WriterInfo, encode
+from lakehouse.ledger.record import CheckpointRef, Encoded, Kind, Record, WriterInfo, encode
 
 S = TypeVar("S")
 
@@ -244,8 +244,7 @@ class Committer(Generic[S]):
             encoded = await run_blocking(
                 encode, record, self._access.layout, settings.inline_bytes_max
             )
-            if encoded.body is not None and encoded.record.body is not None:
-                await self._access.put_named(encoded.record.body.key, encoded.body)
+            await self._put_body(encoded)
             append = Append(self._access, encoded, self._latencies)
             outcome = await append.run(settings.append_budget_seconds)
         except LakehouseError as error:
@@ -263,6 +262,18 @@ class Committer(Generic[S]):
         group.fail(unknown if outcome is Outcome.LOST else lambda: taken, fenced)
         self.fence(taken)
         return taken
+
+    async def _put_body(self, encoded: Encoded) -> None:
+        """Write what the record names before the record."""
+        reference = encoded.record.body
+        if encoded.body is None or reference is None:
+            return
+        try:
+            await self._access.put_named(reference.key, encoded.body)
+        except LakehouseError as error:
+            if error.retryable:
+                raise unavailable("the body of a large commit could not be written") from error
+            raise
 
     async def _settle(self, append: Append) -> Outcome:
         """Nothing else is done until the slot is somebody's. New commits are refused meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,19 +24,23 @@ class Faults:
     Attributes:
         before: an error, nothing done. after: an error, though it was done.
         late: an error, and it is done up to ``late_seconds`` afterwards.
+        again: a write happens a second time up to ``late_seconds`` afterwards (a duplicate that was
+            under way somewhere).
         slow: it takes up to ``slow_seconds`` instead of ``usual_seconds``.
     """
 
     before: float = 0.01
     after: float = 0.01
     late: float = 0.02
+    again: float = 0.03
     slow: float = 0.02
     usual_seconds: float = 0.02
     slow_seconds: float = 3.0
     late_seconds: float = 40.0
 
 
-NO_FAULTS = Faults(before=0, after=0, late=0, slow=0)
+_REPLY_TAKES_TIME = 0.3
+NO_FAULTS = Faults(before=0, after=0, late=0, again=0, slow=0)
 
 
 class Bucket:
@@ -136,8 +141,10 @@ class SimulatedStore:
         faults, rng, loop = self._faults, self._random, asyncio.get_running_loop()
         slow = rng.random() < faults.slow
         there = rng.random() * (faults.slow_seconds if slow else faults.usual_seconds)
-        back = rng.random() * faults.usual_seconds
+        back = rng.random() * faults.usual_seconds if rng.random() < _REPLY_TAKES_TIME else 0.0
         dice = rng.random()
+        if write and rng.random() < faults.again:
+            loop.call_later(there + rng.random() * faults.late_seconds, _apply, effect, None)
         if dice < faults.before:
             loop.call_later(there, _lose, reply)
         elif dice < faults.before + faults.after:
@@ -152,12 +159,15 @@ class SimulatedStore:
     def _do(self, effect: Callable[[], T], reply: asyncio.Future[T], back: float) -> None:
         loop = asyncio.get_running_loop()
         self._process.at_effect()
+        arrive: Callable[[], None]
         try:
-            result = effect()
+            arrive = functools.partial(_answer, reply, effect())
         except LakehouseError as error:
-            loop.call_later(back, _fail, reply, error)
+            arrive = functools.partial(_fail, reply, error)
+        if back:
+            loop.call_later(back, arrive)
         else:
-            loop.call_later(back, _answer, reply, result)
+            arrive()
 
 
 def _apply(effect: Callable[[], T], _: None) -> None:

@@ -60,7 +60,7 @@ async def _commit_token(simulation: Simulation, token: str, keyed: bool) -> None
             if keyed and rng.random() < 0.3:
                 await _ask_again(simulation, token, key)
             return
-        if answer is None or answer.kind is ErrorKind.UNKNOWN:
+        if answer is None or answer.kind in (ErrorKind.UNKNOWN, ErrorKind.TIMEOUT):
             ambiguous = True
             if not keyed:
                 return
@@ -114,10 +114,10 @@ async def _drop_or_take_back(simulation: Simulation) -> None:
     if not states:
         return
     state = rng.choice(states)
-    for key in list(state.files)[:1]:
+    for key in sorted(state.files)[:1]:
         await _changed(simulation, {"op": "drop", "key": key})
     await simulation.pause(1.0)
-    for key in list(state.dropped)[:2]:
+    for key in sorted(state.dropped)[:2]:
         await _changed(simulation, {"op": "add", "key": key})
 
 

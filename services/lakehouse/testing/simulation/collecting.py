@@ -40,4 +40,4 @@ async def collect_condemned(
         change = {"op": "condemn", "keys": dead, "horizon": horizon}
         await ledger.commit(change_files((change,), kind="condemn"))
     await clock.sleep(RETENTION_SECONDS)
-    await store.delete(list(ledger.state.objects.condemned)[:20])
+    await store.delete(sorted(ledger.state.objects.condemned)[:20])

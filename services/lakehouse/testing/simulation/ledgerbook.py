@@ -60,10 +60,10 @@ class Ledgerbook:
         if not done.replayed:
             self.observe(done.seq, done.state.digest)
 
-    def delete(self, key: str) -> None:
-        """A data object went."""
+    def delete(self, key: str, newest: int) -> None:
+        """A data object went while ``newest`` was the newest record in the bucket."""
         if key.startswith("datasets/"):
-            self.deleted[key] = self.durable_seq
+            self.deleted.setdefault(key, newest)
 
 
 async def check_chain(book: Ledgerbook, access: Access, bucket: Bucket) -> Head[World]:
@@ -89,7 +89,7 @@ async def check_chain(book: Ledgerbook, access: Access, bucket: Bucket) -> Head[
             for change in entry.changes:
                 if change["op"] == "token":
                     tokens_at[entry.seq] = change["token"]
-                _check_deleted(book, change, entry.seq)
+                _check_deleted(book, change, n)
         head = replay(head, slot, machine, access.layout)
     if head.state != view.head.state or head.seq != view.head.seq:
         raise Violation("the checkpoint and the records disagree")
@@ -114,12 +114,12 @@ async def _all_records(access: Access, packs: tuple[object, ...]) -> dict[int, b
     return records
 
 
-def _check_deleted(book: Ledgerbook, change: dict[str, object], seq: int) -> None:
+def _check_deleted(book: Ledgerbook, change: dict[str, object], n: int) -> None:
     key = str(change.get("key", ""))
-    if change["op"] == "add" and seq > book.deleted.get(key, seq):
-        raise Violation(f"{key} was deleted and then named by seq {seq}")
-    if change["op"] == "drop" and seq > book.deleted.get(key, seq):
-        raise Violation(f"{key} was deleted while it was live, dropped by seq {seq}")
+    if change["op"] == "add" and n > book.deleted.get(key, n):
+        raise Violation(f"{key} was deleted and then named by record {n}")
+    if change["op"] == "drop" and n > book.deleted.get(key, n):
+        raise Violation(f"{key} was deleted while it was live, until record {n}")
 
 
 def _check_told(

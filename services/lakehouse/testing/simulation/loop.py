@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_THREAD_SECONDS_MAX = 0.004
+_THREAD_SECONDS_MAX = 0.03
 
 
 class Deadlock(RuntimeError):
@@ -82,12 +82,11 @@ def run_simulated(seed: int, main: Callable[[SimulatedLoop], Coroutine[Any, Any,
     loop = SimulatedLoop(seed)
     asyncio.set_event_loop(loop)
     try:
-        result = loop.run_until_complete(main(loop))
+        return loop.run_until_complete(main(loop))
+    finally:
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        return result
-    finally:
         asyncio.set_event_loop(None)
         loop.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.access import Access
-from lakehouse.ledger.layout import Layout
+from lakehouse.ledger.layout import Layout, number_of
 from lakehouse.ledger.ledger import Ledger, OpenOptions, WriterInfo, open_ledger
 from lakehouse.ledger.machine import Proposal
 from lakehouse.ledger.opening import read_view
@@ -48,21 +48,21 @@ class Profile:
     Attributes:
         trouble_seconds: mean time between a stop or a kill of some node.
         propose: makes the proposal of (token, key hash, body hash).
-        collect_objects: how nodes collect data objects.
+        collect_objects: how nodes collect data objects; None if they do not.
     """
 
     nodes: int = 3
-    clients: int = 4
-    tokens_each: int = 8
+    clients: int = 3
+    tokens_each: int = 6
     file_writers: int = 2
-    seconds: float = 60.0
-    trouble_seconds: float = 4.0
+    seconds: float = 40.0
+    trouble_seconds: float = 3.0
     stop_seconds: float = 15.0
-    collect_seconds: float = 3.0
+    collect_seconds: float = 2.0
     faults: Faults = Faults()
     settings: LedgerSettings = SETTINGS
     propose: MakeProposal = add_token
-    collect_objects: CollectObjects = collect_condemned
+    collect_objects: CollectObjects | None = collect_condemned
 
 
 @dataclass(slots=True)
@@ -87,6 +87,11 @@ class Simulation:
         clock = SimulatedClock(self.loop, process)
         ids = SeededIds(self.rng.getrandbits(32))
         return Access(self.store(process, faults), Layout(), clock, ids, self.profile.settings)
+
+    def on_delete(self, key: str) -> None:
+        """Note what the newest record was when an object went."""
+        slots = self.bucket.list("_catalog/c/", "", 1)
+        self.book.delete(key, number_of(slots[0].key, ".json") if slots else -1)
 
     async def pause(self, mean_seconds: float) -> None:
         """Wait for about ``mean_seconds``."""
@@ -160,10 +165,10 @@ class Node:
         while True:
             await clock.sleep(rng.random() * 2 * profile.collect_seconds)
             try:
-                if rng.random() < 0.6:
-                    await ledger.collect_records()
-                else:
+                if profile.collect_objects is not None and rng.random() < 0.5:
                     await profile.collect_objects(self, ledger, store, clock)
+                else:
+                    await ledger.collect_records()
             except LakehouseError as error:
                 if error.kind in (ErrorKind.CORRUPT, ErrorKind.INTERNAL):
                     self.simulation.book.violate(f"collecting: {error} {error.fields}")
@@ -173,7 +178,8 @@ async def _trouble(simulation: Simulation) -> None:
     rng, profile = simulation.rng, simulation.profile
     while True:
         await simulation.pause(profile.trouble_seconds)
-        node = rng.choice(simulation.nodes)
+        holders = [node for node in simulation.nodes if node.ledger]
+        node = rng.choice(holders if holders and rng.random() < 0.6 else simulation.nodes)
         process, dice = node.process, rng.random()
         if dice < 0.35:
             process.kill()
@@ -189,7 +195,7 @@ async def _read(simulation: Simulation) -> None:
     process = Process(simulation.loop, "reader")
     access = simulation.access(process)
     while not simulation.over:
-        await simulation.pause(2.0)
+        await simulation.pause(5.0)
         before = simulation.book.durable_seq
         try:
             view = await read_view(access, WorldMachine())
@@ -202,7 +208,7 @@ async def _read(simulation: Simulation) -> None:
 
 async def _history(simulation: Simulation) -> int:
     profile = simulation.profile
-    simulation.bucket.on_delete = simulation.book.delete
+    simulation.bucket.on_delete = simulation.on_delete
     simulation.nodes = [Node(simulation, f"node{i}") for i in range(profile.nodes)]
     running = [asyncio.ensure_future(node.run()) for node in simulation.nodes]
     running += [asyncio.ensure_future(_trouble(simulation))]
