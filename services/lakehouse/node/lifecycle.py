@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.contracts.catalog import StatusRequest
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock, SystemClock
 from lakehouse.kit.ids import Ids, SystemIds
 from lakehouse.kit.secrets import resolve
@@ -88,6 +90,13 @@ def _credentials(name: str, entry: BucketEntry) -> S3Credentials | None:
         ) from None
 
 
+def _import_edges(with_http: bool) -> None:
+    importlib.import_module("lakehouse.rpc.server")
+    if with_http:
+        importlib.import_module("lakehouse.gateway.app")
+        importlib.import_module("uvicorn.protocols.http.httptools_impl")
+
+
 class Node:
     """All roles of one process.
 
@@ -135,14 +144,19 @@ class Node:
         self._servers = Servers(config.listen, with_http="gateway" in roles)
         buckets = open_buckets(config, self._clock, self._ids)
         self._closing.append(buckets)
-        self._readiness.note("version", __version__)
+        self._readiness.note("release", __version__)
         if "catalogd" in roles:
             await self._start_catalogd(buckets)
         if "storaged" in roles:
             from lakehouse.storaged.service import Storage
 
             self._wiring.contracts["storage"] = Storage(buckets, self._clock, self._ids)
-        await asyncio.gather(self._start_ingestd(buckets), self._start_queryd(buckets))
+        await asyncio.gather(
+            self._start_ingestd(buckets),
+            self._start_queryd(buckets),
+            # Half a second of imports, while the query worker starts in a process of its own.
+            run_blocking(_import_edges, "gateway" in roles),
+        )
         await self._serve(buckets)
         self._readiness.enter("running")
         log.info(
