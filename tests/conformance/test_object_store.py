@@ -106,8 +106,6 @@ class TestLocal(ObjectStoreSuite):
 
 
 class TestMoto(ObjectStoreSuite):
-    atomic = False  # moto checks its condition, then writes, without a lock
-
     @pytest.fixture
     def place(self, moto_place: S3Place) -> S3Place:
         return moto_place
@@ -162,15 +160,12 @@ class TestMoto(ObjectStoreSuite):
     ) -> None:
         clock = SystemClock()
         report = await probe_store(store, "s3", clock, SystemIds(clock))
-        failed = [check.name for check in report.checks if not check.passed]
-        assert failed == [] or (not self.atomic and failed == ["one-winner"])
+        assert [check for check in report.checks if not check.passed] == []
         assert oracle.keys() == []
 
 
 @pytest.mark.s3
 class TestRadosgw(TestMoto):
-    atomic = True
-
     @pytest.fixture
     def place(self, real_place: S3Place) -> S3Place:
         return real_place

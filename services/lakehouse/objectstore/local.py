@@ -12,7 +12,7 @@ from lakehouse.kit.blocking import run_in
 from lakehouse.kit.clock import Clock
 from lakehouse.model.refs import check_key
 from lakehouse.objectstore.arguments import PART_BYTES, check_listing, check_range
-from lakehouse.objectstore.local_tree import LocalTree
+from lakehouse.objectstore.local_tree import LocalTree, TempFile
 from lakehouse.objectstore.port import ByteRange, ObjectMeta
 
 P = ParamSpec("P")
@@ -94,13 +94,13 @@ class LocalStore:
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         check_key(key)
         self._sweep_once()
-        fd, temp = await self._run(self._tree.open_temp, key)
+        temp = await self._run(self._tree.open_temp, key)
         try:
             async for chunk in chunks:
-                await self._run(self._tree.append, fd, chunk, key)
-            return await self._run(self._publish, key, fd, temp)
+                await self._run(self._tree.append, temp, chunk, key)
+            return await self._run(self._publish, key, temp)
         finally:
-            self._tree.discard(fd, temp)
+            self._tree.discard(temp)
 
     def local_path(self, key: str) -> str:
         """The path of the object's file; it is not checked that it exists."""
@@ -122,8 +122,8 @@ class LocalStore:
         self._sweep_once()
         return self._tree.write(key, data, if_absent=if_absent)
 
-    def _publish(self, key: str, fd: int, temp: str) -> ObjectMeta:
-        return self._tree.publish(key, fd, temp, if_absent=False)
+    def _publish(self, key: str, temp: TempFile) -> ObjectMeta:
+        return self._tree.publish(key, temp, if_absent=False)
 
     def _remove(self, keys: tuple[str, ...]) -> None:
         for key in keys:

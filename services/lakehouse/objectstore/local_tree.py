@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -66,6 +67,15 @@ def _clash(key: str) -> LakehouseError:
 def _meta(key: str, found: os.stat_result) -> ObjectMeta:
     etag = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
     return ObjectMeta(key, found.st_size, etag, found.st_mtime_ns // 1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class TempFile:
+    """An open temporary file: descriptors of its folder and itself, and its name."""
+
+    folder: int
+    fd: int
+    name: str
 
 
 class LocalTree:
@@ -164,41 +174,41 @@ class LocalTree:
     # -- writing -----------------------------------------------------------------------------
 
     def write(self, key: str, data: bytes, *, if_absent: bool) -> ObjectMeta:
-        fd, temp = self.open_temp(key)
+        temp = self.open_temp(key)
         try:
-            with _translated(key):
-                _write_all(fd, data)
-            return self.publish(key, fd, temp, if_absent=if_absent)
+            self.append(temp, data, key)
+            return self.publish(key, temp, if_absent=if_absent)
         finally:
-            self.discard(fd, temp)
+            self.discard(temp)
 
-    def open_temp(self, key: str) -> tuple[int, str]:
-        """A new temporary file for ``key``: its descriptor and its path."""
+    def open_temp(self, key: str) -> TempFile:
+        """A new temporary file for ``key``, to be given to ``discard`` in any case."""
         self._refuse_reserved(key)
-        folder = os.path.join(self.root, TEMP)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with _translated(key):
-            while True:
-                with self._lock:
-                    self._counter += 1
-                    count = self._counter
-                temp = os.path.join(folder, f"{os.getpid()}-{count}")
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                try:
-                    return os.open(temp, flags, 0o666), temp
-                except FileNotFoundError:
-                    self._make_root(folder)
-                except FileExistsError:
-                    continue  # left by a killed process that had the same id
+            folder = self._open_temp_folder()
+            try:
+                while True:
+                    with self._lock:
+                        self._counter += 1
+                        name = f"{os.getpid()}-{self._counter}"
+                    try:
+                        return TempFile(folder, os.open(name, flags, 0o666, dir_fd=folder), name)
+                    except FileExistsError:
+                        continue  # left by a killed process that had the same id
+            except OSError:
+                os.close(folder)
+                raise
 
-    def append(self, fd: int, data: bytes, key: str) -> None:
+    def append(self, temp: TempFile, data: bytes, key: str) -> None:
         """Add bytes to a temporary file."""
         with _translated(key):
-            _write_all(fd, data)
+            _write_all(temp.fd, data)
 
-    def publish(self, key: str, fd: int, temp: str, *, if_absent: bool) -> ObjectMeta:
+    def publish(self, key: str, temp: TempFile, *, if_absent: bool) -> ObjectMeta:
         """Give the finished temporary file its name, durably and in one step."""
         with _translated(key):
-            os.fsync(fd)
+            os.fsync(temp.fd)
             for _ in range(_RACES_MAX):
                 try:
                     parent, name = self._walk(key, create=True)
@@ -215,16 +225,17 @@ class LocalTree:
                     continue
                 finally:
                     os.close(parent)
-                return _meta(key, os.fstat(fd))
+                return _meta(key, os.fstat(temp.fd))
         raise LakehouseError(
             ErrorKind.UNAVAILABLE, "folders of the key keep being removed", key=key
         )
 
-    def discard(self, fd: int, temp: str) -> None:
+    def discard(self, temp: TempFile) -> None:
         """Close a temporary file and remove its temporary name."""
-        os.close(fd)
+        os.close(temp.fd)
         with suppress(FileNotFoundError):
-            os.unlink(temp)
+            os.unlink(temp.name, dir_fd=temp.folder)
+        os.close(temp.folder)
 
     def remove(self, key: str) -> None:
         """Delete one object, and the folders that held nothing else."""
@@ -246,14 +257,19 @@ class LocalTree:
     def sweep(self, now_seconds: float) -> int:
         """Remove temporary files that nobody has written to for a day; returns how many."""
         removed = 0
-        folder = os.path.join(self.root, TEMP)
-        with suppress(FileNotFoundError), os.scandir(folder) as entries:
-            for entry in entries:
+        try:
+            folder = self._open_temp_folder(create=False)
+        except OSError:
+            return removed
+        try:
+            for name in os.listdir(folder):
                 with suppress(OSError):
-                    touched = entry.stat(follow_symlinks=False).st_mtime
-                    if now_seconds - touched > _STALE_SECONDS:
-                        os.unlink(entry.path)
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if now_seconds - found.st_mtime > _STALE_SECONDS:
+                        os.unlink(name, dir_fd=folder)
                         removed += 1
+        finally:
+            os.close(folder)
         return removed
 
     # -- folders -----------------------------------------------------------------------------
@@ -289,20 +305,22 @@ class LocalTree:
                 self._synced.clear()
             self._synced.add(path)
 
-    def _make_root(self, folder: str) -> None:
-        missing = []
-        path = folder
-        while not os.path.isdir(path):
-            missing.append(path)
-            path = os.path.dirname(path)
-        for new in reversed(missing):
-            with suppress(FileExistsError):
-                os.mkdir(new)
-            above = os.open(os.path.dirname(new), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(above)
-            finally:
-                os.close(above)
+    def _open_temp_folder(self, *, create: bool = True) -> int:
+        try:
+            root = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+        except FileNotFoundError:
+            if not create:
+                raise
+            _make_durably(self.root)
+            root = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+        try:
+            if create:
+                # Its own name need not last: what is in it never does.
+                with suppress(FileExistsError):
+                    os.mkdir(TEMP, dir_fd=root)
+            return os.open(TEMP, _FOLDER, dir_fd=root)
+        finally:
+            os.close(root)
 
     def _forget_folders(self, key: str) -> None:
         folders = key.split("/")[:-1]
@@ -336,16 +354,32 @@ class LocalTree:
             )
 
 
-def _give_name(key: str, temp: str, parent: int, name: str, *, if_absent: bool) -> None:
+def _make_durably(folder: str) -> None:
+    """Make ``folder`` and those above it; each new name is synced."""
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for new in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(new)
+        above = os.open(os.path.dirname(new), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
+
+
+def _give_name(key: str, temp: TempFile, parent: int, name: str, *, if_absent: bool) -> None:
     """``link`` fails if the name is taken, by anything; ``rename`` replaces a file."""
     if not if_absent:
         try:
-            os.rename(temp, name, dst_dir_fd=parent)
+            os.rename(temp.name, name, src_dir_fd=temp.folder, dst_dir_fd=parent)
         except (IsADirectoryError, NotADirectoryError):
             raise _clash(key) from None
         return
     try:
-        os.link(temp, name, dst_dir_fd=parent, follow_symlinks=False)
+        os.link(temp.name, name, src_dir_fd=temp.folder, dst_dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
         with suppress(FileNotFoundError):
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode

@@ -58,13 +58,12 @@ def translated(operation: str, key: str) -> Iterator[None]:
     """Raise what the body raises as a ``LakehouseError`` that names operation and key."""
     try:
         yield
-    except (obstore.exceptions.BaseError, FileNotFoundError, FileExistsError) as error:
-        raise from_obstore(error, operation, key) from error
-    except (OSError, ValueError, TypeError) as error:
-        # obstore's way to say that an argument or the transport is wrong.
-        raise from_obstore(error, operation, key) from error
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        # First, for its time-outs are OSErrors too.
         raise from_botocore(error, operation, key) from error
+    except (obstore.exceptions.BaseError, OSError, ValueError, TypeError) as error:
+        # The built-in ones are obstore's way to tell of names, arguments and the transport.
+        raise from_obstore(error, operation, key) from error
 
 
 def from_obstore(error: Exception, operation: str, key: str) -> LakehouseError:
@@ -72,6 +71,8 @@ def from_obstore(error: Exception, operation: str, key: str) -> LakehouseError:
     text = str(error)
     status = int(found[1]) if (found := _STATUS.search(text)) else 0
     code = found[1] if (found := _CODE.search(text)) else ""
+    if "inner: BareRedirect" in text:
+        status = 301
     if status:
         return _answered(status, code, operation, key)
     if "kind: Timeout" in text or isinstance(error, TimeoutError):

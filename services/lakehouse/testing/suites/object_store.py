@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 import pytest
 
@@ -67,13 +67,7 @@ class Oracle(Protocol):
 
 
 class ObjectStoreSuite:
-    """Each test gets a store of its own, empty.
-
-    ``atomic`` is False for a server that is known to check its condition without a lock; what is
-    then expected is stated in the test.
-    """
-
-    atomic: ClassVar[bool] = True
+    """Each test gets a store of its own, empty."""
 
     @pytest.fixture
     def store(self) -> ObjectStore:
@@ -148,9 +142,8 @@ class ObjectStoreSuite:
             losers = [result for result in results if isinstance(result, LakehouseError)]
             assert {error.kind for error in losers} <= {ErrorKind.ALREADY_EXISTS}
             assert len(winners) + len(losers) == len(bodies)
-            if self.atomic:
-                assert len(winners) == 1
-            assert oracle.read(key) in winners
+            assert len(winners) == 1
+            assert oracle.read(key) == winners[0]
 
     # -- reading -----------------------------------------------------------------------------
 

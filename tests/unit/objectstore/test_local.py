@@ -1,0 +1,398 @@
+"""The local directory: nothing escapes it, nothing half-done shows, everything is synced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import SystemClock
+from lakehouse.model.refs import check_key
+from lakehouse.objectstore.local import LocalStore
+from lakehouse.objectstore.local_tree import LocalTree
+from lakehouse.objectstore.port import ByteRange
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+async def store(root: Path) -> AsyncIterator[LocalStore]:
+    store = LocalStore(root, SystemClock())
+    yield store
+    await store.close()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# -- nothing escapes the root -------------------------------------------------------------------
+
+KEYS = st.one_of(
+    st.text(max_size=60),
+    st.lists(
+        st.sampled_from(["a", "b", ".", "..", "", "x y", ".tmp", "~", "é", "\\", "\x00", "link"]),
+        max_size=6,
+    ).map("/".join),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(key=KEYS, if_absent=st.booleans())
+def test_no_text_leads_outside(
+    tmp_path_factory: pytest.TempPathFactory, key: str, if_absent: bool
+) -> None:
+    base = tmp_path_factory.getbasetemp() / "escape"
+    outside = base / "outside"
+    if not outside.exists():
+        outside.mkdir(parents=True)
+        (outside / "kept").write_bytes(b"kept")
+        (base / "root").mkdir()
+        (base / "root" / "link").symlink_to(outside, target_is_directory=True)
+    tree = LocalTree(str(base / "root"))
+    refused = None
+    try:
+        check_key(key)
+        tree.write(key, b"data", if_absent=if_absent)
+        assert tree.read(key, None) == b"data"
+        tree.remove(key)
+    except LakehouseError as error:
+        refused = error.kind
+    assert refused in (None, ErrorKind.INVALID)
+    assert sorted(os.listdir(base)) == ["outside", "root"]
+    assert files(outside) == ["kept"]
+    assert (outside / "kept").read_bytes() == b"kept"
+
+
+async def test_links_are_not_followed(store: LocalStore, root: Path, tmp_path: Path) -> None:
+    await store.put("real", b"x")
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "file").write_bytes(b"secret")
+    (root / "folder").symlink_to(secret, target_is_directory=True)
+    (root / "file").symlink_to(secret / "file")
+    os.mkfifo(root / "pipe")
+    for key in ("folder/file", "file", "folder", "pipe"):
+        with pytest.raises(LakehouseError) as caught:
+            await store.get(key)
+        assert caught.value.kind is ErrorKind.NOT_FOUND
+    for key in ("folder/file", "folder/new"):
+        with pytest.raises(LakehouseError) as caught:
+            await store.put(key, b"mine")
+        assert caught.value.kind is ErrorKind.INVALID
+    for key in ("file", "folder", "pipe"):
+        with pytest.raises(LakehouseError) as caught:
+            await store.put(key, b"mine", if_absent=True)
+        assert caught.value.kind is ErrorKind.INVALID
+    await store.delete(["folder/file", "file", "pipe"])
+    assert [meta.key for meta in await store.list()] == ["real"]
+    assert await store.list("folder/") == []
+    # A plain put takes the name from the link; what the link led to stays.
+    await store.put("file", b"mine")
+    assert (secret / "file").read_bytes() == b"secret"
+    assert await store.get("file") == b"mine"
+
+
+async def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to(tmp_path / "disk", target_is_directory=True)
+    store = LocalStore(tmp_path / "root", SystemClock())
+    await store.put("a/b", b"x", if_absent=True)
+    assert (tmp_path / "disk" / "a" / "b").read_bytes() == b"x"
+    await store.close()
+
+
+async def test_a_linked_folder_for_temporary_files_is_refused(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root.mkdir()
+    (root / ".tmp").symlink_to(outside, target_is_directory=True)
+    store = LocalStore(root, SystemClock())
+    with pytest.raises(LakehouseError):
+        await store.put("a", b"x", if_absent=True)
+    with pytest.raises(LakehouseError):
+        await store.put("a", b"x")
+    assert files(outside) == []
+    assert await store.list() == []
+    await store.close()
+
+
+# -- what a file system cannot hold -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("if_absent", [True, False])
+async def test_a_long_component_is_invalid(store: LocalStore, if_absent: bool) -> None:
+    for key in ("x" * 256, "a/" + "é" * 128 + "/b"):
+        with pytest.raises(LakehouseError) as caught:
+            await store.put(key, b"x", if_absent=if_absent)
+        assert caught.value.kind is ErrorKind.INVALID
+        with pytest.raises(LakehouseError):
+            await store.get(key)
+        await store.delete(["x"])
+    await store.put("x" * 255, b"x")
+
+
+@pytest.mark.parametrize("if_absent", [True, False])
+async def test_file_and_folder_of_one_name_clash(store: LocalStore, if_absent: bool) -> None:
+    await store.put("a/b", b"x")
+    for key in ("a", "a/b/c", "a/b/c/d"):
+        with pytest.raises(LakehouseError) as caught:
+            await store.put(key, b"y", if_absent=if_absent)
+        assert caught.value.kind is ErrorKind.INVALID
+        assert caught.value.fields["key"] == key
+    assert [meta.key for meta in await store.list()] == ["a/b"]
+
+
+async def test_temporary_files_are_no_objects(store: LocalStore, root: Path) -> None:
+    await store.put("a", b"x")
+    (root / ".tmp" / "left").write_bytes(b"half")
+    assert [meta.key for meta in await store.list()] == ["a"]
+    for key in (".tmp/left", ".tmp"):
+        with pytest.raises(LakehouseError) as caught:
+            await store.get(key)
+        assert caught.value.kind is ErrorKind.INVALID
+        with pytest.raises(LakehouseError):
+            await store.put(key, b"x")
+        with pytest.raises(LakehouseError):
+            await store.delete([key])
+    await store.put("sub/.tmp/fine", b"x")
+    assert [meta.key for meta in await store.list()] == ["a", "sub/.tmp/fine"]
+
+
+async def test_foreign_names_are_no_objects(store: LocalStore, root: Path) -> None:
+    await store.put("a", b"x")
+    for name in (b"caf\xe9", "e\u0301".encode(), b"back\\slash", b"new\nline"):
+        with open(os.path.join(os.fsencode(root), name), "wb"):
+            pass
+    assert [meta.key for meta in await store.list()] == ["a"]
+
+
+async def test_an_empty_place(root: Path) -> None:
+    store = LocalStore(root, SystemClock())
+    assert await store.list() == []
+    assert await store.list("a/") == []
+    await store.delete(["a"])
+    with pytest.raises(LakehouseError) as caught:
+        await store.get("a")
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+    assert not root.exists()
+    await store.close()
+
+
+# -- durability ---------------------------------------------------------------------------------
+
+
+async def test_bytes_names_and_folders_are_synced_before_a_put_returns(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def noting(fd: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        above = root.parent
+        synced.append("FILE" if ".tmp/" in str(path) else path.relative_to(above).as_posix())
+        real(fd)
+
+    monkeypatch.setattr("os.fsync", noting)
+    await store.put("a/b/c", b"x", if_absent=True)
+    # The root's name, then the bytes, each new folder's name, and the object's.
+    assert synced == [".", "FILE", "root", "root/a", "root/a/b"]
+    synced.clear()
+    await store.put("a/b/d", b"x")
+    assert synced == ["FILE", "root/a/b"]
+    synced.clear()
+    # Folders that a delete removed are made, and synced, again.
+    await store.delete(["a/b/c", "a/b/d"])
+    await store.put("a/b/c", b"x")
+    assert synced == ["FILE", "root", "root/a", "root/a/b"]
+    synced.clear()
+    # Another process cannot know that this one synced them.
+    await LocalStore(root, SystemClock()).put("a/b/e", b"x")
+    assert synced == ["FILE", "root", "root/a", "root/a/b"]
+
+
+async def test_deleting_leaves_no_empty_folders(store: LocalStore, root: Path) -> None:
+    await store.put("a/b/c/d", b"x")
+    await store.put("a/e", b"x")
+    await store.delete(["a/b/c/d"])
+    assert files(root) == [".tmp", "a", "a/e"]
+
+
+async def test_puts_and_deletes_that_race_for_folders_lose_nothing(store: LocalStore) -> None:
+    import asyncio
+
+    async def keep(name: str) -> None:
+        for number in range(40):
+            await store.put(f"f/g/{name}{number}", b"x", if_absent=True)
+            await store.delete([f"f/g/{name}{number}"])
+        await store.put(f"f/g/{name}", b"kept", if_absent=True)
+
+    await asyncio.gather(*(keep(name) for name in "abcdef"))
+    assert [meta.key for meta in await store.list()] == [f"f/g/{name}" for name in "abcdef"]
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.link"])
+async def test_a_full_disk_is_exhausted_and_leaves_nothing(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    await store.put("a", b"x")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(call, full)
+    with pytest.raises(LakehouseError) as caught:
+        await store.put("b", b"x", if_absent=True)
+    assert caught.value.kind is ErrorKind.EXHAUSTED
+    assert caught.value.fields["errno"] == "ENOSPC"
+    monkeypatch.undo()
+    assert files(root) == [".tmp", "a"]
+
+
+async def test_a_file_cut_short_while_read_is_corrupt(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put("a", b"0123456789")
+    monkeypatch.setattr("os.pread", lambda fd, size, at: b"0123"[at : at + size])
+    for byte_range in (None, ByteRange(2, 8)):
+        with pytest.raises(LakehouseError) as caught:
+            await store.get("a", byte_range)
+        assert caught.value.kind is ErrorKind.CORRUPT
+    with pytest.raises(LakehouseError) as caught:
+        async for _ in store.stream("a"):
+            pass
+    assert caught.value.kind is ErrorKind.CORRUPT
+
+
+async def test_large_reads_and_writes_may_be_done_in_pieces(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = os.pread, os.write
+    monkeypatch.setattr("os.pread", lambda fd, size, at: read(fd, min(size, 7), at))
+    monkeypatch.setattr("os.write", lambda fd, data: write(fd, data[:5]))
+    data = bytes(range(100))
+    await store.put("a", data)
+    assert await store.get("a") == data
+    assert await store.get("a", ByteRange(3, 50)) == data[3:50]
+
+
+# -- crashes ------------------------------------------------------------------------------------
+
+KILLED = """
+import asyncio, os, signal, sys
+from lakehouse.kit.clock import SystemClock
+from lakehouse.objectstore.local import LocalStore
+
+root, name, if_absent = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
+real = getattr(os, name)
+
+def last(*args, **kwargs):
+    if name != "fsync" or os.path.basename(os.readlink(f"/proc/self/fd/{args[0]}")) != "root":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **kwargs)
+
+asyncio.run(LocalStore(root, SystemClock()).put("before", b"x"))
+setattr(os, name, last)
+asyncio.run(LocalStore(root, SystemClock()).put("folder/key", b"half" * 1000, if_absent=if_absent))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "if_absent"), [("write", 1), ("fsync", 1), ("link", 1), ("rename", 0)]
+)
+async def test_killed_before_the_name_is_given_nothing_shows(
+    root: Path, name: str, if_absent: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(root), name, str(if_absent)],
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL
+    store = LocalStore(root, SystemClock())
+    assert [meta.key for meta in await store.list()] == ["before"]
+    with pytest.raises(LakehouseError) as caught:
+        await store.get("folder/key")
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+    left = os.listdir(root / ".tmp")
+    assert len(left) == 1
+    # The name is free, the left-over in nobody's way, and gone a day later.
+    await store.put("folder/key", b"whole", if_absent=True)
+    os.utime(root / ".tmp" / left[0], (1, 1))
+    later = LocalStore(root, SystemClock())
+    await later.put("other", b"x")
+    assert os.listdir(root / ".tmp") == []
+    await store.close()
+    await later.close()
+
+
+async def test_a_left_over_of_the_same_process_id_is_stepped_over(
+    store: LocalStore, root: Path
+) -> None:
+    (root / ".tmp").mkdir(parents=True)
+    for count in (1, 2):
+        (root / ".tmp" / f"{os.getpid()}-{count}").write_bytes(b"older")
+    await store.put("a", b"mine", if_absent=True)
+    assert await store.get("a") == b"mine"
+    assert len(os.listdir(root / ".tmp")) == 2
+
+
+# -- cost ---------------------------------------------------------------------------------------
+
+
+async def test_a_list_enters_no_folder_it_does_not_need(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in range(20):
+        for name in range(3):
+            await store.put(f"d/{folder:02}/{name}", b"x")
+    entered = 0
+    real = os.scandir
+
+    def counting(path: int) -> object:
+        nonlocal entered
+        entered += 1
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", counting)
+    assert [meta.key for meta in await store.list(limit=1)] == ["d/00/0"]
+    assert entered == 3
+    entered = 0
+    found = await store.list("d/", start_after="d/07/1", limit=2)
+    assert [meta.key for meta in found] == ["d/07/2", "d/08/0"]
+    assert entered == 3
+    entered = 0
+    await store.list("d/05/")
+    assert entered == 1
+
+
+def test_descriptors_are_closed(root: Path) -> None:
+    tree = LocalTree(str(root))
+    tree.write("a/b/c", b"x", if_absent=True)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        tree.write("a/b/d", b"x", if_absent=False)
+        tree.read("a/b/c", None)
+        tree.head("a/b/c")
+        tree.listing("a/", "", 1)
+        tree.remove("a/b/d")
+        for bad in ("a/b", "a/b/c/d", "a/b/c/d/e", "none/at/all", "a/b/none"):
+            with pytest.raises(LakehouseError):
+                tree.read(bad, None)
+        for bad in ("a/b", "a/b/c/d", "x" * 300):
+            for if_absent in (True, False):
+                with pytest.raises(LakehouseError):
+                    tree.write(bad, b"x", if_absent=if_absent)
+    assert len(os.listdir("/proc/self/fd")) == before
