@@ -54,7 +54,7 @@ def idempotency_key(headers: Headers) -> str | None:
 
 
 def timeout_seconds(headers: Headers) -> float | None:
-    """The header Lakehouse-Timeout: seconds the caller will wait, above 0 and at most a day."""
+    """The header Lakehouse-Timeout: seconds the caller will wait, from one to a day."""
     value = headers.get(b"lakehouse-timeout")
     if value is None:
         return None
@@ -62,10 +62,10 @@ def timeout_seconds(headers: Headers) -> float | None:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
+    if not 1 <= seconds <= TIMEOUT_SECONDS_MAX:
         raise LakehouseError(
             ErrorKind.INVALID,
-            f"the header Lakehouse-Timeout must be seconds in (0, {TIMEOUT_SECONDS_MAX}]",
+            f"the header Lakehouse-Timeout must be seconds in [1, {TIMEOUT_SECONDS_MAX}]",
             header="Lakehouse-Timeout",
         )
     return seconds

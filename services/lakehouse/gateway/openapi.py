@@ -38,6 +38,7 @@ _KIND_OF_STATUS: Final[dict[int, ErrorKind]] = {
     404: ErrorKind.NOT_FOUND,
     406: ErrorKind.INVALID,
     409: ErrorKind.CONFLICT,
+    412: ErrorKind.UNAVAILABLE,
     413: ErrorKind.INVALID,
     415: ErrorKind.INVALID,
     422: ErrorKind.EXHAUSTED,
@@ -55,7 +56,7 @@ _HEADERS: Final[tuple[tuple[str, str, JsonObject], ...]] = (
     (
         "Lakehouse-Timeout",
         "Seconds the caller will wait.",
-        {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
+        {"type": "number", "minimum": 1, "maximum": 86400},
     ),
 )
 _ANSWER_HEADERS: Final = {
@@ -204,6 +205,9 @@ def _finish(operation: JsonObject, route: APIRoute, method: str) -> None:
         body = (route.openapi_extra or {})["requestBody"]
         _keep_nulls(operation["requestBody"]["content"], body["content"])
     headers = _HEADERS[:1] if public else _HEADERS if method == "GET" else (*_HEADERS, _KEY_HEADER)
+    names = {parameter["name"].lower() for parameter in operation.get("parameters", ())}
+    if "lakehouse-min-version" in names:
+        statuses.add(412)
     for status in sorted(statuses):
         answers[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
     parameters = operation.setdefault("parameters", [])

@@ -25,6 +25,9 @@ TYPE_PREFIX: Final = "urn:lakehouse:problem:"
 RETRY_AFTER: Final = "retry_after_seconds"
 
 _RESERVED: Final = frozenset({"type", "title", "status", "kind", "detail", "request_id"})
+_COME_BACK: Final = frozenset(
+    {ErrorKind.EXHAUSTED, ErrorKind.UNAVAILABLE, ErrorKind.UNKNOWN, ErrorKind.FENCED}
+)
 _FAULTS_MAX: Final = 20
 _VALUE_CHARS_MAX: Final = 200
 _log = logging.getLogger("lakehouse.gateway")
@@ -74,8 +77,15 @@ def log_failure(error: BaseException, known: LakehouseError, request_id: str) ->
     """Tell the server's log what the client is not told; expected refusals are not logged."""
     if known.kind is ErrorKind.INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
-    elif known.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    elif status_of(known) >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warning("request %s: %s", request_id, known)
+
+
+def status_of(error: LakehouseError) -> int:
+    """The HTTP status of an error: its own, but that of a failed precondition is HTTP's."""
+    if error.kind is ErrorKind.UNAVAILABLE and "min_version" in error.fields:
+        return HTTPStatus.PRECONDITION_FAILED.value
+    return error.http_status
 
 
 def document(error: LakehouseError, request_id: str) -> dict[str, FieldValue]:
@@ -87,7 +97,7 @@ def document(error: LakehouseError, request_id: str) -> dict[str, FieldValue]:
     return {
         "type": TYPE_PREFIX + error.kind.value,
         "title": TITLES[error.kind],
-        "status": error.http_status,
+        "status": status_of(error),
         "kind": error.kind.value,
         "detail": error.message,
         "request_id": request_id,
@@ -103,10 +113,10 @@ def problem(error: LakehouseError, request_id: str, headers: dict[str, str]) -> 
     wait = error.fields.get(RETRY_AFTER)
     if isinstance(wait, int | float) and not isinstance(wait, bool):
         added["Retry-After"] = str(max(1, round(wait)))
-    elif error.http_status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    elif error.kind in _COME_BACK:
         added["Retry-After"] = "1"
     body = _encode(document(error, request_id))
-    return Response(body, error.http_status, added, PROBLEM_TYPE)
+    return Response(body, status_of(error), added, PROBLEM_TYPE)
 
 
 def _encode(body: dict[str, FieldValue]) -> bytes:

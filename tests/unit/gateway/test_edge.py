@@ -52,7 +52,7 @@ async def test_the_context_says_who_calls_and_until_when() -> None:
         ("Idempotency-Key", ""),
         ("Lakehouse-Timeout", "soon"),
         ("Lakehouse-Timeout", "nan"),
-        ("Lakehouse-Timeout", "0"),
+        ("Lakehouse-Timeout", "0.9"),
         ("Lakehouse-Timeout", "-1"),
         ("Lakehouse-Timeout", "inf"),
         ("Lakehouse-Timeout", "86401"),

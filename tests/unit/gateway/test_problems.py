@@ -73,6 +73,19 @@ def test_a_refusal_for_good_does_not_invite_a_retry() -> None:
     assert "retry-after" not in problem(error, "R", {}).headers
 
 
+async def test_a_version_that_is_not_reached_is_a_failed_precondition() -> None:
+    world = World()
+    error = LakehouseError(ErrorKind.UNAVAILABLE, "not reached", min_version=9, version=8)
+    world.catalog.failing["get"] = error
+    async with world.client() as client:
+        answer = await client.get(
+            "/catalog/datasets/people", headers={"Lakehouse-Min-Version": "9"}
+        )
+    assert (answer.status_code, answer.json()["status"]) == (412, 412)
+    assert answer.json()["kind"] == "unavailable"
+    assert answer.headers["retry-after"] == "1"
+
+
 def test_the_documented_override_of_a_status_is_not_shown_as_a_field() -> None:
     error = LakehouseError(ErrorKind.EXHAUSTED, "over its own limit", http_status=422)
     assert document(error, "R")["status"] == 422

@@ -1,0 +1,231 @@
+"""Malformed requests made from the OpenAPI document: none is a 5xx, each 4xx explains itself.
+
+``LAKEHOUSE_FUZZ_REQUESTS`` sets how many (2,000), ``LAKEHOUSE_FUZZ_SEED`` repeats a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+
+from e2e.http_stack import Limits, Stack, http_stack
+
+REQUESTS: Final = int(os.environ.get("LAKEHOUSE_FUZZ_REQUESTS", "2000"))
+SEED: Final = int(os.environ.get("LAKEHOUSE_FUZZ_SEED", str(random.randrange(2**32))))
+SECONDS: Final = 60 + REQUESTS // 20
+
+NASTY: Final = [
+    b"",
+    b"\x00",
+    b"null",
+    b"[]",
+    b"{",
+    b'{"sql": "select 1;;"}',
+    b'{"sql": "select * from read_csv(\'/etc/passwd\')"}',
+    b'{"sql": "' + b"(" * 5000 + b'"}',
+    b'{"name": "\\ud800", "scopes": ["read"]}',
+    b"\xff\xfe\x00\x01",
+    b"\x1f\x8b\x08\x00garbage",
+    b"\x28\xb5\x2f\xfdgarbage",
+    b"PAR1garbagePAR1",
+    b"ARROW1\x00\x00garbage",
+    b"a,b\n1,2,3\n\x00\n",
+    b"--x\r\n\r\n",
+    b"1e999",
+    b"[" * 2000,
+]
+HEADERS: Final[list[tuple[str, bytes]]] = [
+    ("Accept", b"\xff"),
+    ("Accept", b"text/csv;q=,/;,"),
+    ("Content-Type", b"multipart/form-data"),
+    ("Content-Type", b"multipart/form-data; boundary=x"),
+    ("Content-Type", b"application/json; charset=\xff"),
+    ("Content-Type", b"text/csv; charset=utf-7"),
+    ("Content-Type", b"application/vnd.apache.parquet"),
+    ("Content-Type", b"application/vnd.apache.arrow.stream"),
+    ("Content-Encoding", b"zstd"),
+    ("Content-Encoding", b"gzip"),
+    ("Content-Encoding", b"br, gzip"),
+    ("Idempotency-Key", b"\x01"),
+    ("Idempotency-Key", b"the-same"),
+    ("X-Request-Id", b"\xc3\x28"),
+    ("Lakehouse-Timeout", b"-0"),
+    ("Lakehouse-Timeout", b"1e-9"),
+    ("Lakehouse-Min-Version", b"99999999999999999999"),
+    ("Lakehouse-Min-Version", b"9223372036854775807"),
+    ("Authorization", b"Bearer \xff"),
+    ("Origin", b"null"),
+    ("Range", b"bytes=0-0,-1"),
+    ("If-Match", b"*"),
+]
+SEGMENTS: Final = ["..", ".", "%2e%2e", "a%2fb", "%00", "%ff", "people", "x" * 600, "%F0%9F%98%80"]
+WORDS: Final = [
+    "",
+    "-1",
+    "0",
+    "1e9",
+    "null",
+    "\x00",
+    "'",
+    '"',
+    "a,b",
+    "[",
+    "%",
+    "\U0001f600",
+    "😀" * 99,
+]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A request as it goes out."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, bytes], ...] = ()
+    body: bytes | None = None
+
+
+def from_schema(document: dict[str, Any], count: int) -> list[Wire]:
+    """Requests that schemathesis makes of the document: half fit it, half break it somewhere."""
+    cases: list[Wire] = []
+    operations = [
+        found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()
+    ]
+    each = max(1, count // (2 * len(operations)))
+    for operation in operations:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            cases += _drawn(operation, mode, each)
+    return cases
+
+
+def _drawn(operation: Any, mode: GenerationMode, count: int) -> list[Wire]:
+    cases: list[Wire] = []
+
+    @seed(SEED)
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def collect(case: Any) -> None:
+        wire = _wire(case)
+        if wire is not None:
+            cases.append(wire)
+
+    try:
+        collect()
+    except Exception as error:
+        # Where nothing can be broken (no parameter, no body) there is nothing to draw.
+        if type(error).__name__ not in ("Unsatisfiable", "SkipTest"):
+            raise
+    return cases
+
+
+def _wire(case: Any) -> Wire | None:
+    """None for a case that HTTP clients cannot send at all."""
+    try:
+        sent = case.as_transport_kwargs(base_url="http://127.0.0.1")
+        asked = httpx.Request(
+            sent["method"],
+            sent["url"],
+            params=sent.get("params") or None,
+            headers={k: str(v).encode() for k, v in (sent.get("headers") or {}).items()},
+            content=sent.get("data") if isinstance(sent.get("data"), bytes | str) else None,
+            json=sent.get("json"),
+        )
+    except (ValueError, TypeError, httpx.InvalidURL):
+        return None
+    return Wire(asked.method, str(asked.url), tuple(_headers(asked)), asked.content)
+
+
+def _headers(asked: httpx.Request) -> list[tuple[str, bytes]]:
+    own = {"host", "content-length"}
+    return [(k.decode(), v) for k, v in asked.headers.raw if k.decode().lower() not in own]
+
+
+def from_nastiness(document: dict[str, Any], count: int) -> list[Wire]:
+    """Requests that are broken in ways a schema does not know of."""
+    dice = random.Random(SEED)
+    operations = [
+        (method.upper(), path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return [_nasty(dice, *dice.choice(operations)) for _ in range(count)]
+
+
+def _nasty(dice: random.Random, method: str, path: str, operation: dict[str, Any]) -> Wire:
+    for name in ("{name}", "{id}"):
+        path = path.replace(name, dice.choice(SEGMENTS))
+    names = [p["name"] for p in operation["parameters"] if p["in"] == "query"] + ["unknown"]
+    query = [(dice.choice(names), dice.choice(WORDS)) for _ in range(dice.randrange(3))]
+    headers = tuple(dice.sample(HEADERS, dice.randrange(3)))
+    body = dice.choice(NASTY) if method in ("POST", "PATCH") or dice.random() < 0.1 else None
+    if body and dice.random() < 0.3:
+        body = bytes(dice.choice(body) ^ dice.randrange(256) for _ in range(len(body)))
+    if dice.random() < 0.05:
+        method = dice.choice(["PUT", "HEAD", "OPTIONS", "TRACE", "BREW", "get"])
+    url = httpx.URL(f"http://127.0.0.1{path}", params=query)
+    return Wire(method, str(url), headers, body)
+
+
+async def send(stack: Stack, wires: list[Wire]) -> Counter[int]:
+    """Send each; returns how often each status came."""
+    seen: Counter[int] = Counter()
+    async with stack.client() as client:
+        for wire in wires:
+            answer = await client.request(
+                wire.method, wire.url, headers=list(wire.headers), content=wire.body
+            )
+            seen[answer.status_code] += 1
+            check(wire, answer)
+    return seen
+
+
+def check(wire: Wire, answer: httpx.Response) -> None:
+    """Not a 5xx; a refusal is a whole problem document that gives nothing away."""
+    told = f"seed {SEED}: {wire} -> {answer.status_code} {answer.text[:2000]}"
+    assert answer.status_code < 500, told
+    if answer.status_code < 400 or wire.method == "HEAD":
+        return
+    assert answer.headers["content-type"] == "application/problem+json", told
+    body = answer.json()
+    assert {"type", "title", "status", "kind", "detail", "request_id"} <= body.keys(), told
+    assert body["status"] == answer.status_code, told
+    assert body["request_id"] == answer.headers["x-request-id"], told
+    assert body["detail"] == body["detail"].strip() != "", told
+    for hidden in ("Traceback", "site-packages", '.py"', "root:x:0"):
+        assert hidden not in answer.text, told
+
+
+@pytest.mark.timeout(SECONDS)
+async def test_no_request_is_a_5xx(tmp_path: Path) -> None:
+    print(f"LAKEHOUSE_FUZZ_SEED={SEED}")
+    async with http_stack(tmp_path, limits=Limits(query_seconds=5)) as stack:
+        document = stack.app.openapi()
+        wires = from_schema(document, REQUESTS * 3 // 4)
+        wires += from_nastiness(document, REQUESTS - len(wires))
+        assert len(wires) >= REQUESTS
+        random.Random(SEED).shuffle(wires)
+        seen = await send(stack, wires)
+        async with stack.client() as client:
+            assert (await client.get("/ready")).status_code == 200
+            counted = await client.post("/query/sql", json={"sql": "select 1 as n"})
+            assert counted.json()["rows"] == [[1]]
+    print(dict(seen))
+    refused = sum(count for status, count in seen.items() if 400 <= status < 500)
+    assert refused > REQUESTS // 2
