@@ -156,6 +156,8 @@ def _distinct(column: pa.ChunkedArray) -> pa.Array | None:
         ]
         column = pa.chunked_array(parts, column.type.value_type)
     kind = column.type
+    if pat.is_null(kind):
+        return pa.array([], pa.large_string())
     if pat.is_integer(kind):
         column = column.cast(pa.string())
     elif not (pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind)):
