@@ -307,7 +307,8 @@ async def test_registration_is_idempotent_with_a_gate(catalog: Any, here: World)
     assert (made.dataset.row_count, made.dataset.files) == (2, 1)
     assert made.dataset.fingerprint == fingerprint(made.dataset.schema.columns)
     again = await catalog.register(WRITER, request)
-    assert (again.created, again.dataset) == (False, made.dataset)
+    assert (again.created, again.dataset.id, again.dataset.files) == (False, made.dataset.id, 1)
+    assert again.dataset.updated_at > made.dataset.updated_at
     drifted = c.RegisterRequest("legacy", (c.ForeignObject("old/b.parquet"),), card)
     error = await refused(catalog.register(WRITER, drifted), ErrorKind.CONFLICT)
     assert "age" in str(error.fields)
@@ -341,7 +342,17 @@ async def test_fsck_finds_what_is_named_and_not_there(catalog: Any) -> None:
     report = await catalog.fsck(OPERATOR, c.FsckRequest())
     assert {finding.kind for finding in report.findings} == {"dangling"}
     assert {finding.dataset for finding in report.findings} == {"people"}
-    assert (len(report.findings), report.applied, report.quarantined) == (2, False, ())
+    assert (len(report.findings), report.applied) == (2, False)
+    # What would be quarantined is said, and not done.
+    assert report.quarantined == ("people",)
+    shown = await catalog.get(READER, c.GetRequest("people"))
+    assert shown.dataset.status is DatasetStatus.LIVE
+    done = await catalog.fsck(OPERATOR, c.FsckRequest(dry_run=False, plan=report.plan))
+    assert (done.applied, done.quarantined) == (True, ("people",))
+    error = await refused(
+        catalog.snapshot(READER, c.SnapshotRequest(("people",))), ErrorKind.CORRUPT
+    )
+    assert error.fields["reason"]
 
 
 async def test_collection_shows_its_plan_first(catalog: Any) -> None:
