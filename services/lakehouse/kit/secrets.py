@@ -74,21 +74,12 @@ def resolve(secret_ref: str, environ: Mapping[str, str]) -> Secret:
 def _read(path: str) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise LakehouseError(
-                    ErrorKind.INVALID, "the secret file is not a regular file", path=path
-                )
-            if stat.S_IMODE(found.st_mode) & 0o077:
-                raise LakehouseError(
-                    ErrorKind.FORBIDDEN,
-                    "the secret file may be read by others",
-                    path=path,
-                    mode=f"{stat.S_IMODE(found.st_mode):03o}",
-                    hint=f"chmod 600 {path}",
-                )
-            data = file.read(_SIZE_MAX + 1)
+        try:
+            _check_private(path, os.fstat(fd))
+            # One byte more than may be there tells that there is too much.
+            data = os.read(fd, _SIZE_MAX + 1)
+        finally:
+            os.close(fd)
     except FileNotFoundError as error:
         raise LakehouseError(
             ErrorKind.NOT_FOUND, "the secret file does not exist", path=path
@@ -106,3 +97,17 @@ def _read(path: str) -> str:
         return data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise LakehouseError(ErrorKind.INVALID, "the secret file is not text", path=path) from None
+
+
+def _check_private(path: str, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise LakehouseError(ErrorKind.INVALID, "the secret file is not a regular file", path=path)
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        raise LakehouseError(
+            ErrorKind.FORBIDDEN,
+            "the secret file may be read by others",
+            path=path,
+            mode=f"{mode:03o}",
+            hint=f"chmod 600 {path}",
+        )

@@ -64,20 +64,6 @@ async def probe_store(store: ObjectStore, bucket: str, clock: Clock, ids: Ids) -
     return ProbeReport(bucket, store.url, all(check.passed for check in checks), tuple(checks))
 
 
-def refuse_if_failed(report: ProbeReport) -> None:
-    """Raise ``invalid``, naming the failed checks and what they mean, unless all passed."""
-    failed = [check for check in report.checks if not check.passed]
-    if failed:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            f"the bucket fails the probe: {', '.join(check.name for check in failed)}",
-            bucket=report.bucket,
-            url=report.url,
-            checks={check.name: check.detail for check in failed},
-            hint="nothing is written to a bucket that fails; use another server or file system",
-        )
-
-
 async def _timed(name: str, check: Callable[[], Awaitable[str]], clock: Clock) -> ProbeCheck:
     started = clock.monotonic()
     try:

@@ -1,0 +1,83 @@
+"""The doors to time and randomness."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakehouse.kit.blocking import run_blocking, run_in
+from lakehouse.kit.clock import SystemClock, to_datetime, to_micros
+from lakehouse.kit.ids import SystemIds, encode_ulid
+from lakehouse.testing.clocks import ManualClock
+
+MICROS = st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999)
+
+
+@given(micros=MICROS)
+def test_times_go_there_and_back_exactly(micros: int) -> None:
+    when = to_datetime(micros)
+    assert when.tzinfo is UTC
+    assert to_micros(when) == micros
+
+
+def test_times_of_other_zones() -> None:
+    when = datetime(2026, 11, 21, 14, 0, tzinfo=timezone(timedelta(hours=2)))
+    assert to_datetime(to_micros(when)).isoformat() == "2026-11-21T12:00:00+00:00"
+
+
+async def test_the_system_clock_moves_forward() -> None:
+    clock = SystemClock()
+    wall, monotonic = clock.now_us(), clock.monotonic()
+    await clock.sleep(0.002)
+    assert clock.monotonic() - monotonic >= 0.002
+    assert clock.now_us() > wall > to_micros(datetime(2024, 1, 1, tzinfo=UTC))
+
+
+def test_the_ulid_encoding_is_the_specifications() -> None:
+    # The example of the ulid specification: 1469922850259 ms.
+    assert encode_ulid(1_469_922_850_259, 0).startswith("01ARZ3NDEK")
+    assert encode_ulid(0, 0) == "0" * 26
+    assert encode_ulid((1 << 48) - 1, (1 << 80) - 1) == "7" + "Z" * 25
+
+
+def test_ulids_rise_also_within_a_millisecond_and_when_the_clock_goes_back() -> None:
+    clock = ManualClock()
+    ids = SystemIds(clock)
+    made = []
+    for step in (0, 0, 0.005, -3600, 0, 3601):
+        clock.jump(step)
+        made += [ids.ulid() for _ in range(50)]
+    assert made == sorted(set(made))
+    assert {len(one) for one in made} == {26}
+
+
+def test_ulids_are_unique_across_threads() -> None:
+    ids = SystemIds(SystemClock())
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: ids.ulid(), range(2_000)))
+    assert len(set(made)) == 2_000
+
+
+def test_tokens_and_jitter() -> None:
+    ids = SystemIds(SystemClock())
+    tokens = {ids.token(16) for _ in range(100)}
+    assert len(tokens) == 100
+    assert all(len(token) == 32 and int(token, 16) >= 0 for token in tokens)
+    assert all(0 <= ids.uniform() < 1 for _ in range(100))
+
+
+async def test_blocking_calls_leave_the_loop_free() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        both = await asyncio.gather(
+            run_blocking(divmod, 7, 2), run_in(pool, sorted, [2, 1], reverse=True)
+        )
+        assert both == [(3, 1), [2, 1]]
+        with pytest.raises(ZeroDivisionError):
+            await run_blocking(divmod, 1, 0)
+        with pytest.raises(ZeroDivisionError):
+            await run_in(pool, divmod, 1, 0)
