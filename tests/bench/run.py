@@ -23,9 +23,8 @@ sys.path.insert(0, str(HERE.parent))
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
 HEAD = """# Benchmarks
 
-Made by `make bench`; budgets are in `tests/bench/budgets.toml`, and a miss fails `make bench`. Ratios hold
-better
-than absolute figures: peers run in the same process of measuring, on the same files.
+Made by `make bench`; budgets are in `tests/bench/budgets.toml`, and a miss fails `make bench`.
+Ratios hold better than absolute figures: peers run in the same measurement, on the same files.
 """
 
 

@@ -32,6 +32,8 @@ class NodeSettings:
         state_dir: where this machine remembers the stores it has seen; "" is the user's state
             folder (``$XDG_STATE_HOME/lakehouse``).
         drain_seconds: how long a graceful stop lets running requests finish.
+        secret_ref: where the service token is that this node shows to peers for its own calls
+            (sessions of its ingests); those of callers are passed on as they are.
         peers: role -> ``host:port`` of the gRPC endpoint that serves it.
     """
 
@@ -42,6 +44,7 @@ class NodeSettings:
     drain_seconds: float = 10.0
     log_level: str = "info"
     log_format: str = "auto"
+    secret_ref: str = ""
     peers: dict[str, str] = field(default_factory=dict)
 
 

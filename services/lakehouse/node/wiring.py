@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.gateway.services import Services
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.secrets import Secret, resolve
+from lakehouse.model.identity import Context
 from lakehouse.node.config import Config
 from lakehouse.node.roles import SERVED_BY, missing_contracts, peer_address
 from lakehouse.objectstore.buckets import Buckets
 
 CONTRACTS: Final = tuple(SERVED_BY)
+
+
+class _Credentialed:
+    """A client whose calls without a caller's credential carry the node's own."""
+
+    def __init__(self, client: Any, own: Secret) -> None:
+        self._client = client
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        async def call(ctx: Context, request: Any) -> Any:
+            if ctx.credential is None:
+                ctx = replace(ctx, credential=self._own.reveal())
+            return await method(ctx, request)
+
+        return call
 
 
 @dataclass(slots=True)
@@ -24,9 +45,15 @@ class Wiring:
 
     def peers(self, config: Config, clock: Clock) -> None:
         """Put a client in for every contract that this process needs and does not serve."""
+        reference = config.node.secret_ref
+        own = resolve(reference, os.environ) if reference else None
         for contract, role in missing_contracts(config.node).items():
             address = peer_address(config.node, contract, role)
-            self.contracts[contract] = self._client(contract, address, clock)
+            client = self._client(contract, address, clock)
+            # The catalog alone is called by roles on their own behalf, not only for a caller.
+            if own is not None and contract == "catalog":
+                client = _Credentialed(client, own)
+            self.contracts[contract] = client
 
     def services(self, readiness: ReadinessSource, buckets: Buckets) -> Services:
         """What the gateway serves. Every contract must have been put in."""
