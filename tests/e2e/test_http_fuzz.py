@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import Counter
@@ -69,6 +70,28 @@ HEADERS: Final[list[tuple[str, bytes]]] = [
     ("If-Match", b"*"),
 ]
 SEGMENTS: Final = ["..", ".", "%2e%2e", "a%2fb", "%00", "%ff", "people", "x" * 600, "%F0%9F%98%80"]
+VALUES: Final[list[Any]] = [
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    2**200,
+    1.5,
+    1e300,
+    "",
+    "x" * 70_000,
+    "\x00",
+    "\ud800",
+    "select 1",
+    "2026-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999+14:00",
+    "0001-01-01T00:00:00-14:00",
+    [],
+    {},
+    [[[[]]]],
+    {"": ""},
+]
 WORDS: Final = [
     "",
     "-1",
@@ -157,30 +180,61 @@ def _headers(asked: httpx.Request) -> list[tuple[str, bytes]]:
     return [(k.decode(), v) for k, v in asked.headers.raw if k.decode().lower() not in own]
 
 
-def from_nastiness(document: dict[str, Any], count: int) -> list[Wire]:
-    """Requests that are broken in ways a schema does not know of."""
+def from_examples(document: dict[str, Any], count: int) -> list[Wire]:
+    """The document's own examples, broken in ways a schema does not know of."""
     dice = random.Random(SEED)
     operations = [
         (method.upper(), path, operation)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    return [_nasty(dice, *dice.choice(operations)) for _ in range(count)]
+    return [_broken(dice, *dice.choice(operations)) for _ in range(count)]
 
 
-def _nasty(dice: random.Random, method: str, path: str, operation: dict[str, Any]) -> Wire:
+def _broken(dice: random.Random, method: str, path: str, operation: dict[str, Any]) -> Wire:
     for name in ("{name}", "{id}"):
         path = path.replace(name, dice.choice(SEGMENTS))
     names = [p["name"] for p in operation["parameters"] if p["in"] == "query"] + ["unknown"]
     query = [(dice.choice(names), dice.choice(WORDS)) for _ in range(dice.randrange(3))]
-    headers = tuple(dice.sample(HEADERS, dice.randrange(3)))
-    body = dice.choice(NASTY) if method in ("POST", "PATCH") or dice.random() < 0.1 else None
-    if body and dice.random() < 0.3:
-        body = bytes(dice.choice(body) ^ dice.randrange(256) for _ in range(len(body)))
+    headers = dice.sample(HEADERS, dice.randrange(3))
+    body = None
+    if "requestBody" in operation or dice.random() < 0.1:
+        body, content_type = _body(dice, operation)
+        if not any(name == "Content-Type" for name, _ in headers):
+            headers.append(("Content-Type", content_type.encode()))
     if dice.random() < 0.05:
         method = dice.choice(["PUT", "HEAD", "OPTIONS", "TRACE", "BREW", "get"])
     url = httpx.URL(f"http://127.0.0.1{path}", params=query)
-    return Wire(method, str(url), headers, body)
+    return Wire(method, str(url), tuple(headers), body)
+
+
+def _body(dice: random.Random, operation: dict[str, Any]) -> tuple[bytes, str]:
+    content = operation.get("requestBody", {}).get("content", {"application/json": {}})
+    media_type = dice.choice(list(content))
+    example = content[media_type].get("example", "")
+    if dice.random() < 0.3:
+        body = dice.choice(NASTY)
+    elif isinstance(example, str):
+        body = example.encode()
+    else:
+        body = json.dumps(_mutated(dice, example)).encode()
+    if body and dice.random() < 0.2:
+        at = dice.randrange(len(body))
+        body = body[:at] + bytes([dice.randrange(256)]) + body[at + dice.randrange(3) :]
+    return body, media_type
+
+
+def _mutated(dice: random.Random, value: Any) -> Any:
+    """The value with something in it replaced, dropped, added or repeated."""
+    if isinstance(value, dict) and value and dice.random() < 0.8:
+        key = dice.choice(list(value))
+        rest = {k: v for k, v in value.items() if k != key}
+        return dice.choice(
+            [rest, {**rest, key + "x": value[key]}, {**value, key: _mutated(dice, value[key])}]
+        )
+    if isinstance(value, list) and value and dice.random() < 0.7:
+        return dice.choice([[], value * 2, [_mutated(dice, value[0])], [*value, None]])
+    return dice.choice(VALUES)
 
 
 async def send(stack: Stack, wires: list[Wire]) -> Counter[int]:
@@ -217,8 +271,8 @@ async def test_no_request_is_a_5xx(tmp_path: Path) -> None:
     print(f"LAKEHOUSE_FUZZ_SEED={SEED}")
     async with http_stack(tmp_path, limits=Limits(query_seconds=5)) as stack:
         document = stack.app.openapi()
-        wires = from_schema(document, REQUESTS * 3 // 4)
-        wires += from_nastiness(document, REQUESTS - len(wires))
+        wires = from_schema(document, REQUESTS // 3)
+        wires += from_examples(document, REQUESTS - len(wires))
         assert len(wires) >= REQUESTS
         random.Random(SEED).shuffle(wires)
         seen = await send(stack, wires)

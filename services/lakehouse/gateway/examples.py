@@ -163,8 +163,8 @@ COLLECT: Final[JsonObject] = {
 IMPORT: Final[JsonObject] = {
     "datasets": [
         {
-            "name": "people",
-            "keys": ["exports/people.parquet"],
+            "name": "legacy_orders",
+            "keys": ["exports/legacy_orders.parquet"],
             "row_count": 1200,
             "updated_at": _AT,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from starlette.requests import Request
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.bodies import check_length, limited, media_type
+
+# A damaged form is answered; the library's warnings about it would only fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 _PREAMBLE_BYTES_MAX: Final = 64 * 1024
 _NAME_CHARS_MAX: Final = 500
