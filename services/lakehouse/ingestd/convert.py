@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.contracts.ingest import IngestWarning
+from lakehouse.ingestd.deciding import resolve_key
 from lakehouse.ingestd.limits import beyond, unreadable
 from lakehouse.ingestd.misfits import Misfit, NotFitting
 from lakehouse.ingestd.parquet_out import LocalParquet, ParquetOut
@@ -31,7 +32,7 @@ from lakehouse.table.rowhash import hash_each
 from lakehouse.table.types import arrow_schema, from_arrow, to_arrow
 
 R = TypeVar("R")
-SAMPLE_ROWS: Final = 20
+SAMPLE_ROWS: Final = 10_000
 _WINDOW: Final = 3
 DEAD_LETTER_SCHEMA: Final = Schema(
     1,
@@ -64,7 +65,7 @@ class Target:
     Attributes:
         schema: of the dataset that takes the rows; None to infer.
         stated: type texts by ``name_key``, over what is inferred.
-        key: column names of the primary key, as in the schema once it is known.
+        key: column names of the primary key, in any case.
     """
 
     schema: Schema | None = None
@@ -82,7 +83,8 @@ class Outcome:
     dead_letters: int
     dead_letter_files: tuple[LocalParquet, ...]
     warnings: tuple[IngestWarning, ...]
-    sample: pa.Table
+    sample: pa.Table  # the first rows, at most SAMPLE_ROWS
+    key: tuple[str, ...]
     key_hashes: pa.ChunkedArray | None
 
 
@@ -108,12 +110,10 @@ def convert(source: Source, target: Target, work: Work) -> Outcome:
     """
     if target.schema is not None:
         return _write(source, target.schema, target, work)
-    schema = _infer(source, target, work, first_only=True)
     try:
-        return _write(source, schema, target, work)
+        return _write(source, _infer(source, target, work, first_only=True), target, work)
     except _Surprise:
-        schema = _infer(source, target, work, first_only=False)
-        return _write(source, schema, target, work)
+        return _write(source, _infer(source, target, work, first_only=False), target, work)
 
 
 def _infer(source: Source, target: Target, work: Work, first_only: bool) -> Schema:
@@ -186,6 +186,7 @@ def _close(blocks: Iterator[Any]) -> None:
 
 
 def _write(source: Source, schema: Schema, target: Target, work: Work) -> Outcome:
+    target = replace(target, key=resolve_key(target.key, schema.names()))
     out = ParquetOut(work.folder, "rows", schema, work.settings)
     dead = ParquetOut(work.folder, "dead", DEAD_LETTER_SCHEMA, work.settings)
     notes = _Notes()
@@ -229,6 +230,7 @@ def _write(source: Source, schema: Schema, target: Target, work: Work) -> Outcom
         dead_letter_files=tuple(dead_files),
         warnings=source.warnings + notes.all(),
         sample=arrow.slice(0, SAMPLE_ROWS),
+        key=target.key,
         key_hashes=pa.chunked_array(hashes, pa.uint64()) if target.key else None,
     )
 

@@ -1,0 +1,285 @@
+"""Upload what was written and make it live by one commit; on a lost race look again.
+
+The order is the law: objects first, then one commit. What was uploaded and not committed belongs to
+the session, and is collected when that has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from lakehouse.contracts.catalog import (
+    AsOf,
+    CatalogService,
+    CommitRequest,
+    GetRequest,
+    PageRequest,
+)
+from lakehouse.contracts.ingest import IngestRequest
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.convert import DEAD_LETTER_SCHEMA, Outcome
+from lakehouse.ingestd.deciding import Action, Standing
+from lakehouse.ingestd.parquet_out import LocalParquet
+from lakehouse.ingestd.reports import DEAD_LETTERS_SUFFIX, card_of, data_file
+from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.kit.blocking import run_blocking
+from lakehouse.kit.ids import Ids
+from lakehouse.model.changes import (
+    AddFiles,
+    Change,
+    CreateDataset,
+    DatasetAt,
+    DigestAbsent,
+    NameFree,
+    Requirement,
+    SchemaIs,
+    SetPrimaryKey,
+)
+from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, VersionEntry
+from lakehouse.model.identity import Context
+from lakehouse.model.refs import PRIMARY
+from lakehouse.objectstore.buckets import Buckets
+from lakehouse.objectstore.port import ObjectStore, StreamingWrites
+from lakehouse.objectstore.scoped import ScopedStore
+from lakehouse.table.fingerprint import fingerprint
+
+_PREFIX: Final = "datasets/"
+_PART_BYTES: Final = 8 << 20
+_VERSIONS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One ingest on its way to a commit. ``source`` goes into version entries."""
+
+    request: IngestRequest
+    name: str
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """Objects in a bucket, not live yet; only for the dataset id and session in their keys."""
+
+    dataset_id: str
+    bucket: str
+    session_id: str
+    files: tuple[DataFile, ...]
+    dead_id: str = ""
+    dead_files: tuple[DataFile, ...] = ()
+
+
+class Committer:
+    """Talks to the catalog and the buckets for the ingest service."""
+
+    def __init__(
+        self, settings: IngestSettings, catalog: CatalogService, buckets: Buckets, ids: Ids
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._buckets = buckets
+        self._ids = ids
+
+    async def find(self, ctx: Context, name: str) -> Dataset | None:
+        """The dataset that lives under ``name``, if any."""
+        try:
+            return (await self._catalog.get(ctx, GetRequest(name))).dataset
+        except LakehouseError as error:
+            if error.kind is ErrorKind.NOT_FOUND:
+                return None
+            raise
+
+    async def standing(self, ctx: Context, job: Job) -> Standing:
+        """What is there under the name, and whether it has this content already."""
+        dataset = await self.find(ctx, job.name)
+        if dataset is None:
+            return Standing()
+        version = await self._digest_version(ctx, dataset.id, job.digest)
+        if version is None:
+            return Standing(dataset)
+        page = await self._catalog.versions(ctx, PageRequest(dataset.name, AsOf(), limit=_VERSIONS))
+        entry = next((one for one in page.versions if one.version == version), None)
+        if entry is None:
+            entry = _bare_entry(dataset, version, job.digest)
+        latest = next((one for one in page.versions if one.files_added or one.files_removed), entry)
+        only = latest.version == version and entry.operation in ("create", "replace")
+        return Standing(dataset, entry, only)
+
+    async def _digest_version(self, ctx: Context, dataset_id: str, digest: str) -> int | None:
+        """The version that brought this content, if rows of it live: the catalog checks what a
+        commit requires before it says that an empty one is invalid, and changes nothing."""
+        probe = CommitRequest((), (DigestAbsent(dataset_id, digest),))
+        try:
+            await self._catalog.commit(replace(ctx, idempotency_key=None), probe)
+        except LakehouseError as error:
+            if error.kind is ErrorKind.INVALID:
+                return None
+            version = error.fields.get("version")
+            if error.kind is ErrorKind.CONFLICT and isinstance(version, int):
+                return version
+            if error.kind is not ErrorKind.CONFLICT:
+                raise
+        return None
+
+    async def upload(
+        self, ctx: Context, job: Job, outcome: Outcome, standing: Standing, session_id: str
+    ) -> Uploaded:
+        """Put all files below ``datasets/<session>/<dataset_id>/``, small ones in one PUT each."""
+        dataset = standing.dataset
+        dataset_id = dataset.id if dataset else self._ids.ulid()
+        bucket = dataset.bucket if dataset else PRIMARY
+        schema_id = dataset.schema.id if dataset else 1
+        dead_id = ""
+        if outcome.dead_letter_files:
+            dead = await self.find(ctx, job.name + DEAD_LETTERS_SUFFIX)
+            dead_id = dead.id if dead else self._ids.ulid()
+        store = ScopedStore(self._buckets.get(bucket), (_PREFIX,))
+
+        async def send(local: LocalParquet, owner: str, schema: int) -> DataFile:
+            key = f"{_PREFIX}{session_id}/{owner}/{self._ids.ulid()}.parquet"
+            await _put(store, key, local, self._settings.upload_whole_bytes_max)
+            return data_file(local, key, bucket, schema)
+
+        files = [await send(local, dataset_id, schema_id) for local in outcome.files]
+        dead_files = [await send(local, dead_id, 1) for local in outcome.dead_letter_files]
+        return Uploaded(dataset_id, bucket, session_id, tuple(files), dead_id, tuple(dead_files))
+
+    async def commit(
+        self,
+        ctx: Context,
+        job: Job,
+        outcome: Outcome,
+        uploaded: Uploaded,
+        decided: tuple[Action, Standing],
+    ) -> int:
+        """Make it live; the version. Raises ``conflict`` if the world moved since the decision."""
+        action, standing = decided
+        changes, needs = self._main(ctx, job, outcome, uploaded, action, standing)
+        if uploaded.dead_files:
+            more, also = await self._dead(ctx, job, uploaded)
+            changes += more
+            needs += also
+        result = await self._catalog.commit(ctx, CommitRequest(tuple(changes), tuple(needs)))
+        return result.version
+
+    def _main(
+        self,
+        ctx: Context,
+        job: Job,
+        outcome: Outcome,
+        uploaded: Uploaded,
+        action: Action,
+        standing: Standing,
+    ) -> tuple[list[Change], list[Requirement]]:
+        add = AddFiles(
+            uploaded.dataset_id,
+            uploaded.files,
+            replace=action is Action.REPLACE,
+            content_digest=job.digest,
+            operation=action.value,
+            source=job.source,
+        )
+        dataset = standing.dataset
+        if dataset is None:
+            hints = job.request.card
+            card = card_of(
+                hints, ctx.principal.id, ctx.source or "", ctx.request_id, outcome.sample
+            )
+            create = CreateDataset(
+                uploaded.dataset_id,
+                job.name,
+                fingerprint(outcome.schema.columns),
+                outcome.schema,
+                card,
+                outcome.key,
+                uploaded.bucket,
+            )
+            return [create, add], [NameFree(job.name)]
+        needs: list[Requirement] = [SchemaIs(dataset.id, dataset.fingerprint)]
+        if action is Action.REPLACE:
+            # What is replaced is what was looked at, not what came meanwhile.
+            needs.append(DatasetAt(dataset.id, dataset.version))
+        elif not job.request.options.force:
+            needs.append(DigestAbsent(dataset.id, job.digest))
+        changes: list[Change] = [add]
+        if outcome.key and not dataset.primary_key and action is Action.REPLACE:
+            changes.append(SetPrimaryKey(dataset.id, outcome.key))
+        return changes, needs
+
+    async def _dead(
+        self, ctx: Context, job: Job, uploaded: Uploaded
+    ) -> tuple[list[Change], list[Requirement]]:
+        name = job.name + DEAD_LETTERS_SUFFIX
+        add = AddFiles(uploaded.dead_id, uploaded.dead_files, operation="append", source=job.source)
+        known = await self.find(ctx, name)
+        held = fingerprint(DEAD_LETTER_SCHEMA.columns)
+        if known is not None:
+            if known.id != uploaded.dead_id:
+                raise LakehouseError(ErrorKind.CONFLICT, "the dead letters moved", dataset=name)
+            if known.fingerprint != held:
+                raise LakehouseError(
+                    ErrorKind.INVALID,
+                    "the name of the dead letters belongs to another dataset",
+                    dataset=name,
+                    hint="rename that dataset, or ingest under another name",
+                )
+            return [add], [SchemaIs(known.id, held)]
+        card = Card(
+            owner=job.request.card.owner or ctx.principal.id,
+            description=f"rows of files for {job.name} that could not be read",
+            lineage=Lineage(source_system=ctx.source or "", ingest=ctx.request_id),
+            detected=("owner", "description"),
+        )
+        create = CreateDataset(
+            uploaded.dead_id, name, held, DEAD_LETTER_SCHEMA, card, (), uploaded.bucket
+        )
+        return [create, add], [NameFree(name)]
+
+    async def replayed(self, ctx: Context, job: Job) -> VersionEntry | None:
+        """The version in which the same caller brought the same content, if it is not long ago."""
+        dataset = await self.find(ctx, job.name)
+        if dataset is None:
+            return None
+        page = await self._catalog.versions(ctx, PageRequest(dataset.name, AsOf(), limit=_VERSIONS))
+        actor = ctx.principal.id
+        found = (e for e in page.versions if e.content_digest == job.digest and e.actor == actor)
+        return next(found, None)
+
+
+def _bare_entry(dataset: Dataset, version: int, digest: str) -> VersionEntry:
+    """For content that came so long ago that its entry is not on the newest page."""
+    return VersionEntry(
+        version=version,
+        at=dataset.updated_at,
+        operation="append",
+        actor="",
+        request_id="",
+        rows_added=0,
+        rows_removed=0,
+        files_added=0,
+        files_removed=0,
+        row_count=dataset.row_count,
+        schema_id=dataset.schema.id,
+        content_digest=digest,
+    )
+
+
+async def _put(store: ObjectStore, key: str, local: LocalParquet, whole_max: int) -> None:
+    if local.size_bytes > whole_max and isinstance(store, StreamingWrites):
+        await store.put_stream(key, _parts(local.path))
+    else:
+        await store.put(key, await run_blocking(local.path.read_bytes))
+
+
+async def _parts(path: Path) -> AsyncIterator[bytes]:
+    file = await run_blocking(path.open, "rb")
+    try:
+        while part := await asyncio.to_thread(file.read, _PART_BYTES):
+            yield part
+    finally:
+        file.close()

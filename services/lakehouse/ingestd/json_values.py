@@ -1,0 +1,214 @@
+"""JSON values as columns: in bulk by Arrow's parser where it is exact, else value by value.
+
+Exactness: integers beyond 64 bits and integers that would be rounded among floats are found before
+the bulk parser may round them; then the careful path keeps their text. Fractions are doubles, as
+JSON's numbers are everywhere, unless more digits were written than a double holds: those become
+text too. A field that has several kinds of values becomes a string column of their JSON texts (a
+string as it is).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.json as pa_json
+import pyarrow.types as pat
+
+from lakehouse.table.infer import EXACT_INTEGER_MAX
+
+_DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG: Final = b"0" * 16
+_LONG_INTEGER: Final = re.compile(rb"[\s:,\[]-?[0-9]{16,}\s*[,}\]\s]")
+_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STRING: Final = re.compile(rb'"[^"]*"')
+_FLOAT_DIGITS_ALWAYS: Final = 15
+_INT64: Final = range(-(2**63), 2**63)
+WRAP: Final = "v"
+
+
+class Inexact(Exception):
+    """The bulk parser would alter a value, or cannot read the block; read it value by value."""
+
+
+def unescaped(data: bytes) -> bytes:
+    """The same length, without escaped quotes and backslashes: quotes now tell by parity."""
+    if b"\\" not in data:
+        return data
+    return data.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+
+
+def too_deep(data: bytes, depth_max: int) -> bool:
+    """True if brackets outside strings nest deeper than ``depth_max``."""
+    brackets = data.translate(None, _NOT_BRACKETS)
+    if not _reduces(brackets, depth_max):
+        # Brackets in strings may not pair: look again without strings.
+        bare = _STRING.sub(b"", unescaped(data)).translate(None, _NOT_BRACKETS)
+        return not _reduces(bare, depth_max) and _depth(bare) > depth_max
+    return False
+
+
+def _reduces(brackets: bytes, depth_max: int) -> bool:
+    for _ in range(depth_max):
+        if not brackets:
+            return True
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    return not brackets
+
+
+def _depth(brackets: bytes) -> int:
+    depth = deepest = 0
+    for byte in brackets:
+        depth += 1 if byte in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def bulk(data: bytes, wrapped: bool, strings: frozenset[str]) -> pa.RecordBatch:
+    """A block of objects by Arrow's parser; raises ``Inexact`` where it cannot be trusted.
+
+    Args:
+        data: objects one after the other; ``wrapped``: separated by commas, as in an array.
+        strings: fields known to hold strings, so that no date is made of them here.
+    """
+    if _LONG in data.translate(_DIGITS) and _LONG_INTEGER.search(b" " + data + b" "):
+        raise Inexact
+    if wrapped:
+        data = b'{"' + WRAP.encode() + b'":[' + data + b"]}"
+    batch = _read(data, wrapped, strings)
+    dated = frozenset(field.name for field in batch.schema if _has_timestamp(field.type))
+    if dated:
+        if any(pat.is_nested(batch.schema.field(name).type) for name in dated):
+            raise Inexact
+        order = batch.schema.names
+        batch = _read(data, wrapped, strings | dated)
+        batch = batch.select([name for name in order if name in batch.schema.names])
+    return batch
+
+
+def _has_timestamp(arrow: pa.DataType) -> bool:
+    if pat.is_struct(arrow):
+        return any(_has_timestamp(field.type) for field in arrow.fields)
+    if pat.is_list(arrow):
+        return _has_timestamp(arrow.value_type)
+    return bool(pat.is_timestamp(arrow))
+
+
+def _read(data: bytes, wrapped: bool, strings: frozenset[str]) -> pa.RecordBatch:
+    fields = [(name, pa.string()) for name in sorted(strings)]
+    schema = pa.schema(fields)
+    if wrapped:
+        schema = pa.schema([(WRAP, pa.list_(pa.struct(fields)))])
+    try:
+        table = pa_json.read_json(
+            pa.BufferReader(data),
+            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pa_json.ParseOptions(
+                newlines_in_values=True,
+                explicit_schema=schema if fields else None,
+                unexpected_field_behavior="infer",
+            ),
+        )
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise Inexact from error
+    batches = table.combine_chunks().to_batches()
+    if len(batches) != 1:
+        raise Inexact
+    if not wrapped:
+        return batches[0]
+    rows = batches[0].column(0).flatten()
+    if not pat.is_struct(rows.type) or rows.null_count or rows.type.num_fields == 0:
+        raise Inexact
+    return pa.RecordBatch.from_arrays(rows.flatten(), names=[f.name for f in rows.type.fields])
+
+
+def _number(text: str) -> float | Decimal:
+    """A double, or the exact number where the double is not it."""
+    value = float(text)
+    if len(text) <= _FLOAT_DIGITS_ALWAYS + 1:
+        return value
+    exact = Decimal(text)
+    digits = len(exact.as_tuple().digits)
+    if digits <= _FLOAT_DIGITS_ALWAYS and value not in (float("inf"), float("-inf")):
+        return value
+    same = value == value and abs(value) != float("inf") and Decimal(repr(value)) == exact
+    return value if same else exact
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_number, strict=False)
+
+
+def decode(text: str) -> Any:
+    """One JSON value, numbers exact (``Decimal`` where a double is not). Raises ValueError."""
+    return _DECODER.decode(text)
+
+
+def decode_next(text: str, at: int) -> tuple[Any, int]:
+    """The value that starts at ``at``, and where it ends. Raises ValueError."""
+    return _DECODER.raw_decode(text, at)
+
+
+def columns_of(objects: Sequence[dict[str, Any]], nested_as_text: bool) -> pa.RecordBatch:
+    """Objects as columns, fields in the order they are first met. The careful path: it loops."""
+    names = list(dict.fromkeys(name for one in objects for name in one))
+    arrays = [column_of([one.get(name) for one in objects], nested_as_text) for name in names]
+    if not names:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * len(objects), pa.struct([])))
+    return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def column_of(values: Sequence[Any], nested_as_text: bool) -> pa.Array:
+    """The narrowest column that holds all of ``values``; their JSON texts if none does."""
+    kinds = {type(value) for value in values if value is not None}
+    try:
+        if kinds <= {int, float} and kinds and not _rounds(values, kinds):
+            return pa.array(values, pa.float64() if float in kinds else pa.int64())
+        if len(kinds) <= 1 and kinds <= {str, bool}:
+            return pa.array(values)
+        if not nested_as_text and len(kinds) == 1 and kinds <= {dict, list}:
+            return _without_dates(pa.array(values), values)
+    except (pa.ArrowException, OverflowError):
+        pass
+    return pa.array([_text(value) for value in values], pa.string())
+
+
+def _rounds(values: Iterable[Any], kinds: set[type]) -> bool:
+    integers = [value for value in values if isinstance(value, int)]
+    if float in kinds:
+        return any(abs(value) > EXACT_INTEGER_MAX for value in integers)
+    return any(value not in _INT64 for value in integers)
+
+
+def _without_dates(array: pa.Array, values: Sequence[Any]) -> pa.Array:
+    # ``pa.array`` mixes int and float in a list without a word.
+    if _has_float(array.type) and _big_integer(values):
+        raise OverflowError
+    return array
+
+
+def _has_float(arrow: pa.DataType) -> bool:
+    if pat.is_struct(arrow):
+        return any(_has_float(field.type) for field in arrow.fields)
+    if pat.is_list(arrow):
+        return _has_float(arrow.value_type)
+    return bool(pat.is_floating(arrow))
+
+
+def _big_integer(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_big_integer(one) for one in value.values())
+    if isinstance(value, list | tuple):
+        return any(_big_integer(one) for one in value)
+    return isinstance(value, int) and abs(value) > EXACT_INTEGER_MAX
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Decimal):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

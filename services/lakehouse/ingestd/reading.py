@@ -1,0 +1,131 @@
+"""From a spooled body to an ``Outcome``: detect, open the right source, convert, check the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lakehouse.contracts.ingest import IngestOptions, IngestWarning, SourceFormat
+from lakehouse.ingestd.arrow_source import ArrowSource, ParquetSource
+from lakehouse.ingestd.charset import Charset, charset_of, decide_unmarked
+from lakehouse.ingestd.convert import Outcome, Target, Work, convert
+from lakehouse.ingestd.csv_source import CsvSource
+from lakehouse.ingestd.decoded import Decoded, compression_of, read_full, refuse_foreign
+from lakehouse.ingestd.formats import format_of
+from lakehouse.ingestd.json_source import JsonSource
+from lakehouse.ingestd.keycheck import check_key
+from lakehouse.ingestd.limits import unreadable
+from lakehouse.ingestd.sources import NotUtf8, Source
+from lakehouse.ingestd.spool import SpooledBody
+from lakehouse.model.refs import name_key
+from lakehouse.model.schema import Schema
+from lakehouse.table.types import to_arrow
+
+_HEAD_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was asked of a body.
+
+    Attributes:
+        schema: of the dataset the rows go to; None to infer.
+        check: raises when the work should stop.
+    """
+
+    body: SpooledBody
+    options: IngestOptions
+    schema: Schema | None
+    key: tuple[str, ...]
+    check: Callable[[], None]
+
+
+def read_body(reading: Reading, work: Work) -> tuple[Outcome, str]:
+    """The outcome and the format's name. Blocking; raises as ``convert`` and ``check_key``."""
+    options = reading.options
+    stated = {name_key(one.name): one.type for one in options.columns}
+    for type_text in stated.values():
+        to_arrow(type_text)
+    compression = _compression(reading)
+    decoded = Decoded(reading.body.path, compression, work.settings)
+    try:
+        head = read_full(decoded, _HEAD_BYTES)
+    finally:
+        decoded.close()
+    if not head:
+        raise unreadable("the file is empty", "send a file with a header line or rows")
+    if options.format is SourceFormat.AUTO:
+        refuse_foreign(head)
+    source_format = format_of(options, head)
+    outcome, source = _convert(reading, work, compression, source_format, head, stated)
+    if outcome.key_hashes is not None:
+        check_key(outcome.key_hashes, outcome.files, outcome.key)
+    unknown = stated.keys() - {name_key(name) for name in outcome.schema.names()}
+    if unknown:
+        raise unreadable(
+            "a type is stated for a column that is not there",
+            "name columns of the file",
+            columns=[*sorted(unknown)],
+        )
+    return outcome, source.format
+
+
+def _compression(reading: Reading) -> str:
+    with reading.body.path.open("rb") as file:
+        head = file.read(512)
+    if reading.options.compression:
+        return compression_of(head, reading.options.compression)
+    return compression_of(head, "")
+
+
+def _convert(
+    reading: Reading,
+    work: Work,
+    compression: str,
+    source_format: SourceFormat,
+    head: bytes,
+    stated: dict[str, str],
+) -> tuple[Outcome, Source]:
+    target = Target(reading.schema, stated, reading.key)
+    path = reading.body.path
+    if source_format is SourceFormat.PARQUET:
+        parquet = ParquetSource(path, compression, work)
+        return convert(parquet, target, work), parquet
+    if source_format is SourceFormat.ARROW:
+        arrow = ArrowSource(path, compression, head, work)
+        return convert(arrow, target, work), arrow
+    charset = charset_of(head, reading.options.encoding)
+    try:
+        source = _text_source(reading, work, compression, source_format, charset)
+        return convert(source, target, work), source
+    except NotUtf8:
+        charset = _decide_charset(reading, work, compression)
+        source = _text_source(reading, work, compression, source_format, charset)
+        outcome = convert(source, target, work)
+        if charset.encoding == "utf-8":
+            return outcome, source
+        guessed = IngestWarning(
+            "encoding_guessed",
+            f"the text is not utf-8 and was read as {charset.encoding}; state the encoding if "
+            "letters look wrong",
+        )
+        return replace(outcome, warnings=(guessed, *outcome.warnings)), source
+
+
+def _text_source(
+    reading: Reading, work: Work, compression: str, source_format: SourceFormat, charset: Charset
+) -> Source:
+    options, settings = reading.options, work.settings
+    path = reading.body.path
+    if source_format in (SourceFormat.JSON, SourceFormat.NDJSON):
+        return JsonSource(path, compression, charset, options, settings, source_format)
+    is_tsv = source_format is SourceFormat.TSV
+    return CsvSource(path, compression, charset, options, settings, is_tsv)
+
+
+def _decide_charset(reading: Reading, work: Work, compression: str) -> Charset:
+    decoded = Decoded(reading.body.path, compression, work.settings)
+    try:
+        return decide_unmarked(decoded)
+    finally:
+        decoded.close()

@@ -1,0 +1,126 @@
+"""Cards, changes and reports: values made of an ingest's outcome. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, Final
+
+import pyarrow as pa
+
+from lakehouse.contracts.ingest import CardHints, IngestReport, IngestRequest
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.parquet_out import LocalParquet
+from lakehouse.model.dataset import Card, DataFile, Lineage, Sensitivity
+from lakehouse.model.schema import Schema
+from lakehouse.table.pii import detect, suggest_sensitivity
+
+DRY_RUN_ROWS: Final = 20
+_SAFE_INTEGER: Final = 2**53
+DEAD_LETTERS_SUFFIX: Final = "__dead_letters"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a report says of the call itself."""
+
+    content_digest: str
+    bytes_read: int
+    elapsed_ms: float
+
+
+def card_of(hints: CardHints, owner: str, source: str, ingest: str, sample: pa.Table) -> Card:
+    """The card of a new dataset: what was said, and what was detected in its place (ADR-013)."""
+    findings = detect(sample)
+    detected = [] if hints.owner else ["owner"]
+    sensitivity = suggest_sensitivity(findings)
+    if hints.sensitivity:
+        sensitivity = stated_sensitivity(hints.sensitivity)
+    else:
+        detected.append("sensitivity")
+    if findings:
+        detected.append("pii")
+    return Card(
+        owner=hints.owner or owner,
+        description=hints.description,
+        sensitivity=sensitivity,
+        tags=hints.tags,
+        lineage=Lineage(source_system=hints.source_system or source, ingest=ingest),
+        freshness_sla_seconds=hints.freshness_sla_seconds,
+        pii=findings,
+        detected=tuple(detected),
+    )
+
+
+def stated_sensitivity(text: str) -> Sensitivity:
+    """Raises ``invalid`` naming the levels there are."""
+    try:
+        return Sensitivity(text)
+    except ValueError:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "this sensitivity is not known",
+            sensitivity=text[:40],
+            known=[level.value for level in Sensitivity],
+        ) from None
+
+
+def data_file(local: LocalParquet, key: str, bucket: str, schema_id: int) -> DataFile:
+    """A spooled file as the catalog will know it."""
+    return DataFile(
+        key=key,
+        size_bytes=local.size_bytes,
+        rows=local.rows,
+        sha256=local.sha256,
+        bucket=bucket,
+        schema_id=schema_id,
+        rows_hash=local.rows_hash,
+        stats=local.stats,
+    )
+
+
+def sample_json(sample: pa.Table) -> str:
+    """Up to 20 rows as a JSON array of objects; integers over 2^53 and decimals are strings."""
+    return json.dumps(_plain(sample.slice(0, DRY_RUN_ROWS).to_pylist()), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal) or (isinstance(value, float) and value - value != 0):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _SAFE_INTEGER:
+        return str(value)
+    return value
+
+
+def no_op_report(
+    request: IngestRequest, name: str, schema: Schema, rows: int, version: int, measured: Measured
+) -> IngestReport:
+    """The content is there already: ``rows`` of it, since ``version``."""
+    return IngestReport(
+        dataset=name,
+        version=version,
+        rows=rows,
+        files=0,
+        no_op=True,
+        created=False,
+        dead_letters=0,
+        dead_letter_dataset="",
+        schema=schema.columns,
+        warnings=(),
+        content_digest=measured.content_digest,
+        format=request.options.format.value,
+        mode=request.mode.value,
+        bytes_read=measured.bytes_read,
+        elapsed_ms=measured.elapsed_ms,
+    )

@@ -1,0 +1,357 @@
+"""Ingest as a service: spool, decide, convert, upload, commit, report (ADR-010)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from lakehouse.contracts.catalog import CatalogService
+from lakehouse.contracts.ingest import IngestMode, IngestReport, IngestRequest
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.committing import Committer, Job, Uploaded
+from lakehouse.ingestd.convert import Outcome, Work
+from lakehouse.ingestd.deciding import Action, Standing, check_same_key, content_digest, decide
+from lakehouse.ingestd.misfits import NotFitting, drift, stated_wrong
+from lakehouse.ingestd.reading import Reading, read_body
+from lakehouse.ingestd.reports import (
+    DEAD_LETTERS_SUFFIX,
+    Measured,
+    no_op_report,
+    sample_json,
+    stated_sensitivity,
+)
+from lakehouse.ingestd.sessions import WriterSession
+from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.ingestd.spool import Spool, SpooledBody
+from lakehouse.kit.blocking import run_in
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+from lakehouse.model.identity import Context, Scope
+from lakehouse.model.refs import check_key, check_name
+from lakehouse.model.schema import Schema
+from lakehouse.objectstore.buckets import Buckets
+from lakehouse.objectstore.port import StreamingReads
+
+__all__ = ["Ingest"]
+
+_ATTEMPTS: Final = 8
+_THREADS_MAX: Final = 4
+_SPOOL_THREADS: Final = 4
+
+
+@dataclass(slots=True)
+class _Under:
+    """An ingest under way: what was spooled, and what was made of it so far."""
+
+    job: Job
+    body: SpooledBody
+    folder: Path
+    started: float
+    stop: threading.Event = field(default_factory=threading.Event)
+    outcome: Outcome | None = None
+    read_against: Schema | None = None
+    format: str = ""
+    uploaded: Uploaded | None = None
+
+
+class Ingest:
+    """Implements ``contracts.ingest.IngestService``; belongs to one event loop.
+
+    ``start`` before the first call, ``close`` at the end: it waits for no ingest, those under way
+    fail when their folder goes.
+    """
+
+    def __init__(
+        self,
+        settings: IngestSettings,
+        catalog: CatalogService,
+        buckets: Buckets,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._settings = settings
+        self._buckets = buckets
+        self._clock = clock
+        self._spool = Spool(settings, ids)
+        self._sessions = WriterSession(settings, catalog, clock, ids)
+        self._committer = Committer(settings, catalog, buckets, ids)
+        self._slots = asyncio.Semaphore(settings.concurrent_max)
+        self._present = 0
+        self._jobs: ThreadPoolExecutor | None = None
+        self._parsers: ThreadPoolExecutor | None = None
+        self._disk: ThreadPoolExecutor | None = None
+
+    async def start(self) -> None:
+        """Make the spool folder and the threads. Raises ``unavailable`` if the folder cannot be."""
+        self._spool.open()
+        settings = self._settings
+        threads = settings.threads or min(os.cpu_count() or 1, _THREADS_MAX)
+        self._jobs = ThreadPoolExecutor(settings.concurrent_max, "ingest")
+        self._parsers = ThreadPoolExecutor(threads, "ingest-parse")
+        self._disk = ThreadPoolExecutor(_SPOOL_THREADS, "ingest-spool")
+        await self._sessions.start()
+
+    async def close(self) -> None:
+        """End the session, the threads and the spool folder. Idempotent."""
+        await self._sessions.close()
+        for pool in (self._jobs, self._parsers, self._disk):
+            if pool is not None:
+                await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+        self._jobs = self._parsers = self._disk = None
+        self._spool.close()
+
+    async def ingest(
+        self, ctx: Context, request: IngestRequest, body: AsyncIterator[bytes]
+    ) -> IngestReport:
+        """See the contract. A small file costs one PUT for its rows and the commit's own."""
+        ctx.require(Scope.WRITE)
+        name = _checked(request)
+        started = self._clock.monotonic()
+        async with self._admitted():
+            folder = self._spool.new_folder()
+            taken = [0]
+            under: _Under | None = None
+            try:
+                spooled = await self._receive(folder, request, body, taken)
+                digest = content_digest(spooled.sha256, request.options)
+                job = Job(request, name, digest, _source_name(request))
+                under = _Under(job, spooled, folder, started)
+                return await self._run(ctx, under)
+            finally:
+                if under is not None:
+                    under.stop.set()
+                self._spool.release(folder, taken[0])
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        limit = self._settings.concurrent_max + self._settings.queued_max
+        if self._present >= limit:
+            raise LakehouseError(
+                ErrorKind.EXHAUSTED,
+                "too many ingests are under way",
+                limit="ingest.queued_max",
+                maximum=limit,
+                hint="send it again shortly",
+            )
+        self._present += 1
+        try:
+            yield
+        finally:
+            self._present -= 1
+
+    async def _receive(
+        self, folder: Path, request: IngestRequest, body: AsyncIterator[bytes], taken: list[int]
+    ) -> SpooledBody:
+        disk = _running(self._disk)
+        if not request.object_key:
+            return await self._spool.receive(folder, body, disk, taken)
+        store = self._buckets.get(request.object_bucket)
+        key = check_key(request.object_key)
+        if isinstance(store, StreamingReads):
+            return await self._spool.receive(folder, store.stream(key), disk, taken)
+        return await self._spool.receive(folder, _once(await store.get(key)), disk, taken)
+
+    async def _run(self, ctx: Context, under: _Under) -> IngestReport:
+        request = under.job.request
+        if request.dry_run:
+            return await self._dry_run(ctx, under)
+        conflict: LakehouseError | None = None
+        for _ in range(_ATTEMPTS):
+            standing = await self._committer.standing(ctx, under.job)
+            replay = await self._replay(ctx, under, standing)
+            if replay is not None:
+                return replay
+            action = decide(request, standing)
+            if action is Action.NOTHING:
+                return self._no_op(under, standing)
+            await self._read(ctx, under, standing)
+            try:
+                return await self._publish(ctx, under, action, standing)
+            except LakehouseError as error:
+                if error.fields.get("http_status") == 422 and ctx.idempotency_key:
+                    return await self._settled(ctx, under, error)
+                if error.kind not in (ErrorKind.CONFLICT, ErrorKind.ALREADY_EXISTS):
+                    raise
+                conflict = error
+        raise conflict or LakehouseError(ErrorKind.INTERNAL, "an ingest was never attempted")
+
+    async def _replay(self, ctx: Context, under: _Under, standing: Standing) -> IngestReport | None:
+        """A retry with an idempotency key, of what its first attempt has done: the same effect."""
+        if not ctx.idempotency_key or standing.entry is None or under.job.request.options.force:
+            return None
+        same = standing.entry.actor == ctx.principal.id
+        return self._no_op(under, standing) if same else None
+
+    async def _settled(self, ctx: Context, under: _Under, error: LakehouseError) -> IngestReport:
+        """The key was used: by this very ingest (its objects had other keys), or by another."""
+        entry = await self._committer.replayed(ctx, under.job)
+        if entry is None:
+            raise error
+        standing = replace(await self._committer.standing(ctx, under.job), entry=entry)
+        return self._no_op(under, standing)
+
+    async def _dry_run(self, ctx: Context, under: _Under) -> IngestReport:
+        """Read it all as an ingest would, and commit nothing."""
+        standing = Standing(await self._committer.find(ctx, under.job.name))
+        if under.job.request.mode in (IngestMode.AUTO, IngestMode.CREATE):
+            standing = Standing()
+        await self._read(ctx, under, standing)
+        report = self._report(under, 0, Action.NOTHING)
+        outcome = _made(under)
+        return replace(report, dry_run=True, files=0, sample_json=sample_json(outcome.sample))
+
+    async def _read(self, ctx: Context, under: _Under, standing: Standing) -> None:
+        """Convert the body, unless it was read against the same schema before."""
+        dataset = standing.dataset
+        schema = dataset.schema if dataset else None
+        if under.outcome is not None and under.read_against == schema:
+            return
+        under.outcome = under.uploaded = None
+        request = under.job.request
+        key = check_same_key(request, dataset) if dataset else request.key
+        reading = Reading(under.body, request.options, schema, key, self._checker(ctx, under.stop))
+        work = Work(
+            under.folder,
+            self._settings,
+            _running(self._parsers),
+            reading.check,
+            under.job.source,
+            self._clock.now_us(),
+        )
+        async with self._slots:
+            try:
+                under.outcome, under.format = await self._in_thread(under, reading, work)
+            except NotFitting as error:
+                if dataset is not None:
+                    raise drift(dataset.name, dataset.schema, error) from error
+                raise stated_wrong(error) from error
+        under.read_against = schema
+
+    async def _in_thread(self, under: _Under, reading: Reading, work: Work) -> tuple[Outcome, str]:
+        future = asyncio.ensure_future(run_in(_running(self._jobs), read_body, reading, work))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The caller went away: the thread stops at its next block; its files wait for it.
+            under.stop.set()
+            with contextlib.suppress(Exception):
+                await asyncio.wait([future])
+            raise
+
+    def _checker(self, ctx: Context, stop: threading.Event) -> Callable[[], None]:
+        def check() -> None:
+            if stop.is_set():
+                raise LakehouseError(ErrorKind.UNAVAILABLE, "the ingest was given up")
+            if ctx.deadline is not None and self._clock.monotonic() > ctx.deadline:
+                raise LakehouseError(
+                    ErrorKind.TIMEOUT,
+                    "the deadline passed while the file was read",
+                    hint="allow more time, or send a smaller file",
+                )
+
+        return check
+
+    async def _publish(
+        self, ctx: Context, under: _Under, action: Action, standing: Standing
+    ) -> IngestReport:
+        outcome = _made(under)
+        async with self._sessions.writing() as session_id:
+            dataset = standing.dataset
+            ready = under.uploaded
+            reusable = (
+                ready is not None
+                and ready.session_id == session_id
+                and (dataset is None or dataset.id == ready.dataset_id)
+                and not ready.dead_files
+            )
+            if not reusable:
+                under.uploaded = await self._committer.upload(
+                    ctx, under.job, outcome, standing, session_id
+                )
+            assert under.uploaded is not None
+            try:
+                version = await self._committer.commit(
+                    ctx, under.job, outcome, under.uploaded, (action, standing)
+                )
+            except LakehouseError as error:
+                if error.kind is ErrorKind.CONFLICT and "session" in error.message:
+                    self._sessions.lost(session_id)
+                raise
+        return self._report(under, version, action)
+
+    def _report(self, under: _Under, version: int, action: Action) -> IngestReport:
+        outcome = _made(under)
+        measured = self._measured(under)
+        dead = outcome.dead_letters > 0
+        return IngestReport(
+            dataset=under.job.name,
+            version=version,
+            rows=outcome.rows,
+            files=len(outcome.files),
+            no_op=False,
+            created=action is Action.CREATE,
+            dead_letters=outcome.dead_letters,
+            dead_letter_dataset=under.job.name + DEAD_LETTERS_SUFFIX if dead else "",
+            schema=outcome.schema.columns,
+            warnings=outcome.warnings,
+            content_digest=measured.content_digest,
+            format=under.format,
+            mode=under.job.request.mode.value,
+            bytes_read=measured.bytes_read,
+            elapsed_ms=measured.elapsed_ms,
+        )
+
+    def _no_op(self, under: _Under, standing: Standing) -> IngestReport:
+        dataset, entry = standing.dataset, standing.entry
+        if dataset is None or entry is None:
+            raise LakehouseError(ErrorKind.INTERNAL, "a no-op needs the rows to be there")
+        return no_op_report(
+            under.job.request,
+            dataset.name,
+            dataset.schema,
+            entry.rows_added,
+            entry.version,
+            self._measured(under),
+        )
+
+    def _measured(self, under: _Under) -> Measured:
+        elapsed = self._clock.monotonic() - under.started
+        return Measured(under.job.digest, under.body.size_bytes, round(elapsed * 1e3, 3))
+
+
+def _checked(request: IngestRequest) -> str:
+    """The dataset's display name; raises ``invalid`` for anything no file could satisfy."""
+    name = check_name(request.dataset)
+    if request.card.sensitivity:
+        stated_sensitivity(request.card.sensitivity)
+    return name
+
+
+def _source_name(request: IngestRequest) -> str:
+    if request.object_key:
+        return f"{request.object_bucket}/{request.object_key}"
+    return request.options.file_name or "body"
+
+
+def _made(under: _Under) -> Outcome:
+    if under.outcome is None:
+        raise LakehouseError(ErrorKind.INTERNAL, "a report needs an outcome")
+    return under.outcome
+
+
+def _running(pool: ThreadPoolExecutor | None) -> ThreadPoolExecutor:
+    if pool is None:
+        raise LakehouseError(ErrorKind.UNAVAILABLE, "ingest has not been started")
+    return pool
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
