@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import types
@@ -192,3 +193,9 @@ def test_generated_modules_are_those_of_the_protos(tmp_path: Path) -> None:
 def test_messages_say_their_package() -> None:
     assert all(message.full_name == f"lakehouse.v1.{name}" for name, message in MESSAGES.items())
     assert message_class("Card").DESCRIPTOR is MESSAGES["Card"]
+
+
+def test_every_call_is_documented_and_the_reverse() -> None:
+    page = (ROOT / "docs/api/grpc.md").read_text()
+    told = re.findall(r"^\| `(\w+/\w+)` \|", page, re.MULTILINE)
+    assert told == [f"{noun}/{rpc.name}" for noun in SERVICES for rpc in RPCS[noun].methods]

@@ -53,8 +53,9 @@ async def test_health_can_be_watched() -> None:
 class Explorer:
     """A client that knows an address and nothing else: what grpcurl does."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, token: str = "lh_anna.secret") -> None:
         self._channel = channel
+        self._metadata = (("authorization", f"Bearer {token}"),)
         self._stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         self._pool = descriptor_pool.DescriptorPool()
         self._added: set[str] = set()
@@ -92,10 +93,10 @@ class Explorer:
         path, answer = f"/{service}/{name}", message_factory.GetMessageClass(method.output_type)
         data = message.SerializeToString()
         if method.server_streaming:
-            call = self._channel.unary_stream(path)(data, metadata=TOKEN)
+            call = self._channel.unary_stream(path)(data, metadata=self._metadata)
             parts = [part async for part in call]
         else:
-            parts = [await self._channel.unary_unary(path)(data, metadata=TOKEN)]
+            parts = [await self._channel.unary_unary(path)(data, metadata=self._metadata)]
         return [json_format.MessageToDict(answer.FromString(part)) for part in parts]
 
 
