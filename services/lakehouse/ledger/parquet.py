@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pyarrow as pa
+
+_COMPRESSED_BYTES_MIN: Final = 16 * 1024
 
 
 def to_parquet(table: pa.Table, metadata: dict[str, str] | None = None) -> bytes:
@@ -12,7 +16,14 @@ def to_parquet(table: pa.Table, metadata: dict[str, str] | None = None) -> bytes
     if metadata is not None:
         table = table.replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    big = table.nbytes >= _COMPRESSED_BYTES_MIN
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd" if big else "none",
+        use_dictionary=big,
+        write_page_checksum=True,
+    )
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

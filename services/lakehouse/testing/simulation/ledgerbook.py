@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lakehouse.errors import LakehouseError
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.chain import parse
 from lakehouse.ledger.head import Head, replay
@@ -70,7 +71,10 @@ async def check_chain(book: Ledgerbook, access: Access, bucket: Bucket) -> Head[
     """Replay the chain from its first record; raise ``Violation`` for anything that was told and is
     not so. ``access`` is that of a store without faults."""
     machine = WorldMachine()
-    view = await read_view(access, machine)
+    try:
+        view = await read_view(access, machine)
+    except LakehouseError as error:
+        raise Violation(f"the chain cannot be read: {error} {error.fields}") from error
     records = await _all_records(access, view.manifest.packs if view.manifest else ())
     head: Head[World] = Head(machine.initial())
     tokens_at: dict[int, str] = {}

@@ -25,7 +25,7 @@ from lakehouse.testing.simulation.machine import World, WorldMachine, add_token
 from lakehouse.testing.simulation.process import Process, SimulatedClock
 
 SETTINGS = LedgerSettings(
-    fold_records=6,
+    fold_records=7,
     unfolded_records_max=14,
     group_commits_max=8,
     queue_max=32,
@@ -53,9 +53,9 @@ class Profile:
 
     nodes: int = 3
     clients: int = 3
-    tokens_each: int = 6
+    tokens_each: int = 5
     file_writers: int = 2
-    seconds: float = 40.0
+    seconds: float = 36.0
     trouble_seconds: float = 3.0
     stop_seconds: float = 15.0
     collect_seconds: float = 2.0
@@ -142,7 +142,7 @@ class Node:
             self.ledger = None
             collecting.cancel()
             await ledger.close()
-            await clock.sleep(2 + simulation.rng.random() * 12)
+            await clock.sleep(3 + simulation.rng.random() * 14)
 
     async def _watch(self, ledger: Ledger[World], clock: SimulatedClock) -> None:
         """Until the ledger is another's; now and then stop of one's own will."""
@@ -195,7 +195,7 @@ async def _read(simulation: Simulation) -> None:
     process = Process(simulation.loop, "reader")
     access = simulation.access(process)
     while not simulation.over:
-        await simulation.pause(5.0)
+        await simulation.pause(8.0)
         before = simulation.book.durable_seq
         try:
             view = await read_view(access, WorldMachine())
