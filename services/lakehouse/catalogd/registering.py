@@ -15,6 +15,7 @@ from lakehouse.catalogd.sessions import Sessions
 from lakehouse.catalogd.state import CatalogState, DatasetState
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.changes import AddFiles, Change, CreateDataset, SetCard, SetPrimaryKey
 from lakehouse.model.dataset import Card, DataFile
 from lakehouse.model.identity import Context, Scope
@@ -111,7 +112,7 @@ class Registering:
             columns=columns,
             fingerprint=fingerprint(columns),
             found=tuple(found),
-            card=detected_card(request.card, [each.sample for each in found]),
+            card=await run_blocking(detected_card, request.card, [each.sample for each in found]),
             dataset_id=dataset_id,
             copies=await self._copied(request, found, dataset_id),
         )

@@ -124,7 +124,7 @@ _LOOSE: Final[dict[str, str]] = {
     "phone": r"\+?[0-9(][0-9 ()./-]{4,20}[0-9]( ?(x|ext\.?) ?[0-9]{1,6})?",
     "national_id": r"[A-Za-z0-9][A-Za-z0-9 .-]{4,19}",
     "birth_date": r"[0-9]{1,4}[-/. ][0-9]{1,2}[-/. ][0-9]{1,4}([T ].*)?",
-    "person_name": r"[\pL][\pL'’. -]{0,79}",
+    "person_name": r"[\pL][\pL'’. -]*",
     "postal_code": r"[A-Za-z0-9][A-Za-z0-9 -]{2,9}",
 }
 _LOOSE_ONLY: Final = frozenset({"email", "iban", "credit_card", "ip_address"})
