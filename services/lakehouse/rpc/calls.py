@@ -12,10 +12,10 @@ import grpc
 from lakehouse.errors import LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.model.identity import Context
+from lakehouse.rpc.bulk import decode, encode
 from lakehouse.rpc.context import metadata_of, timeout_of
-from lakehouse.rpc.convert import parse, to_message
 from lakehouse.rpc.errors import from_rpc
-from lakehouse.rpc.methods import Method, methods_of, set_key
+from lakehouse.rpc.methods import Method, methods_of
 
 CHUNK_BYTES_MAX: Final = 1 << 20
 """Chunks of a stream are cut to this, well below the 4 MiB that any gRPC peer takes."""
@@ -51,16 +51,13 @@ class Peer:
     async def unary(self, name: str, ctx: Context, request: object, answer: type[T]) -> T:
         """Call method ``name`` and wait for its answer."""
         method = self._methods[name]
-        message = to_message(request)
-        set_key(message, ctx.idempotency_key)
+        message = await encode(request, ctx.idempotency_key)
         timeout = timeout_of(ctx, self._clock)
         try:
-            data = await self._unary[name](
-                message.SerializeToString(), metadata=metadata_of(ctx), timeout=timeout
-            )
+            data = await self._unary[name](message, metadata=metadata_of(ctx), timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise self.failure(error, method, ctx) from error
-        return parse(answer, data)[0]
+        return (await decode(answer, data))[0]
 
     def stream_in(self, name: str, ctx: Context) -> Any:
         """Begin a call that sends many messages and gets one answer."""

@@ -18,8 +18,9 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context
+from lakehouse.rpc.bulk import decode, encode
 from lakehouse.rpc.context import Incoming
-from lakehouse.rpc.convert import PACKAGE, parse, to_message
+from lakehouse.rpc.convert import PACKAGE
 from lakehouse.rpc.errors import TRAILER, detail_of, pack, status_of
 from lakehouse.rpc.methods import Method, key_of, methods_of
 
@@ -98,9 +99,9 @@ class Servicer:
 
         async def behaviour(data: bytes, call: Call) -> Any:
             async def body(ctx: Context) -> bytes:
-                request, message = parse(kind, data)
+                request, message = await decode(kind, data)
                 answer = await function(replace(ctx, idempotency_key=key_of(message)), request)
-                return to_message(answer).SerializeToString()
+                return await encode(answer)
 
             return await self._edge.serve(call, method.path, body)
 
