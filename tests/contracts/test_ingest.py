@@ -111,7 +111,7 @@ async def test_every_format_gives_the_same_dataset(
 async def test_the_same_content_again_is_a_no_op(ingest: Any) -> None:
     first = await send(ingest, "people", CSV)
     again = await send(ingest, "people", CSV)
-    assert (again.no_op, again.created, again.rows) == (True, False, 0)
+    assert (again.no_op, again.created, again.files) == (True, False, 0)
     assert (again.version, again.content_digest) == (first.version, first.content_digest)
     forced = await send(
         ingest, "people", CSV, mode=IngestMode.APPEND, options=IngestOptions(force=True)
