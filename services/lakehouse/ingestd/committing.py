@@ -35,6 +35,7 @@ from lakehouse.model.changes import (
     DatasetAt,
     DigestAbsent,
     NameFree,
+    RemoveFiles,
     Requirement,
     SchemaIs,
     SetPrimaryKey,
@@ -111,20 +112,24 @@ class Committer:
         return Standing(dataset, entry, only)
 
     async def _digest_version(self, ctx: Context, dataset_id: str, digest: str) -> int | None:
-        """The version that brought this content, if rows of it live: the catalog checks what a
-        commit requires before it says that an empty one is invalid, and changes nothing."""
-        probe = CommitRequest((), (DigestAbsent(dataset_id, digest),))
+        """The version that brought this content, if rows of it live.
+
+        Asked by a commit that never happens: its second requirement cannot hold, so all that the
+        catalog can say is which of the two failed first, from the state it would commit on.
+        """
+        never = CommitRequest(
+            (RemoveFiles(dataset_id, ()),),
+            (DigestAbsent(dataset_id, digest), DatasetAt(dataset_id, -1)),
+        )
         try:
-            await self._catalog.commit(replace(ctx, idempotency_key=None), probe)
+            await self._catalog.commit(replace(ctx, idempotency_key=None), never)
         except LakehouseError as error:
-            if error.kind is ErrorKind.INVALID:
-                return None
-            version = error.fields.get("version")
-            if error.kind is ErrorKind.CONFLICT and isinstance(version, int):
-                return version
             if error.kind is not ErrorKind.CONFLICT:
                 raise
-        return None
+            version = error.fields.get("version")
+            same = error.fields.get("content_digest") == digest
+            return version if same and isinstance(version, int) else None
+        raise LakehouseError(ErrorKind.INTERNAL, "a requirement that cannot hold was met")
 
     async def upload(
         self, ctx: Context, job: Job, outcome: Outcome, standing: Standing, session_id: str
