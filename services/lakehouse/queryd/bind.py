@@ -20,6 +20,7 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
+from lakehouse.queryd.kinds import METADATA
 from lakehouse.queryd.literals import Parameters, substitute
 from lakehouse.queryd.parse import invalid
 from lakehouse.queryd.plan import OutputColumn
@@ -65,12 +66,12 @@ class Reference:
 class Bound:
     """A statement in which all names are resolved and all types known that can be."""
 
-    tree: exp.Expression
+    tree: exp.Expr
     references: tuple[Reference, ...]
     output: tuple[OutputColumn, ...]
 
 
-def table_names(tree: exp.Expression) -> tuple[str, ...]:
+def table_names(tree: exp.Expr) -> tuple[str, ...]:
     """The relations a statement reads, as written, each once; names of CTEs are not among them."""
     copy = tree.copy()
     _fold(copy, {})
@@ -97,15 +98,16 @@ def fold_columns(columns: Sequence[tuple[str, str]]) -> tuple[BoundColumn, ...]:
 
 
 def bind(
-    tree: exp.Expression,
+    tree: exp.Expr,
     relations: Mapping[str, tuple[BoundColumn, ...]],
     parameters: Parameters,
 ) -> Bound:
     """Resolve ``tree`` against ``relations`` (name key -> columns).
 
-    Raises ``invalid``: an unknown or ambiguous column (with the nearest names), a missing parameter.
+    Raises ``invalid``: an unknown or ambiguous column (with the nearest names), a parameter that
+    is missing.
     """
-    copy = substitute(tree.copy(), parameters)
+    copy = _named_values(substitute(tree.copy(), parameters))
     exact = {
         column.name: column.folded
         for columns in relations.values()
@@ -123,7 +125,7 @@ def bind(
         copy = qualify(
             copy, schema=slots, dialect="postgres", quote_identifiers=True, identify=True
         )
-        copy = annotate_types(copy, schema=slots, dialect="postgres")
+        copy = annotate_types(copy, schema=slots, expression_metadata=METADATA, dialect="postgres")
     except (OptimizeError, SqlglotError) as error:
         raise _resolution_error(error, copy, relations) from error
     output = _output(copy, shown, written)
@@ -131,7 +133,30 @@ def bind(
     return Bound(copy, references, output)
 
 
-def _fold(tree: exp.Expression, exact: Mapping[str, str]) -> dict[str, str]:
+def _named_values(tree: exp.Expr) -> exp.Expr:
+    """VALUES have the column names of PostgreSQL, ``column1 column2 ..``, unless given others."""
+    for values in list(tree.find_all(exp.Values)):
+        alias = values.args.get("alias")
+        first = values.expressions[0] if values.expressions else None
+        if first is None or (alias is not None and alias.args.get("columns")):
+            continue
+        width = len(first.expressions) if isinstance(first, exp.Tuple) else 1
+        name = alias.this.copy() if alias is not None and alias.this else exp.to_identifier("v")
+        names = [exp.to_identifier(f"column{at + 1}") for at in range(width)]
+        named = exp.TableAlias(this=name, columns=names)
+        if alias is not None or isinstance(values.parent, exp.From | exp.Join):
+            values.set("alias", named)
+            continue
+        inner = values.copy()
+        inner.set("alias", named)
+        select = exp.select("*").from_(inner)
+        if values.parent is None:
+            return select
+        values.replace(select)
+    return tree
+
+
+def _fold(tree: exp.Expr, exact: Mapping[str, str]) -> dict[str, str]:
     """Fold every identifier in place; what names looked like that were written as aliases."""
     written: dict[str, str] = {}
     for node in tree.find_all(exp.Identifier):
@@ -144,7 +169,7 @@ def _fold(tree: exp.Expression, exact: Mapping[str, str]) -> dict[str, str]:
     return written
 
 
-def _tables(tree: exp.Expression) -> list[exp.Table]:
+def _tables(tree: exp.Expr) -> list[exp.Table]:
     """Every mention of a relation that is not a CTE's name, in the order of the text."""
     found: dict[int, exp.Table] = {}
     for scope in traverse_scope(tree):
@@ -160,7 +185,7 @@ def _is_recursive_mention(table: exp.Table, scope: Scope) -> bool:
     """Whether ``table`` names a CTE around it: inside a recursive CTE its own name is a table."""
     if table.args.get("db"):
         return False
-    node: exp.Expression | None = table
+    node: exp.Expr | None = table
     while node is not None:
         with_ = node.args.get("with_") or node.args.get("with")
         if with_ is not None and any(cte.alias == table.name for cte in with_.expressions):
@@ -171,8 +196,8 @@ def _is_recursive_mention(table: exp.Table, scope: Scope) -> bool:
     return False
 
 
-def _within(node: exp.Expression, ancestor: exp.Expression) -> bool:
-    at: exp.Expression | None = node
+def _within(node: exp.Expr, ancestor: exp.Expr) -> bool:
+    at: exp.Expr | None = node
     while at is not None:
         if at is ancestor:
             return True
@@ -188,7 +213,7 @@ def _written_name(table: exp.Table) -> str:
 
 
 def _slot_tables(
-    tree: exp.Expression, relations: Mapping[str, tuple[BoundColumn, ...]]
+    tree: exp.Expr, relations: Mapping[str, tuple[BoundColumn, ...]]
 ) -> tuple[dict[str, Any], tuple[Reference, ...]]:
     schema: dict[str, Any] = {}
     references = []
@@ -209,7 +234,7 @@ def _slot_tables(
     return schema, tuple(references)
 
 
-def _drop_schema(tree: exp.Expression, schemas: set[str], alias: str) -> None:
+def _drop_schema(tree: exp.Expr, schemas: set[str], alias: str) -> None:
     """``system.files.key`` is ``files.key`` once the table is known as ``files``."""
     for column in tree.find_all(exp.Column):
         database = column.args.get("db")
@@ -227,13 +252,13 @@ def _sql_type(kind: str) -> str:
     return "STRUCT" if kind.startswith("struct<") else "MAP"
 
 
-def _leftmost(tree: exp.Expression) -> exp.Expression:
+def _leftmost(tree: exp.Expr) -> exp.Expr:
     while isinstance(tree, exp.SetOperation | exp.Subquery):
         tree = tree.this
     return tree
 
 
-def _name_outputs(tree: exp.Expression, written: dict[str, str]) -> None:
+def _name_outputs(tree: exp.Expr, written: dict[str, str]) -> None:
     """Give every unnamed result column PostgreSQL's name for it, and make names differ."""
     select = _leftmost(tree)
     if not isinstance(select, exp.Select):
@@ -257,7 +282,7 @@ def _name_outputs(tree: exp.Expression, written: dict[str, str]) -> None:
     select.set("expressions", expressions)
 
 
-def _own_name(projection: exp.Expression) -> str:
+def _own_name(projection: exp.Expr) -> str:
     """The name a projection brings along: its alias or its column's name, else ""."""
     if isinstance(projection, exp.Alias | exp.Column):
         return str(projection.alias_or_name)
@@ -272,7 +297,7 @@ def _different(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _default_name(node: exp.Expression) -> str:
+def _default_name(node: exp.Expr) -> str:
     """What PostgreSQL calls a result column without an alias (parse_target.c, FigureColname)."""
     from lakehouse.queryd.guard import function_name
 
@@ -298,7 +323,7 @@ def _default_name(node: exp.Expression) -> str:
 
 
 def _output(
-    tree: exp.Expression, shown: Mapping[str, str], written: Mapping[str, str]
+    tree: exp.Expr, shown: Mapping[str, str], written: Mapping[str, str]
 ) -> tuple[OutputColumn, ...]:
     select = _leftmost(tree)
     if not isinstance(select, exp.Select):
@@ -315,11 +340,13 @@ def _output(
         if plain and inner.name == folded and folded in shown:
             name = shown[folded]
         kind = inner.type.sql().lower().replace(" ", "") if plain and inner.type else ""
-        columns.append(OutputColumn(name, kind if simple and kind.startswith("decimal(") else ""))
+        kind = "uint64" if kind == "ubigint" else kind
+        declared = simple and (kind.startswith("decimal(") or kind == "uint64")
+        columns.append(OutputColumn(name, kind if declared else ""))
     return tuple(columns)
 
 
-def _separate_outputs(tree: exp.Expression) -> None:
+def _separate_outputs(tree: exp.Expr) -> None:
     """Make the names of the result differ: an engine refuses two ``id`` of a join's star."""
     select = _leftmost(tree)
     if not isinstance(select, exp.Select):
@@ -335,7 +362,7 @@ def _separate_outputs(tree: exp.Expression) -> None:
 
 def _resolution_error(
     error: Exception,
-    tree: exp.Expression,
+    tree: exp.Expr,
     relations: Mapping[str, tuple[BoundColumn, ...]],
 ) -> LakehouseError:
     text = str(error).split("\n")[0]

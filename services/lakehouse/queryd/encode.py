@@ -61,7 +61,11 @@ def output_schema(engine: pa.Schema, output: Sequence[OutputColumn]) -> pa.Schem
 
 
 def _logical(kind: pa.DataType, declared: str) -> pa.DataType:
+    if pat.is_duration(kind):
+        return pa.string()
     logical = to_arrow(from_arrow(kind))
+    if pat.is_uint64(logical) and declared != "uint64":
+        return pa.int64()  # counts and ranks; an engine's choice, not the data's
     if pat.is_decimal128(logical):
         wanted = to_arrow(declared) if declared.startswith("decimal(") else None
         if wanted is not None and wanted.scale == logical.scale:
@@ -86,10 +90,20 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if pat.is_interval(column.type):
         return pa.array([_interval_text(v) for v in column.to_pylist()], pa.string())
     if pat.is_duration(column.type):
-        return pc.cast(pc.cast(column, pa.duration("us"), safe=False), kind)
+        micros = pc.cast(pc.cast(column, pa.duration("us"), safe=False), pa.int64())
+        return pa.array([_duration_text(v) for v in micros.to_pylist()], pa.string())
     if pat.is_timestamp(column.type):
         return pc.cast(column, kind, safe=False)
     return pc.cast(column, kind)
+
+
+def _duration_text(micros: int | None) -> str | None:
+    """Days and the rest, both towards zero, as PostgreSQL subtracts timestamps."""
+    if micros is None:
+        return None
+    days, rest = divmod(abs(micros), 86_400_000_000)
+    sign = -1 if micros < 0 else 1
+    return _interval_text((0, sign * days, sign * rest * 1000))
 
 
 def _interval_text(value: Any) -> str | None:
@@ -143,7 +157,8 @@ class JsonEncoder:
         parts: list[pa.Array | str] = []
         for index, column in enumerate(batch.columns):
             parts += ["," if index else "[", json_texts(column)]
-        return lead + _joined(*parts, "],")[:-1]
+        rows: bytes = _joined(*parts, "],")
+        return lead + rows[:-1]
 
     def end(self, rows: int, elapsed_ms: float) -> bytes:
         tail = {"row_count": rows, "elapsed_ms": round(elapsed_ms, 3)}
@@ -162,7 +177,7 @@ class NdjsonEncoder:
 
     def batch(self, batch: pa.RecordBatch) -> bytes:
         if batch.num_columns == 0:
-            return b"{}\n" * batch.num_rows
+            return b"{}\n" * int(batch.num_rows)
         parts: list[pa.Array | str] = []
         for lead, column in zip(self._leads, batch.columns, strict=True):
             parts += [lead, json_texts(column)]
@@ -183,7 +198,7 @@ class CsvEncoder:
 
     def batch(self, batch: pa.RecordBatch) -> bytes:
         if batch.num_columns == 0:
-            return b"\r\n" * batch.num_rows
+            return b"\r\n" * int(batch.num_rows)
         parts: list[pa.Array | str] = []
         for index, column in enumerate(batch.columns):
             parts += [","] if index else []

@@ -98,7 +98,7 @@ def _forbidden(message: str, **fields: str) -> LakehouseError:
     return LakehouseError(ErrorKind.FORBIDDEN, message, **fields)
 
 
-def check(tree: exp.Expression) -> None:
+def check(tree: exp.Expr) -> None:
     """Raise ``forbidden`` unless ``tree`` is one query made of allowed parts."""
     if not isinstance(tree, _ROOTS):
         raise _forbidden(
@@ -119,7 +119,7 @@ def check(tree: exp.Expression) -> None:
             raise LakehouseError(ErrorKind.INVALID, "this type is not known", type=node.sql()[:80])
 
 
-def function_name(node: exp.Expression) -> str:
+def function_name(node: exp.Expr) -> str:
     """The name a person would know a function by, in lower case."""
     if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
         return str(node.name).lower()
@@ -147,7 +147,7 @@ def _check_table(node: exp.Table) -> None:
             )
         return
     inner = node.this
-    name = function_name(inner) if isinstance(inner, exp.Expression) else str(inner)
+    name = function_name(inner) if isinstance(inner, exp.Expr) else str(inner)
     if name not in TABLES:
         raise _forbidden(
             "this table function is not allowed",

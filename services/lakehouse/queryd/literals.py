@@ -61,7 +61,7 @@ def read_parameters(text: str, statement: Statement) -> Parameters:
     return Parameters(positional=tuple(given))
 
 
-def substitute(tree: exp.Expression, parameters: Parameters) -> exp.Expression:
+def substitute(tree: exp.Expr, parameters: Parameters) -> exp.Expr:
     """``tree`` with its placeholders replaced by literals, in place."""
     named = dict(parameters.named)
     questions = iter(parameters.positional)
@@ -80,7 +80,7 @@ def substitute(tree: exp.Expression, parameters: Parameters) -> exp.Expression:
     return tree
 
 
-def literal(value: Any) -> exp.Expression:
+def literal(value: Any) -> exp.Expr:
     """A JSON value as a literal. Raises ``invalid`` for what has no literal."""
     if value is None:
         return exp.Null()

@@ -34,7 +34,7 @@ class Statement:
     ``tree`` must not be changed: copy it.
     """
 
-    tree: exp.Expression
+    tree: exp.Expr
     explain: str
     positional: int
     named: tuple[str, ...]
@@ -106,7 +106,7 @@ def _real_nesting(sql: str) -> int:
     return deepest
 
 
-def _one(sql: str) -> exp.Expression:
+def _one(sql: str) -> exp.Expr:
     try:
         trees = [tree for tree in sqlglot.parse(sql, read="postgres") if tree is not None]
     except ParseError as error:
@@ -135,9 +135,9 @@ def _one(sql: str) -> exp.Expression:
     return trees[0]
 
 
-def _check_depth(tree: exp.Expression) -> None:
+def _check_depth(tree: exp.Expr) -> None:
     """Measure the tree without recursion; sqlglot's own passes are recursive."""
-    level: list[exp.Expression] = [tree]
+    level: list[exp.Expr] = [tree]
     depth = 0
     while level:
         depth += 1
@@ -146,12 +146,12 @@ def _check_depth(tree: exp.Expression) -> None:
         level = [child for node in level for child in node.iter_expressions()]
 
 
-def nodes(tree: exp.Expression) -> Iterator[exp.Expression]:
+def nodes(tree: exp.Expr) -> Iterator[exp.Expr]:
     """All nodes, parents first."""
     return tree.walk(bfs=True)
 
 
-def _parameters(tree: exp.Expression) -> tuple[int, tuple[str, ...]]:
+def _parameters(tree: exp.Expr) -> tuple[int, tuple[str, ...]]:
     """How many positional parameters are needed, and the names of the named ones."""
     question = highest = 0
     named: dict[str, None] = {}
@@ -170,10 +170,10 @@ def _parameters(tree: exp.Expression) -> tuple[int, tuple[str, ...]]:
     return question or highest, tuple(named)
 
 
-def parameter_name(node: exp.Expression) -> str:
+def parameter_name(node: exp.Expr) -> str:
     """ "" for ``?``, digits for ``$1``, the name for ``$name`` and ``:name``."""
     inner = node.this
     if inner is None:
         return ""
-    name = inner.name if isinstance(inner, exp.Expression) else str(inner)
+    name = inner.name if isinstance(inner, exp.Expr) else str(inner)
     return "" if name == "?" else name

@@ -14,7 +14,7 @@ from lakehouse.model.schema import Column
 from lakehouse.queryd.bind import Reference
 from lakehouse.table.stats import Term
 
-_OPERATORS: Final[dict[type[exp.Expression], str]] = {
+_OPERATORS: Final[dict[type[exp.Expr], str]] = {
     exp.EQ: "=",
     exp.LT: "<",
     exp.LTE: "<=",
@@ -27,7 +27,7 @@ _TIMES: Final = ("date", "timestamp", "timestamptz")
 
 
 def terms(
-    tree: exp.Expression,
+    tree: exp.Expr,
     references: tuple[Reference, ...],
     columns: Mapping[str, Mapping[str, Column]],
 ) -> dict[str, list[Term]]:
@@ -69,7 +69,7 @@ def _sources(select: exp.Select) -> Iterator[exp.Table]:
             yield place
 
 
-def _conjuncts(node: exp.Expression) -> Iterator[exp.Expression]:
+def _conjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
     waiting = [node]
     while waiting:
         one = waiting.pop()
@@ -82,8 +82,8 @@ def _conjuncts(node: exp.Expression) -> Iterator[exp.Expression]:
 
 
 def _comparisons(
-    node: exp.Expression,
-) -> Iterator[tuple[str, str, str, list[exp.Expression]]]:
+    node: exp.Expr,
+) -> Iterator[tuple[str, str, str, list[exp.Expr]]]:
     """(alias, column, operator, constants) of a conjunct."""
     operator = _OPERATORS.get(type(node))
     if operator is not None:
@@ -97,12 +97,16 @@ def _comparisons(
         if not node.args.get("symmetric"):
             yield column.table, column.name, ">=", [node.args["low"]]
             yield column.table, column.name, "<=", [node.args["high"]]
-    elif isinstance(node, exp.In) and isinstance(node.this, exp.Column):
-        if node.expressions and not node.args.get("query"):
-            yield node.this.table, node.this.name, "in", list(node.expressions)
+    elif (
+        isinstance(node, exp.In)
+        and isinstance(node.this, exp.Column)
+        and node.expressions
+        and not node.args.get("query")
+    ):
+        yield node.this.table, node.this.name, "in", list(node.expressions)
 
 
-def _value(node: exp.Expression, kind: str) -> str | None:
+def _value(node: exp.Expr, kind: str) -> str | None:
     """A constant as the text of a bound of that type; None if it is not surely the same value."""
     sign = ""
     while isinstance(node, exp.Paren):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -193,7 +194,7 @@ class Query:
         prepared = self._prepared.get(
             key, lambda: prepare(statement, request.params_json, pinned.relations)
         )
-        entry.engine = engine = choose_engine(request.engine, prepared)
+        entry.engine = engine = choose_engine(request.engine)
         remote = [file for file in prepared.objects if file.key not in pinned.paths]
         stack.enter_context(self._cache.held(remote))
         local = await self._cache.paths(remote)
@@ -227,7 +228,7 @@ class Query:
         )
         await worker.send(encode(plan))
         kind, body = await self._first(worker)
-        assert kind is Frame.HEAD  # noqa: S101 - the worker's first frame is HEAD or an error
+        assert kind is Frame.HEAD
         columns = tuple(ResultColumn(name, text) for name, text in orjson.loads(body))
         header = QueryHeader(
             head.query_id, engine, head.version, head.versions, columns, request.format
@@ -249,7 +250,7 @@ class Query:
 
     async def _pin(self, ctx: Context, request: QueryRequest, names: tuple[str, ...]) -> _Pinned:
         """All relations at one version: one call to the catalog for the datasets."""
-        assert self._system is not None  # noqa: S101 - _run checked that start() ran
+        assert self._system is not None
         prefix = f"{SYSTEM_SCHEMA}."
         datasets = tuple(name for name in names if not name_key(name).startswith(prefix))
         system = [name_key(name) for name in names if name_key(name).startswith(prefix)]
@@ -266,12 +267,13 @@ class Query:
             for name, one in zip(datasets, snapshot.datasets, strict=True):
                 dataset = one.dataset
                 key = (dataset.id, dataset.version)
-                relations[name_key(name)] = self._relations.get(key, lambda one=one: relation(one))
+                relations[name_key(name)] = self._relations.get(key, partial(relation, one))
                 pin = pins.get(name_key(name), version)
                 versions.append(PinnedVersion(dataset.name, pin or dataset.version))
-            as_of = AsOf(version=version) if system and request.as_of != AsOf() else as_of
+            as_of = AsOf(version=version)
         if system:
-            version = version or await self._system.version(ctx, as_of)
+            if not datasets:
+                as_of, version = await self._system.pin(ctx, as_of)
             for name in system:
                 opened = await self._system.open(ctx, name.removeprefix(prefix), as_of, version)
                 relations[name] = opened.relation

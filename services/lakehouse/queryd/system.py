@@ -41,7 +41,6 @@ _COLUMNS: Final[dict[str, str]] = {
 }
 SYSTEM_TABLES: Final = tuple(sorted(_COLUMNS))
 _PAGE: Final = 1000
-_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +71,31 @@ class SystemTables:
     def __init__(self, catalog: CatalogService, folder: Path) -> None:
         self._catalog = catalog
         self._folder = folder
+        self._made = 0
         self._kept: dict[tuple[str, int], SystemRelation] = {}
 
-    async def version(self, ctx: Context, as_of: AsOf) -> int:
-        """The store version that ``as_of`` means now."""
+    async def pin(self, ctx: Context, as_of: AsOf) -> tuple[AsOf, int]:
+        """``as_of`` as a version, if the catalog can say which; version 0 if it cannot."""
         if as_of.version is not None:
-            return as_of.version
+            return as_of, as_of.version
+        if as_of.time is not None:
+            return as_of, 0
         head = await self._catalog.list(ctx, ListRequest(limit=1))
-        return head.version
+        return AsOf(version=head.version), head.version
 
     async def open(self, ctx: Context, table: str, as_of: AsOf, version: int) -> SystemRelation:
-        """``system.<table>`` at ``as_of``, which is known to be ``version`` (0: by time)."""
+        """``system.<table>`` at ``as_of``, which is ``version`` (0: known by its time alone)."""
         schema = schema_of(table)
-        kept = self._kept.get((table, version)) if as_of.time is None else None
+        kept = self._kept.get((table, version)) if version else None
         if kept is not None:
             return kept
         rows = await _ROWS[table](self._catalog, ctx, await self._datasets(ctx, as_of), as_of)
-        name = f"{table}-{version}-{len(self._kept)}-{id(rows):x}.parquet"
+        self._made += 1
+        name = f"{table}-{version}-{self._made}.parquet"
         path = self._folder / name
         await run_blocking(_write, path, rows, schema)
         made = SystemRelation(_relation(table, schema, version, len(rows), name), str(path))
-        if as_of.time is None:
+        if version:
             self._keep((table, version), made)
         return made
 
@@ -103,52 +106,34 @@ class SystemTables:
             del self._kept[oldest]  # its file stays until the folder goes: a query may read it
 
     async def _datasets(self, ctx: Context, as_of: AsOf) -> list[Dataset]:
-        if as_of.version is None and as_of.time is None:
-            for _ in range(_TRIES):
-                found = await self._page_through(ctx, include_dropped=True)
-                if found is not None:
-                    return found
-            raise LakehouseError(
-                ErrorKind.UNAVAILABLE,
-                "the catalog changed while it was read",
-                hint="ask again, or give as_of",
-            )
-        names = {dataset.name for dataset in await self._current(ctx)}
-        found = []
-        for name in sorted(names):
+        """Every dataset as it was, dropped ones too: one pass over the list if nothing has
+        changed since, else one by one."""
+        found, versions = await self._current(ctx)
+        if versions == {as_of.version}:
+            return found
+        then = []
+        for name in sorted({dataset.name for dataset in found}):
             try:
                 request = GetRequest(name, as_of, include_dropped=True)
-                found.append((await self._catalog.get(ctx, request)).dataset)
+                then.append((await self._catalog.get(ctx, request)).dataset)
             except LakehouseError as error:
                 if error.kind is not ErrorKind.NOT_FOUND:
                     raise
-        return found
+        return then
 
-    async def _current(self, ctx: Context) -> list[Dataset]:
+    async def _current(self, ctx: Context) -> tuple[list[Dataset], set[int]]:
+        """All datasets of now, and the versions that the pages were read at."""
         found: list[Dataset] = []
+        versions: set[int] = set()
         cursor = ""
         while True:
             request = ListRequest(include_dropped=True, limit=_PAGE, cursor=cursor)
             page = await self._catalog.list(ctx, request)
+            versions.add(page.version)
             found += page.datasets
             cursor = page.cursor
             if not cursor:
-                return found
-
-    async def _page_through(self, ctx: Context, *, include_dropped: bool) -> list[Dataset] | None:
-        """All datasets at one version, or None if it changed between two pages."""
-        found: list[Dataset] = []
-        cursor, version = "", None
-        while True:
-            request = ListRequest(include_dropped=include_dropped, limit=_PAGE, cursor=cursor)
-            page = await self._catalog.list(ctx, request)
-            if version is not None and page.version != version:
-                return None
-            version = page.version
-            found += page.datasets
-            cursor = page.cursor
-            if not cursor:
-                return found
+                return found, versions
 
 
 def _write(path: Path, rows: list[dict[str, Any]], schema: Schema) -> None:

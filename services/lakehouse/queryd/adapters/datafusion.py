@@ -44,10 +44,26 @@ def _checked(function: Callable[..., pa.Array], arity: int) -> Callable[..., pa.
 
 _INT: Final = pa.int64()
 _FLOAT: Final = pa.float64()
+_MICROS: Final = pa.timestamp("us")
+_UNITS: Final = ("year", "quarter", "month", "week", "day", "hour", "minute", "second")
 
 
 def _round_even(column: pa.Array) -> pa.Array:
     return pc.round(column, round_mode="half_to_even")
+
+
+def _divide(left: pa.Array, right: pa.Array) -> pa.Array:
+    # NaN or a null divisor divides; only a true zero is an error.
+    if pc.any(pc.and_(pc.equal(right, 0.0), pc.is_valid(left))).as_py():
+        raise ZeroDivisionError("division by zero")
+    return pc.divide(left, right)
+
+
+def _floor(unit: str) -> Callable[..., pa.Array]:
+    def call(column: pa.Array) -> pa.Array:
+        return pc.floor_temporal(column, unit=unit, week_starts_monday=True)
+
+    return call
 
 
 # Arithmetic as PostgreSQL has it: an overflow or a wrong domain is an error, never a wrong number.
@@ -62,6 +78,8 @@ _FUNCTIONS: Final[tuple[tuple[str, Callable[..., pa.Array], tuple[pa.DataType, .
     ("lh_log10", pc.log10_checked, (_FLOAT,)),
     ("lh_log2", pc.log2_checked, (_FLOAT,)),
     ("lh_rint", _round_even, (_FLOAT,)),
+    ("lh_div", _divide, (_FLOAT, _FLOAT)),
+    *((f"lh_trunc_{unit}", _floor(unit), (_MICROS,)) for unit in _UNITS),
 )
 
 
@@ -99,7 +117,7 @@ class DataFusionEngine:
             return pa.RecordBatchReader.from_stream(frame)
         except LakehouseError:
             raise
-        except Exception as error:  # noqa: BLE001 - its exceptions have no common base
+        except Exception as error:
             raise engine_error("datafusion", error) from error
 
     def translate(self, error: Exception) -> Exception:
@@ -158,7 +176,7 @@ class DataFusionEngine:
         self._tables[scan.name] = (scan.name, *made)
 
     def _forget(self) -> None:
-        oldest, names = self._tables.popitem(last=False)
+        _, names = self._tables.popitem(last=False)
         for name in names:
             self._context.deregister_table(name)
             shutil.rmtree(self._links / name, ignore_errors=True)

@@ -135,14 +135,14 @@ class DuckDbEngine:
     def _open(self, tables: Sequence[TableScan], memory_bytes: int) -> duckdb.DuckDBPyConnection:
         self.prepare()
         session, self._spare = self._spare, None
-        assert session is not None  # noqa: S101 - prepare() opened it
+        assert session is not None
         paths = [path for table in tables for group in table.groups for path in group.paths]
         settings = (
             f"memory_limit='{memory_bytes}B'",
             "TimeZone='UTC'",
             "integer_division=true",
             "ieee_floating_point_ops=false",
-            "default_null_order='nulls_last_on_asc_first_on_desc'",
+            "default_null_order='nulls_last'",
             "enable_external_file_cache=false",
             "parquet_metadata_cache=true",
             "preserve_insertion_order=false",

@@ -7,7 +7,9 @@ from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
 
-_PATH: Final = re.compile(r"(file:)?/?(?:[\w.+~-]*/){2,}[\w.+~-]*")
+_PATH: Final = re.compile(
+    r"(?:file:)?/?(?:[\w.+~%-]+/){3,}[\w.+~%-]*|(?:file:)?(?<![\w/ ])/(?:[\w.+~-]+/)+[\w.+~-]+"
+)
 _TEXT_MAX: Final = 300
 
 _RULES: Final[tuple[tuple[str, ErrorKind, str], ...]] = (
