@@ -161,10 +161,10 @@ async def test_the_past_can_be_read_by_version_and_by_time(catalog: Any, here: W
     now = c.AsOf(time=renamed.dataset.updated_at + timedelta(seconds=1))
     assert (await catalog.get(READER, c.GetRequest("folk", now))).dataset.name == "folk"
     await refused(catalog.get(READER, c.GetRequest("people")), ErrorKind.NOT_FOUND)
-    pinned = await catalog.snapshot(
-        READER, c.SnapshotRequest(("people",), c.AsOf(), (c.Pin("people", then),))
-    )
-    assert pinned.datasets[0].dataset == made.dataset
+    for spelled in ("people", "PEOPLE"):
+        request = c.SnapshotRequest(("people",), pins=(c.Pin(spelled, then),))
+        pinned = await catalog.snapshot(READER, request)
+        assert pinned.datasets[0].dataset == made.dataset
     ahead = c.AsOf(version=renamed.version + 100)
     await refused(catalog.get(READER, c.GetRequest("folk", ahead)), ErrorKind.NOT_FOUND)
     wait = c.AsOf(min_version=renamed.version + 100)

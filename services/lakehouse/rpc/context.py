@@ -95,4 +95,6 @@ class Incoming:
 
     def _text(self, name: str) -> str | None:
         value = self._values.get(name)
-        return unquote(value)[:_VALUE_CHARS_MAX] or None if value else None
+        # Printable only: these go into logs and version entries.
+        text = "".join(char for char in unquote(value or "") if char.isprintable())
+        return text[:_VALUE_CHARS_MAX] or None

@@ -150,6 +150,14 @@ async def test_a_caller_without_a_request_id_gets_one() -> None:
         assert len(there.services["catalog"].calls[-1][1].request_id) == 26
 
 
+async def test_what_comes_in_metadata_is_bounded_and_printable() -> None:
+    async with loopback() as there:
+        ctx = context(request_id="r\n1\x1b[31m", source="s" * 2_000, workspace="\n")
+        await there.client("Catalog").status(ctx, StatusRequest())
+        seen = there.services["catalog"].calls[-1][1]
+        assert (seen.request_id, seen.source, seen.workspace) == ("r1[31m", "s" * 512, None)
+
+
 async def hang(*_: object) -> None:
     await asyncio.Event().wait()
 

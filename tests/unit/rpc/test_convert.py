@@ -45,7 +45,7 @@ def test_a_filled_value_comes_back_whole(kind: type) -> None:
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 def test_any_value_comes_back(kind: type) -> None:
     @settings(
-        max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     @given(strategy(kind))
     def check(value: object) -> None:
@@ -127,7 +127,7 @@ def test_a_timestamp_out_of_range_is_refused() -> None:
 
 
 @given(st.binary(max_size=64))
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 def test_any_bytes_are_a_value_or_a_refusal(data: bytes) -> None:
     kind = None
     try:

@@ -216,7 +216,7 @@ async def test_a_slow_server_slows_the_body_down() -> None:
 
     async def body() -> AsyncIterator[bytes]:
         nonlocal sent
-        for _ in range(200):
+        for _ in range(64):
             sent += 1
             yield b"a" * MIB
 
@@ -225,11 +225,11 @@ async def test_a_slow_server_slows_the_body_down() -> None:
         call = there.client("Ingest").ingest(context(), IngestRequest("d"), body())
         task = asyncio.ensure_future(call)
         await asyncio.sleep(0.5)
-        assert sent < 40, "nobody reads, yet the body went on"
+        assert sent < 32, "nobody reads, yet the body went on"
         assert intake.gate
         intake.gate.set()
         await task
-    assert [len(body) for body in intake.whole] == [200 * MIB]
+    assert [len(body) for body in intake.whole] == [64 * MIB]
 
 
 async def test_a_result_arrives_whole_in_order() -> None:
@@ -321,13 +321,13 @@ async def test_a_reader_that_is_cancelled_stops_the_query() -> None:
 
 
 async def test_a_slow_reader_slows_the_query_down() -> None:
-    source = Source(count=200, chunk=b"x" * MIB)
+    source = Source(count=64, chunk=b"x" * MIB)
     async with loopback({"query": source}) as there:
         stream = await there.client("Query").run(context(), sample(QueryRequest))
         await asyncio.sleep(0.5)
-        assert source.taken < 40, "nobody reads, yet the query went on"
+        assert source.taken < 32, "nobody reads, yet the query went on"
         size = sum([len(chunk) async for chunk in stream.chunks])
-        assert size == 200 * MIB
+        assert size == 64 * MIB
 
 
 async def test_a_result_without_a_header_is_refused() -> None:
