@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,3 +106,6 @@ async def build_lake(spool: Path, url: str = "", **settings: Any) -> Lake:
     ingest = Ingest(options, catalog, buckets, clock, ids)
     await ingest.start()
     return Lake(ingest, catalog, buckets, spool)
+
+
+MakeLake = Callable[..., Awaitable[Lake]]

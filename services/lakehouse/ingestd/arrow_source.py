@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pyarrow.types as pat
 
 from lakehouse.contracts.ingest import IngestWarning
 from lakehouse.ingestd.convert import Work
@@ -64,10 +66,44 @@ class _TypedSource:
     def _checked(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         decoded = 0
         for batch in batches:
-            decoded += batch.nbytes
-            _check_unfolding(decoded, self._size, self._settings)
-            for start in range(0, batch.num_rows, _BATCH_ROWS_MAX):
-                yield batch.slice(start, _BATCH_ROWS_MAX)
+            for part in _in_parts(batch):
+                # A row counts even where it holds nothing: a column of nulls has no bytes.
+                decoded += _weight(part) + part.num_rows
+                _check_unfolding(decoded, self._size, self._settings)
+                yield part
+
+
+def _in_parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Slices that stay small when they are unfolded."""
+    for start in range(0, batch.num_rows, _BATCH_ROWS_MAX):
+        waiting = [batch.slice(start, _BATCH_ROWS_MAX)]
+        while waiting:
+            part = waiting.pop()
+            if part.num_rows > 1 and _weight(part) > 2 * _BATCH_BYTES:
+                half = part.num_rows // 2
+                waiting += [part.slice(half), part.slice(0, half)]
+            else:
+                yield part
+
+
+def _weight(values: pa.RecordBatch | pa.Array) -> int:
+    """Bytes of the values without dictionaries: a value counts wherever it is named."""
+    if isinstance(values, pa.RecordBatch):
+        return sum(_weight(column) for column in values.columns)
+    arrow = values.type
+    if pat.is_dictionary(arrow):
+        entries = max(len(values.dictionary), 1)
+        if pat.is_fixed_size_binary(arrow.value_type) or pat.is_primitive(arrow.value_type):
+            return len(values) * (_weight(values.dictionary) // entries + 1)
+        if not pat.is_nested(arrow.value_type):
+            sizes = pc.binary_length(values.dictionary)
+            return pc.sum(sizes.take(values.indices), min_count=0).as_py() or 0
+        return len(values) * _weight(values.dictionary)
+    if pat.is_struct(arrow):
+        return sum(_weight(column) for column in values.flatten())
+    if pat.is_list(arrow) or pat.is_large_list(arrow):
+        return _weight(values.flatten()) + len(values) * 4
+    return int(values.nbytes)
 
 
 class ParquetSource(_TypedSource):
@@ -106,7 +142,7 @@ class ParquetSource(_TypedSource):
         for group in range(self._groups):
             rows = min(_FIRST_ROWS, _BATCH_ROWS_MAX)
             for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
-                per_row = max(batch.nbytes // max(batch.num_rows, 1), 1)
+                per_row = max(_weight(batch) // max(batch.num_rows, 1), 1)
                 rows = max(1, min(_BATCH_ROWS_MAX, _BATCH_BYTES // per_row))
                 break
             yield from file.iter_batches(rows, row_groups=[group], use_threads=False)

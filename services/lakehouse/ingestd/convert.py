@@ -136,10 +136,13 @@ def _infer(source: Source, target: Target, work: Work, first_only: bool) -> Sche
 
 def _first_guesses(source: Source, work: Work) -> Iterator[dict[str, Guess]]:
     blocks = source.blocks()
+    line = source.first_line
     try:
         for block in blocks:
             work.check()
             parsed = source.parse(block)
+            _fail(parsed, line)
+            line += parsed.lines
             if parsed.batch.num_rows:
                 yield _guesses(source, parsed)
                 return
@@ -179,6 +182,12 @@ def _in_order(work: Work, function: Callable[[Any], R], source: Source) -> Itera
                 future.exception()
 
 
+def _fail(parsed: Parsed, line: int) -> None:
+    if parsed.failure is not None:
+        parsed.failure.fields["line"] = line
+        raise parsed.failure
+
+
 def _close(blocks: Iterator[Any]) -> None:
     close = getattr(blocks, "close", None)
     if close is not None:
@@ -201,6 +210,7 @@ def _write(source: Source, schema: Schema, target: Target, work: Work) -> Outcom
 
     try:
         for typed in _in_order(work, type_block, source):
+            _fail(typed.parsed, line)
             if typed.misfits:
                 raise NotFitting(tuple(replace(m, line=m.line + line - 1) for m in typed.misfits))
             out.write(typed.batch, typed.rows_hash, typed.with_nan)

@@ -128,17 +128,19 @@ class CsvSource:
         )
 
     def _faulty(self, block: Piece) -> Parsed:
+        nothing = pa.RecordBatch.from_pylist([], schema=self.columns)
         if block.fatal:
-            raise beyond(
+            failure = beyond(
                 "ingest.record_bytes_max",
                 self._settings.record_bytes_max,
                 block.fault,
                 "check the line ends and quotes of the file, or raise the limit",
                 starts_with=block.data[:60].decode(errors="replace"),
             )
+            return Parsed(nothing, failure=failure)
         raw = block.data.decode(errors="backslashreplace").rstrip("\r\n")
         return Parsed(
-            pa.RecordBatch.from_pylist([], schema=self.columns),
+            nothing,
             max(_line_ends(block.data), 1),
             (Reject(1, block.fault, raw),),
         )

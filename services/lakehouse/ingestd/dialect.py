@@ -154,14 +154,13 @@ def _with_names(
             warnings.append(
                 IngestWarning("no_header", "the first line looks like data, not like a header")
             )
-    width = _width(rows, header)
     if header:
         first = next(span for span in spans(sample, grammar, start))
         skip = first.next
-        raw = [name.strip() for name in rows[0]] + [""] * (width - len(rows[0]))
+        raw = [name.strip() for name in rows[0]]
     else:
         skip = start
-        raw = [""] * width
+        raw = [""] * len(rows[0])
     names, renamed = unique_names(raw)
     warnings += renamed if header else []
     lines = _line_ends(sample[:skip])
@@ -170,14 +169,6 @@ def _with_names(
 
 def _line_ends(data: bytes) -> int:
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
-
-
-def _width(rows: list[list[str]], header: bool) -> int:
-    """Fields in a record. Rows that all have more than their header keep what they have."""
-    first = len(rows[0])
-    if not header or len(rows) < 2:
-        return first
-    return max(first, min(len(row) for row in rows[1:]))
 
 
 def _first_is_header(rows: list[list[str]]) -> bool:

@@ -194,13 +194,14 @@ class JsonSource:
         if isinstance(block, _Elements):
             return self._parse_elements(block.data)
         if block.fatal:
-            raise beyond(
+            failure = beyond(
                 "ingest.record_bytes_max",
                 self._settings.record_bytes_max,
                 block.fault,
                 "send one object a line, or raise the limit",
                 starts_with=block.data[:60].decode(errors="replace"),
             )
+            return Parsed(self._named(columns_of([], self._nested_as_text)), failure=failure)
         return self._parse_lines(block.data)
 
     def _parse_elements(self, data: bytes) -> Parsed:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from lakehouse.contracts.ingest import IngestWarning
+from lakehouse.errors import LakehouseError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Parsed:
     Attributes:
         lines: line ends in the block, so that the next one knows where it starts.
         line_of: the line, from 1 within the block, of a row (from 0); for messages.
+        failure: the block ends the ingest; its ``line`` is filled in by who knows it.
         notes: warnings with lines relative to the block; equal codes and columns are summed up.
     """
 
@@ -39,6 +41,7 @@ class Parsed:
     rejects: tuple[Reject, ...] = ()
     notes: tuple[IngestWarning, ...] = ()
     line_of: Callable[[int], int] = field(default=_row_is_line)
+    failure: LakehouseError | None = None
 
 
 class NotUtf8(Exception):
