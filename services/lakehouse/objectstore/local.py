@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,11 +74,14 @@ class LocalStore:
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         check_key(key)
-        fd, found = await self._run(self._tree.open_object, key)
+        fd, found = await self._to_end(
+            lambda opened: os.close(opened[0]), self._tree.open_object, key
+        )
         try:
             got = 0
             while got < found.st_size:
-                chunk = await self._run(os.pread, fd, min(PART_BYTES, found.st_size - got), got)
+                size = min(PART_BYTES, found.st_size - got)
+                chunk = await self._to_end(_forget, os.pread, fd, size, got)
                 if not chunk:
                     raise LakehouseError(
                         ErrorKind.CORRUPT, "the file ended early", key=key, got=got, truncated=True
@@ -93,12 +97,11 @@ class LocalStore:
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         check_key(key)
-        self._sweep_once()
-        temp = await self._run(self._tree.open_temp, key)
+        temp = await self._to_end(self._tree.discard, self._open_temp, key)
         try:
             async for chunk in chunks:
-                await self._run(self._tree.append, temp, chunk, key)
-            return await self._run(self._publish, key, temp)
+                await self._to_end(_forget, self._tree.append, temp, chunk, key)
+            return await self._to_end(_forget, self._publish, key, temp)
         finally:
             self._tree.discard(temp)
 
@@ -118,6 +121,29 @@ class LocalStore:
             self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="local-store")
         return await run_in(self._threads, function, *args, **kwargs)
 
+    async def _to_end(
+        self,
+        undo: Callable[[R], None],
+        function: Callable[P, R],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """As ``_run``, but a cancelled caller waits for the thread, then undoes its result: a
+        descriptor must not be closed under a thread that uses it, nor be lost."""
+        call = asyncio.ensure_future(self._run(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait([call])
+            if call.exception() is None:
+                undo(call.result())
+            raise
+
+    def _open_temp(self, key: str) -> TempFile:
+        self._sweep_once()
+        return self._tree.open_temp(key)
+
     def _write(self, key: str, data: bytes, if_absent: bool) -> ObjectMeta:
         self._sweep_once()
         return self._tree.write(key, data, if_absent=if_absent)
@@ -133,3 +159,7 @@ class LocalStore:
         if not self._swept:
             self._swept = True
             self._tree.sweep(self._clock.now_us() / 1e6)
+
+
+def _forget(result: object) -> None:
+    """Nothing to undo."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -231,8 +234,6 @@ async def test_deleting_leaves_no_empty_folders(store: LocalStore, root: Path) -
 
 
 async def test_puts_and_deletes_that_race_for_folders_lose_nothing(store: LocalStore) -> None:
-    import asyncio
-
     async def keep(name: str) -> None:
         for number in range(40):
             await store.put(f"f/g/{name}{number}", b"x", if_absent=True)
@@ -347,6 +348,66 @@ async def test_a_left_over_of_the_same_process_id_is_stepped_over(
     await store.put("a", b"mine", if_absent=True)
     assert await store.get("a") == b"mine"
     assert len(os.listdir(root / ".tmp")) == 2
+
+
+async def test_a_cancelled_writer_waits_for_its_thread(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the thread would go on writing into a descriptor that others may have by then."""
+    begun, release = threading.Event(), threading.Event()
+    real = os.write
+
+    def slow(fd: int, data: bytes) -> int:
+        begun.set()
+        assert release.wait(10)
+        return real(fd, data)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x" * 100
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("os.write", slow)
+    task = asyncio.ensure_future(store.put_stream("a", chunks()))
+    assert await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0.02)
+    assert not task.done()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert files(root) == [".tmp"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_cancelled_open_loses_no_descriptor(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put("a", b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    begun = threading.Event()
+    real: Callable[..., int] = os.open
+
+    def slow(*args: object, **kwargs: object) -> int:
+        begun.set()
+        time.sleep(0.02)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("os.open", slow)
+    for start in (lambda: anext(store.stream("a")), lambda: _send(store)):
+        begun.clear()
+        task = asyncio.ensure_future(start())
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def _send(store: LocalStore) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    await store.put_stream("b", chunks())
 
 
 # -- cost ---------------------------------------------------------------------------------------
