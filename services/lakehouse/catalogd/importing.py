@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
 from lakehouse.catalogd.core import Core, Planned
@@ -17,6 +16,7 @@ from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_micros
 from lakehouse.model.changes import AddFiles, CreateDataset, QuarantineDataset
+from lakehouse.model.dataset import DatasetStatus
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import ObjectRef, check_key, check_name, name_key
 from lakehouse.model.schema import Schema
@@ -177,7 +177,7 @@ def _taken(state: CatalogState, name: str) -> bool:
 
 def _present(state: CatalogState, manifest: c.ImportedDataset) -> bool:
     """True if this very manifest was imported before."""
-    keys: Sequence[str] = sorted(set(manifest.keys))
+    keys = set(manifest.keys)
     for dataset_id in state.names.sharing(name_key(manifest.name)):
         dataset = state.datasets.get(dataset_id)
         if dataset is None or len(dataset.history) == 0:
@@ -185,6 +185,9 @@ def _present(state: CatalogState, manifest: c.ImportedDataset) -> bool:
         first = dataset.history[dataset.history.start]
         if first.entry.operation != "import" or first.updated_at != manifest.updated_at:
             continue
-        if sorted(file.key for file in dataset.log.visible(first.version)) == keys:
+        found = {file.key for file in dataset.log.visible(first.version)}
+        # A torn manifest was taken over without the objects that were not there.
+        torn = first.head.status is DatasetStatus.QUARANTINED
+        if found == keys or (torn and found < keys):
             return True
     return False

@@ -168,7 +168,7 @@ def _sample(source: Any, parquet: pq.ParquetFile, rows: int) -> pa.Table:
     schema, footer = parquet.schema_arrow, parquet.metadata
     flat = [field.name for field in schema if not pat.is_nested(field.type)]
     empty = schema.empty_table()
-    if not footer.num_row_groups or len(set(flat)) != len(flat) or not flat:
+    if not rows or not footer.num_row_groups or len(set(flat)) != len(flat) or not flat:
         return empty
     if footer.row_group(0).total_byte_size > _SAMPLE_GROUP_BYTES:
         return empty
