@@ -118,18 +118,22 @@ def convert(source: Source, target: Target, work: Work) -> Outcome:
 
 def _infer(source: Source, target: Target, work: Work, first_only: bool) -> Schema:
     guesses: dict[str, Guess] = {}
+    names: dict[str, str] = {}
     if source.columns is not None:
-        guesses = {column.name: Guess() for column in source.columns}
+        names = {name_key(column.name): column.name for column in source.columns}
+        guesses = dict.fromkeys(names, Guess())
     if first_only:
         blocks: Iterable[dict[str, Guess]] = _first_guesses(source, work)
     else:
         blocks = _in_order(work, lambda block: _guesses(source, source.parse(block)), source)
     for found in blocks:
         for name, guess in found.items():
-            guesses[name] = join(guesses.get(name, Guess()), guess)
+            key = name_key(name)
+            names.setdefault(key, name)
+            guesses[key] = join(guesses.get(key, Guess()), guess)
     columns = tuple(
-        Column(index, name, target.stated.get(name_key(name)) or from_arrow(guess.type))
-        for index, (name, guess) in enumerate(guesses.items(), start=1)
+        Column(index, names[key], target.stated.get(key) or from_arrow(guess.type))
+        for index, (key, guess) in enumerate(guesses.items(), start=1)
     )
     return Schema(1, columns)
 

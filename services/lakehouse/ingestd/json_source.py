@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +41,7 @@ _TOKEN_BACKWARD: Final = re.compile(rb'"[^"]*"|[\[\]{},]')
 _STRING: Final = re.compile(rb'"[^"]*"')
 _SPACE: Final = b" \t\r\n"
 _RAW_MAX: Final = 10_000
+_UNNAMED: Final = "unnamed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +220,13 @@ class JsonSource:
         except ValueError as error:
             raise _syntax(error, text) from error
         objects, places, rejects = [], [], []
+        known: dict[str, str] = {}
         for place, value in enumerate(values, start=1):
             problem = _problem(value)
             if problem:
                 rejects.append(Reject(place, problem, json.dumps(value, default=str)[:_RAW_MAX]))
             else:
-                objects.append(value)
+                objects.append(_clear(value, known))
                 places.append(place)
         batch = self._named(columns_of(objects, self._nested_as_text))
         return Parsed(batch, len(values), tuple(rejects), (), lambda row: places[row])
@@ -254,6 +256,7 @@ class JsonSource:
 
     def _careful_lines(self, data: bytes, ends: int) -> Parsed:
         objects, lines, rejects = [], [], []
+        known: dict[str, str] = {}
         for number, line in enumerate(data.split(b"\n"), start=1):
             if not line.strip(_SPACE):
                 continue
@@ -270,13 +273,15 @@ class JsonSource:
                 raw = line.decode(errors="backslashreplace").rstrip("\r")
                 rejects.append(Reject(number, problem, raw))
             else:
-                objects.append(value)
+                objects.append(_clear(value, known))
                 lines.append(number)
         batch = self._named(columns_of(objects, self._nested_as_text))
         return Parsed(batch, ends, tuple(rejects), (), lambda row: lines[row])
 
     def _bulk(self, data: bytes, wrapped: bool) -> pa.RecordBatch:
         batch = bulk(data, wrapped, self._strings)
+        if _ambiguous(batch.schema.names):
+            raise Inexact
         if self._nested_as_text and any(pat.is_nested(field.type) for field in batch.schema):
             raise Inexact
         # Learned for the next block; a race only costs it a second reading.
@@ -294,25 +299,28 @@ class JsonSource:
                 "send them as rows of name and value",
                 columns=len(names),
             )
-        if len({name_key(name) for name in names}) < len(names) or "" in names:
-            raise unreadable(
-                "field names are empty or differ only in case",
-                "rename the fields; SQL compares names without case",
-                fields=[name for name in names if _clashes(name, names)][:20],
-            )
         if not self._order:
             self._order = {name: at for at, name in enumerate(names)}
         order = sorted(names, key=lambda name: self._order.get(name, len(self._order)))
         return batch if order == names else batch.select(order)
 
 
-def _clashes(name: str, names: list[str]) -> bool:
-    return not name or sum(name_key(other) == name_key(name) for other in names) > 1
+def _ambiguous(names: Sequence[str]) -> bool:
+    """True if SQL, which compares names without case, could not tell the fields apart."""
+    return len({name_key(name) for name in names}) < len(names) or "" in names
+
+
+def _clear(value: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
+    """Fields under the case they were first met in; a nameless one as ``unnamed``."""
+    named = ((name or _UNNAMED, one) for name, one in value.items())
+    return {known.setdefault(name_key(name), name): one for name, one in named}
 
 
 def _problem(value: Any) -> str:
     if not isinstance(value, dict):
         return "is not a json object"
+    if len({name_key(name or _UNNAMED) for name in value}) < len(value):
+        return "has fields whose names differ only in case"
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
