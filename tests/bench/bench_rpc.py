@@ -19,7 +19,7 @@ from unit.rpc.loopback import Loopback, Recorder, context, loopback
 from unit.rpc.samples import sample
 from unit.rpc.test_streams import MIB, Intake, Source
 
-CALLS = 2_000
+CALLS = 1_000
 CHUNKS = 512
 
 
@@ -36,10 +36,14 @@ async def _run() -> list[Figure]:
         "query": Source(count=CHUNKS, chunk=bytes(MIB)),
         "ingest": Discard(),
     }
-    bare = await _bare()
     async with loopback(services) as there:
         client = there.client("Catalog")
-        ours = await _rate(lambda: client.list(context(), c.ListRequest()))
+        # In turns, the best of each: a busy machine slows both.
+        rounds = [
+            (await _bare(), await _rate(lambda: client.list(context(), c.ListRequest())))
+            for _ in range(3)
+        ]
+        bare, ours = (max(rates) for rates in zip(*rounds, strict=True))
         out, into = await _out(there), await _into(there)
     encode, decode = _snapshot()
     return [

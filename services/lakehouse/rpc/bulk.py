@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.rpc.convert import parse, to_message
 from lakehouse.rpc.methods import set_key
@@ -33,6 +34,34 @@ async def decode(kind: type[T], data: bytes) -> tuple[T, Message]:
     if len(data) > _BYTES_INLINE:
         return await run_blocking(parse, kind, data)
     return parse(kind, data)
+
+
+async def encode_answer(value: Any) -> bytes:
+    """As ``encode``; but a request is not ``invalid`` because its answer cannot be sent."""
+    try:
+        return await encode(value)
+    except LakehouseError as error:
+        raise unreadable(type(value), "the answer cannot be sent", error) from error
+
+
+async def decode_answer(kind: type[T], data: bytes) -> T:
+    """The value of a peer's answer. Raises ``internal`` for one that is not of our contracts."""
+    try:
+        return (await decode(kind, data))[0]
+    except LakehouseError as error:
+        raise unreadable(kind, "the peer's answer cannot be read", error) from error
+
+
+def unreadable(kind: type[Any], message: str, error: Exception) -> LakehouseError:
+    """``internal``: one side is of another version, or broken."""
+    fields = error.fields if isinstance(error, LakehouseError) else {}
+    return LakehouseError(
+        ErrorKind.INTERNAL,
+        message,
+        answer=kind.__name__,
+        reason=fields.get("reason", type(error).__name__),
+        hint="check that both nodes are of one version",
+    )
 
 
 def _encoded(value: Any, key: str | None) -> bytes:

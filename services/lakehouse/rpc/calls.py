@@ -12,7 +12,7 @@ import grpc
 from lakehouse.errors import LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.model.identity import Context
-from lakehouse.rpc.bulk import decode, encode
+from lakehouse.rpc.bulk import decode_answer, encode
 from lakehouse.rpc.context import metadata_of, timeout_of
 from lakehouse.rpc.errors import from_rpc
 from lakehouse.rpc.methods import Method, methods_of
@@ -57,7 +57,7 @@ class Peer:
             data = await self._unary[name](message, metadata=metadata_of(ctx), timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise self.failure(error, method, ctx) from error
-        return (await decode(answer, data))[0]
+        return await decode_answer(answer, data)
 
     def stream_in(self, name: str, ctx: Context) -> Any:
         """Begin a call that sends many messages and gets one answer."""

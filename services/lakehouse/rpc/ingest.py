@@ -14,8 +14,9 @@ from lakehouse.contracts import ingest as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.model.identity import Context
+from lakehouse.rpc.bulk import decode_answer, encode_answer
 from lakehouse.rpc.calls import Peer, pieces, send_all
-from lakehouse.rpc.convert import from_message, parse, to_message
+from lakehouse.rpc.convert import from_message, to_message
 from lakehouse.rpc.methods import key_of, set_key
 from lakehouse.rpc.serving import Call, Edge, Servicer
 from lakehouse.v1.ingest_pb2 import IngestEnd, IngestPart
@@ -35,9 +36,10 @@ class IngestClient:
         call = self._peer.stream_in("ingest", ctx)
         await send_all(call, _parts(message, body))
         try:
-            return parse(c.IngestReport, await call)[0]
+            data = await call
         except grpc.aio.AioRpcError as error:
             raise self._peer.failure(error, "ingest", ctx) from error
+        return await decode_answer(c.IngestReport, data)
 
 
 async def _parts(request: Any, body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -72,7 +74,7 @@ class IngestServicer(Servicer):
         request = from_message(c.IngestRequest, first.request)
         ctx = replace(ctx, idempotency_key=key_of(first.request))
         report = await self._ingest(ctx, request, _body(parts))
-        return to_message(report).SerializeToString()
+        return await encode_answer(report)
 
 
 async def _body(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

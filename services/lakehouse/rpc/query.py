@@ -6,13 +6,15 @@ import functools
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from lakehouse.contracts import query as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.model.identity import Context
+from lakehouse.rpc.bulk import decode_answer, unreadable
 from lakehouse.rpc.calls import Chunks, Peer, pieces, receive
-from lakehouse.rpc.convert import from_message, parse, to_message
+from lakehouse.rpc.convert import parse, to_message
 from lakehouse.rpc.serving import Call, Edge, Servicer, close_chunks
 from lakehouse.v1.query_pb2 import QueryPart
 
@@ -26,11 +28,11 @@ class QueryClient:
     async def run(self, ctx: Context, request: c.QueryRequest) -> c.QueryStream:
         failure = functools.partial(self._peer.failure, method="run", ctx=ctx)
         call = self._peer.stream_out("run", ctx, to_message(request).SerializeToString())
-        first = QueryPart.FromString(await receive(call, failure) or b"")
+        first = _part(await receive(call, failure) or b"")
         if first.WhichOneof("part") != "header":
             call.cancel()
             raise LakehouseError(ErrorKind.INTERNAL, "the peer sent a result without a header")
-        header = from_message(c.QueryHeader, first.header)
+        header = await decode_answer(c.QueryHeader, first.header.SerializeToString())
         return c.QueryStream(header, Chunks(call, _chunk_of, failure))
 
     async def running(self, ctx: Context, request: c.RunningRequest) -> c.RunningResult:
@@ -41,7 +43,14 @@ class QueryClient:
 
 
 def _chunk_of(data: bytes) -> bytes:
-    return QueryPart.FromString(data).chunk
+    return _part(data).chunk
+
+
+def _part(data: bytes) -> QueryPart:
+    try:
+        return QueryPart.FromString(data)
+    except DecodeError as error:
+        raise unreadable(QueryPart, "the peer's answer cannot be read", error) from error
 
 
 class QueryServicer(Servicer):

@@ -18,7 +18,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context
-from lakehouse.rpc.bulk import decode, encode
+from lakehouse.rpc.bulk import decode, encode_answer
 from lakehouse.rpc.context import Incoming
 from lakehouse.rpc.convert import PACKAGE
 from lakehouse.rpc.errors import TRAILER, detail_of, pack, status_of
@@ -101,7 +101,7 @@ class Servicer:
             async def body(ctx: Context) -> bytes:
                 request, message = await decode(kind, data)
                 answer = await function(replace(ctx, idempotency_key=key_of(message)), request)
-                return await encode(answer)
+                return await encode_answer(answer)
 
             return await self._edge.serve(call, method.path, body)
 

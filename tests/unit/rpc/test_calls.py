@@ -17,9 +17,11 @@ from lakehouse.contracts.catalog import (
     ListRequest,
     PageRequest,
     StatusRequest,
+    VersionsResult,
 )
 from lakehouse.errors import GRPC_STATUS, ErrorKind, LakehouseError
 from lakehouse.model.dataset import DataFile
+from lakehouse.rpc.catalog import CatalogClient
 from lakehouse.rpc.errors import TRAILER
 from lakehouse.rpc.methods import Method, methods_of
 from lakehouse.rpc.server import ServerOptions
@@ -110,6 +112,32 @@ async def test_what_nobody_foresaw_is_internal_and_shows_nothing(
     assert caught.value.fields["request_id"] == "r-77"
     assert "hunter2" not in repr((caught.value, caught.value.fields, caught.value.__cause__))
     assert any(record.exc_info for record in caplog.records), "the log has the stack"
+
+
+async def test_an_answer_that_cannot_travel_does_not_make_its_request_invalid() -> None:
+    async def answer(*_: object) -> VersionsResult:
+        return VersionsResult((), 2**70)
+
+    async with loopback({"catalog": Recorder(CatalogService, answer=answer)}) as there:
+        with pytest.raises(LakehouseError) as caught:
+            await there.client("Catalog").versions(context(), PageRequest("n"))
+        assert caught.value.kind is ErrorKind.INTERNAL
+
+    async def garbage(data: bytes, call: Any) -> bytes:
+        return b"\xff\xff"
+
+    server = grpc.aio.server()
+    handlers = {"Commit": grpc.unary_unary_rpc_method_handler(garbage)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("lakehouse.v1.Catalog", handlers),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(LakehouseError) as caught:
+            await CatalogClient(channel, CLOCK).commit(context(), CommitRequest(()))
+        assert caught.value.kind is ErrorKind.INTERNAL
+    await server.stop(0)
 
 
 @pytest.mark.parametrize("credential", [None, "", "lh_anna.wrong", "lh_\u2603"])
