@@ -258,7 +258,7 @@ async def test_media_types_of_files(headers: dict[str, str], status: int) -> Non
     assert answer.status_code == status
     if status == 201:
         options = world.ingest.last("ingest")[1].options
-        assert (options.format, options.encoding) == (i.SourceFormat.CSV, "latin-1")
+        assert (options.content_type, options.encoding) == ("text/csv", "latin-1")
 
 
 async def test_a_file_larger_than_the_limit_is_refused_while_it_streams() -> None:

@@ -87,7 +87,7 @@ async def test_what_a_form_says_of_its_file() -> None:
     options = world.ingest.last("ingest")[1].options
     assert answer.status_code == 201
     assert world.ingest.received == [b"a\tb\n"]
-    assert options.format is SourceFormat.TSV
+    assert options.content_type == "text/tab-separated-values"
     assert (options.file_name, options.encoding) == ("people.tsv", "cp1252")
 
 
