@@ -69,16 +69,22 @@ class Authority(Generic[S]):
 
     async def _read(self) -> None:
         started = self._access.clock.monotonic()
+        known = self._committer.head.n
         newest = await chain.newest(self._access)
-        if newest is not None and newest > self._committer.head.n:
+        if newest is None or newest < known:
+            self._committer.fence(
+                LakehouseError(
+                    ErrorKind.CORRUPT,
+                    "the ledger has lost its newest records",
+                    slot=known,
+                    hint="the bucket was emptied or rolled back under this node",
+                )
+            )
+        elif newest > self._committer.head.n:
             data = await self._access.store.get(self._access.layout.slot(newest))
             record = (await chain.parse(self._access, newest, data)).record
             if record.epoch > self._committer.head.epoch:
                 self._committer.fence(fenced(record))
-        elif newest is None:
-            self._committer.fence(
-                LakehouseError(ErrorKind.CORRUPT, "the ledger has vanished from the store")
-            )
         self._asleep = False
         self._ticked = max(self._ticked, started)
 

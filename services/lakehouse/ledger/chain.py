@@ -220,5 +220,5 @@ class Append:
 
 
 def is_mine(found: Record, sent: Record) -> bool:
-    """True if ``found`` is the record that was sent: told by its put id alone."""
-    return found.put_id == sent.put_id
+    """True if ``found`` is the record that was sent: its put id tells, and who made the id."""
+    return (found.put_id, found.writer) == (sent.put_id, sent.writer)

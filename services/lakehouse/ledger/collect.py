@@ -47,9 +47,15 @@ class Collector(Generic[S]):
 
     async def collect(self, *, dry_run: bool) -> Collected:
         """See ``Ledger.collect_records``."""
+        due = self._folder.unfolded >= self._access.settings.fold_records
+        if due and not dry_run:
+            await self._folder.fold()
+            await self._name_checkpoint()
         head = self._committer.head
         before = await self._access.patiently(lambda: floor.read_floor(self._access))
         checkpoint = -1 if head.checkpoint is None else head.checkpoint.n
+        if dry_run and due:
+            checkpoint = head.n
         target = max(min(checkpoint, head.n - self._access.settings.records_kept), before)
         packs = self._history.packs
         packed_to = packs[-1].last if packs else floor.NONE
@@ -94,12 +100,15 @@ class Collector(Generic[S]):
         manifest = self._folder.manifest
         if manifest is None or manifest.packs != self._history.packs:
             await self._folder.fold()
-        named = self._committer.checkpoint
-        if self._committer.head.checkpoint != named:
+        return await self._name_checkpoint()
+
+    async def _name_checkpoint(self) -> CheckpointRef:
+        if self._committer.head.checkpoint != self._committer.checkpoint:
             await self._committer.append_bare("commit")
-        if named is None or self._committer.head.checkpoint is None:
+        named = self._committer.head.checkpoint
+        if named is None:
             raise LakehouseError(ErrorKind.INTERNAL, "the checkpoint was not named")
-        return self._committer.head.checkpoint
+        return named
 
     async def _delete_slots(self, target: int) -> int:
         """Delete the slots at or below ``target``, also what late writers left in them."""

@@ -31,7 +31,8 @@ def store() -> RecordingStore:
 async def opened(store: object, writer: WriterInfo = A, **numbers: float) -> Ledger[World]:
     settings = LedgerSettings(**numbers)  # type: ignore[arg-type]
     options = OpenOptions(settings=settings)
-    return await open_ledger(store, WorldMachine(), writer, CLOCK, SeededIds(), options)  # type: ignore[arg-type]
+    ids = SeededIds(ord(writer.writer_id))
+    return await open_ledger(store, WorldMachine(), writer, CLOCK, ids, options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -241,7 +242,8 @@ async def test_collection_keeps_the_newest_and_reading_goes_on(store: RecordingS
     plan = await ledger.collect_records(dry_run=True)
     assert await store.list("_catalog/floor/") == []
     done = await ledger.collect_records()
-    assert (done.floor, done.packed_records) == (plan.floor, plan.packed_records)
+    assert done.floor - plan.floor in (0, 1)  # naming the checkpoint may take a record
+    assert done.packed_records == done.floor + 1
     slots = [number_of(meta.key, ".json") for meta in await store.list("_catalog/c/")]
     assert min(slots) == done.floor + 1
     assert len(slots) >= 5
