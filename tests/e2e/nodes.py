@@ -148,7 +148,7 @@ class Node:
     def sql(self, sql: str, **body: Any) -> Any:
         """The rows of a query; fails loudly with the problem document."""
         answer = httpx.post(f"{self.url}/query/sql", json={"sql": sql, **body}, timeout=60)
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == 200, answer.text + self.log
         return json.loads(answer.text)["rows"]
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from lakehouse.contracts.ingest import SourceFormat
 from lakehouse.errors import LakehouseError
 from lakehouse.gateway.uploads import open_upload
 from unit.gateway.fakes import World

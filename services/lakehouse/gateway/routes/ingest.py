@@ -201,7 +201,8 @@ def _with_upload(reading: IngestOptions, force: bool, upload: Upload) -> IngestO
     stated = source_format(upload.media_type) if reading.format is SourceFormat.AUTO else None
     return dataclasses.replace(
         reading,
-        format=stated or reading.format,
+        # A hint and not a stated format: a file is the same whichever way it came in.
+        content_type=upload.media_type if stated not in (None, SourceFormat.AUTO) else "",
         compression=compression(upload.encoding),
         file_name=upload.file_name,
         encoding=reading.encoding or upload.charset,
