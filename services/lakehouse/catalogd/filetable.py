@@ -13,13 +13,17 @@ from lakehouse.model.dataset import ColumnStats, DataFile
 __all__ = ["FILE_SCHEMA", "decode_files", "encode_files"]
 
 _STATS: Final = pa.list_(
-    pa.struct(
-        [
-            ("column_id", pa.int32()),
-            ("null_count", pa.int64()),
-            ("minimum", pa.string()),
-            ("maximum", pa.string()),
-        ]
+    # The name that Parquet gives the values of a list, so that reading back changes nothing.
+    pa.field(
+        "element",
+        pa.struct(
+            [
+                ("column_id", pa.int32()),
+                ("null_count", pa.int64()),
+                ("minimum", pa.string()),
+                ("maximum", pa.string()),
+            ]
+        ),
     )
 )
 
