@@ -6,7 +6,7 @@ import json
 import random
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import grpc
@@ -103,12 +103,13 @@ def test_what_was_acknowledged_survives_kill_9_at_any_time(node: Node) -> None:
         node.start()
         assert node.ingest("events", b"batch\n0\n").status_code == 201
         acknowledged.add(0)
-        for _ in range(5):
+        for _ in range(4):
             with ThreadPoolExecutor(3) as pool:
                 numbers = range(batch + 1, batch + 13)
                 tasks = {n: pool.submit(_append, node, n) for n in numbers}
                 batch = numbers[-1]
-                time.sleep(chance.uniform(0.05, 0.6))
+                _wait_for_one(list(tasks.values()))
+                time.sleep(chance.uniform(0, 0.3))
                 node.kill()
             acknowledged |= {n for n, task in tasks.items() if task.result()}
             node.start()
@@ -116,6 +117,12 @@ def test_what_was_acknowledged_survives_kill_9_at_any_time(node: Node) -> None:
             assert len(rows) == len(set(rows)), "a batch is there twice"
             assert acknowledged <= {int(row) for row in rows}
         assert len(acknowledged) > 1, "no append was acknowledged: the test proves nothing"
+
+
+def _wait_for_one(tasks: list[Future[bool]]) -> None:
+    """Kills before the first answer prove little, and on a slow machine would be all there are."""
+    done, _ = wait(tasks, timeout=30, return_when=FIRST_COMPLETED)
+    assert done, "no append was answered"
 
 
 def _append(node: Node, number: int) -> bool:
