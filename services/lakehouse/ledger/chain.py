@@ -28,7 +28,7 @@ _BIG_BYTES: Final = 64 * 1024
 
 class Outcome(StrEnum):
     """What became of an append. ``FENCED``: certainly not in the chain, another record is.
-    ``LOST``: fenced, but an earlier attempt may have counted. ``UNSETTLED``: not known yet."""
+    ``LOST``: fenced, but it may be in the chain all the same. ``UNSETTLED``: not known yet."""
 
     COMMITTED = "committed"
     FENCED = "fenced"
@@ -136,7 +136,11 @@ class Append:
             # The slot may be ours by now: whatever the error is, it refuses nothing.
             self._ambiguous = True
             return Outcome.UNSETTLED
-        return self._refused() if self._n <= collected else Outcome.COMMITTED
+        if self._n > collected:
+            return Outcome.COMMITTED
+        # Either the slot had been collected before this record came, or it came in time, was
+        # carried on by another writer and collected since (this process slept): no telling.
+        return Outcome.LOST
 
     async def _read_back(self) -> Outcome:
         """Whose the slot is; if it is gone again, whether it is worth another attempt."""

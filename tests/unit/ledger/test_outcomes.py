@@ -107,11 +107,12 @@ async def test_a_refusal_by_the_store_is_definite_and_harms_nobody(place: Place)
     await place.run(ledger.close())
 
 
-async def test_success_at_or_below_the_floor_is_fenced(place: Place) -> None:
+async def test_success_at_or_below_the_floor_is_none(place: Place) -> None:
     ledger = await place.open()
     await place.memory.put("_catalog/floor/9999999999999900", b"")
     error = await refused(place.run(ledger.commit(add_token("t"))))
-    assert error.kind is ErrorKind.FENCED
+    # It may have been in time and collected since; the writer is fenced in either case.
+    assert error.kind is ErrorKind.UNKNOWN
     assert dict(ledger.state.tokens) == {}
     assert (await refused(ledger.commit(add_token("u")))).kind is ErrorKind.FENCED
     await place.run(ledger.close())
