@@ -120,6 +120,8 @@ def bind(
             shown.setdefault(column.folded, column.name)
     written = _fold(copy, exact)
     _name_outputs(copy, written)
+    for select in copy.find_all(exp.Select):
+        _separate_written(select)
     slots, references = _slot_tables(copy, relations)
     try:
         copy = qualify(
@@ -130,6 +132,8 @@ def bind(
         raise _resolution_error(error, copy, relations) from error
     output = _output(copy, shown, written)
     _separate_outputs(copy)
+    for inner in list(copy.find_all(exp.Subquery, exp.CTE)):
+        _separate_inner(copy, inner)
     return Bound(copy, references, output)
 
 
@@ -358,6 +362,37 @@ def _separate_outputs(tree: exp.Expr) -> None:
             seen.add(name)
             if name != projection.alias:
                 projection.set("alias", exp.to_identifier(name, quoted=True))
+
+
+def _separate_written(select: exp.Select) -> None:
+    """``select 1 as a, 2 as a`` has columns ``a`` and ``a_2``, inside as outside."""
+    seen: set[str] = set()
+    for projection in select.expressions:
+        if isinstance(projection, exp.Alias):
+            name = _different(projection.alias, seen)
+            if name != projection.alias:
+                projection.set("alias", exp.to_identifier(name, quoted=True))
+        if isinstance(projection, exp.Alias | exp.Column):
+            seen.add(projection.alias_or_name)
+
+
+def _separate_inner(tree: exp.Expr, inner: exp.Expr) -> None:
+    """Two columns of one name inside (a join's star) are fine as long as nobody asks for them."""
+    select = _leftmost(inner.this)
+    if not isinstance(select, exp.Select) or not inner.alias:
+        return
+    names = [projection.alias_or_name for projection in select.expressions]
+    twice = {name for name in names if names.count(name) > 1}
+    if not twice:
+        return
+    for column in tree.find_all(exp.Column):
+        if column.table == inner.alias and column.name in twice:
+            raise invalid(
+                "two columns of a subquery have this name",
+                column=column.name,
+                hint="name the columns of the subquery instead of using *",
+            )
+    _separate_outputs(inner.this)
 
 
 def _resolution_error(

@@ -5,6 +5,7 @@ What cannot be made equal stands in docs/guides/sql.md and in the shared corpus.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ TRUNCATED: Final = frozenset(
 _INT_TARGETS: Final = frozenset({exp.DType.INT, exp.DType.SMALLINT, exp.DType.BIGINT})
 _COMPARISONS: Final = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
 _ARITHMETIC: Final[dict[Any, str]] = {exp.Add: "lh_add", exp.Sub: "lh_sub", exp.Mul: "lh_mul"}
+_TRUNC_PLACES_MAX: Final = 10
 _FLOAT_ONLY: Final = {
     "sqrt": "lh_sqrt",
     "ln": "lh_ln",
@@ -32,6 +34,9 @@ _FLOAT_ONLY: Final = {
     "log2": "lh_log2",
     "atan2": "atan2",
 }
+
+_STRFTIME: Final = {"Month": "%B", "Mon": "%b", "Day": "%A", "Dy": "%a"}
+_TIME_NAMES: Final = re.compile("Month|Mon|Day|Dy")
 
 Rewrite = Callable[[exp.Expr], exp.Expr | None]
 
@@ -45,6 +50,7 @@ class _DataFusionGenerator(PostgresGenerator):
 
     TRANSFORMS = {  # noqa: RUF012 - sqlglot's own way to say it
         **PostgresGenerator.TRANSFORMS,
+        exp.BitwiseXor: lambda self, e: self.binary(e, "^"),
         exp.TimeToStr: lambda self, e: self.func("to_char", e.this, _strftime_format(e)),
         exp.StrToDate: lambda self, e: self.func("to_date", e.this, _strftime_format(e)),
         exp.StrToTime: lambda self, e: self.func(
@@ -120,9 +126,22 @@ def _common(node: exp.Expr) -> exp.Expr | None:
         return _literal(node)
     if isinstance(node, exp.Anonymous) and node.name.lower() == "every":
         return exp.LogicalAnd(this=node.expressions[0])
+    if isinstance(node, exp.TimeToStr | exp.StrToDate | exp.StrToTime):
+        _names_of_time(node)
+    if isinstance(node, exp.AnyValue):
+        return exp.Min(this=node.this.copy())  # any value will do: the same one on both engines
     if isinstance(node, exp.Cast):
         return _text_cast(node) or _plain_decimal(node)
     return None
+
+
+def _names_of_time(node: exp.Expr) -> None:
+    """Formats with names of months and days, which the parser leaves as they are."""
+    pattern = node.args.get("format")
+    if not isinstance(pattern, exp.Literal):
+        raise invalid("a format of times must be a constant")
+    named = _TIME_NAMES.sub(lambda found: _STRFTIME[found.group()], str(pattern.this))
+    node.set("format", exp.Literal.string(named))
 
 
 def _literal(node: exp.Literal) -> exp.Expr | None:
@@ -175,11 +194,30 @@ def _duckdb(node: exp.Expr) -> exp.Expr | None:
         return _strict_integer(node)
     if isinstance(node, exp.Like | exp.ILike) and not isinstance(node.parent, exp.Escape):
         return _default_escape(node)
+    if isinstance(node, exp.Substring):
+        return _substring(node)
+    if isinstance(node, exp.StrToTime):
+        return _cast(_hole(), "TIMESTAMPTZ")
     if isinstance(node, exp.Hex | exp.LowerHex):
         return exp.Lower(this=_call("to_hex", node.this))
     if isinstance(node, exp.Anonymous | exp.Func) and function_name(node) == "octet_length":
         return _call("strlen", _argument(node))
     return None
+
+
+def _substring(node: exp.Substring) -> exp.Expr | None:
+    """A start below 1 counts positions before the text; DuckDB alone counts from its end."""
+    start, length = node.args.get("start"), node.args.get("length")
+    if start is None or (isinstance(start, exp.Literal) and str(start.this) != "0"):
+        return None
+    before = exp.LT(this=start.copy(), expression=exp.Literal.number(1))
+    head: exp.Expr = node.this.copy()
+    if length is not None:
+        moved = exp.Add(this=length.copy(), expression=exp.Paren(this=start.copy()))
+        rest = exp.Sub(this=moved, expression=exp.Literal.number(1))
+        bounded = exp.Greatest(this=exp.Literal.number(0), expressions=[rest])
+        head = exp.Substring(this=head, start=exp.Literal.number(1), length=bounded)
+    return exp.Case(ifs=[exp.If(this=before, true=head)], default=_hole())
 
 
 def _argument(node: exp.Expr) -> exp.Expr:
@@ -325,15 +363,28 @@ def _whole(node: exp.Expr) -> exp.Expr | None:
 
 
 def _truncate(node: exp.Expr) -> exp.Expr | None:
-    value = _argument(node)
-    if kind(value) != "decimal" or node.args.get("decimals") or len(node.expressions) > 1:
+    value, digits = node.this, node.args.get("decimals")
+    if kind(value) != "decimal" or (digits is not None and not isinstance(digits, exp.Literal)):
         return None
+    places = int(digits.this) if digits is not None else 0
+    if places > _TRUNC_PLACES_MAX:
+        return None
+    scaled = value.copy()
+    if places:
+        factor = _cast(exp.Literal.string("1" + "0" * places), f"DECIMAL({places + 1}, 0)")
+        scaled = exp.Paren(this=exp.Mul(this=exp.Paren(this=scaled), expression=factor))
     negative = exp.LT(this=value.copy(), expression=exp.Literal.number(0))
     chosen = exp.Case(
-        ifs=[exp.If(this=negative, true=exp.Ceil(this=value.copy()))],
-        default=exp.Floor(this=value.copy()),
+        ifs=[exp.If(this=negative, true=exp.Ceil(this=scaled.copy()))],
+        default=exp.Floor(this=scaled),
     )
-    return _cast(chosen, "DECIMAL(38, 0)")
+    whole = _cast(chosen, f"DECIMAL({38 - places}, 0)")
+    if not places:
+        return whole
+    unit = _cast(
+        exp.Literal.string("0." + "0" * (places - 1) + "1"), f"DECIMAL({places}, {places})"
+    )
+    return exp.Paren(this=exp.Mul(this=whole, expression=unit))
 
 
 def _round(node: exp.Expr) -> exp.Expr | None:
@@ -414,8 +465,8 @@ def _float_function(node: exp.Expr) -> exp.Expr | None:
     if not isinstance(node, exp.Func):
         return None
     name = function_name(node)
-    if name == "log" and node.args.get("expression") is None:
-        return _call("lh_log10", _cast(node.this.copy(), "DOUBLE"))
+    if name == "log":
+        return _logarithm(node)
     if name not in _FLOAT_ONLY or (isinstance(node, exp.Anonymous) and node.name[:3] == "lh_"):
         return None
     arguments = (
@@ -428,8 +479,43 @@ def _float_function(node: exp.Expr) -> exp.Expr | None:
     return None
 
 
+def _logarithm(node: exp.Expr) -> exp.Expr | None:
+    value = node.args.get("expression")
+    if value is None:
+        return _call("lh_log10", _cast(node.this.copy(), "DOUBLE"))
+    base, number = _cast(node.this.copy(), "DOUBLE"), _cast(value.copy(), "DOUBLE")
+    # The engine's own log asks no questions: ours does, and adds nothing.
+    nothing = exp.Mul(this=_call("lh_ln", number.copy()), expression=exp.Literal.number(0))
+    return _call("log", base, exp.Add(this=number, expression=nothing))
+
+
+def _remainder(node: exp.Expr) -> exp.Expr | None:
+    if "float" not in (kind(node.this), kind(node.expression)):
+        return None
+    left, right = (_cast(one.copy(), "DOUBLE") for one in (node.this, node.expression))
+    node.set("expression", _call("lh_not_zero", left, right))
+    return None
+
+
+def _local_time(node: exp.Expr) -> exp.Expr | None:
+    return _call("to_local_time", _hole()) if kind(node.this) == "zoned" else None
+
+
+def _series(node: exp.Expr) -> exp.Expr | None:
+    if isinstance(node.parent, exp.Table | exp.Unnest | exp.From | exp.Lateral):
+        return None
+    return _call("unnest", _hole())
+
+
 _BY_TYPE: Final[dict[Any, Rewrite]] = {
     exp.Div: _divide,
+    exp.Mod: _remainder,
+    exp.BitwiseNot: lambda node: exp.Paren(
+        this=exp.Sub(this=exp.Literal.number("-1"), expression=node.this.copy())
+    ),
+    exp.AtTimeZone: _local_time,
+    exp.GenerateSeries: _series,
+    exp.ExplodingGenerateSeries: _series,
     exp.Neg: _negate,
     exp.Abs: _absolute,
     exp.Cast: _cast_rule,

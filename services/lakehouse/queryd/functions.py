@@ -28,7 +28,7 @@ SCALARS: Final = frozenset(
     if case cast try_cast and or xor unnest generate_series exists any all overlay
     array_contains initcap""".split()  # noqa: SIM905 - a list of words reads better
 )
-TABLES: Final = frozenset({"generate_series", "range", "unnest"})
+TABLES: Final = frozenset({"generate_series", "unnest"})
 ALLOWED: Final = AGGREGATES | WINDOWS | SCALARS
 
 # sqlglot's own names of parsed functions, where they differ from the one that was written.

@@ -72,16 +72,10 @@ _SYNTAX: Final[tuple[type, ...]] = (
     exp.Any,
     exp.All,
     exp.AtTimeZone,
-    exp.TableSample,
     exp.PropertyEQ,
     exp.Unary,
     exp.Binary,
     exp.Predicate,
-    exp.Hint,
-    exp.NullsFirst if hasattr(exp, "NullsFirst") else exp.Null,
-    exp.IgnoreNulls,
-    exp.RespectNulls,
-    exp.WindowSpec,
 )
 _REFUSED: Final[tuple[type, ...]] = (
     exp.Into,
@@ -91,6 +85,8 @@ _REFUSED: Final[tuple[type, ...]] = (
     exp.SessionParameter,
     exp.Hint,
     exp.Use,
+    exp.IgnoreNulls,  # PostgreSQL has none, and DataFusion passes over it in silence
+    exp.RespectNulls,
 )
 
 

@@ -52,11 +52,15 @@ def _round_even(column: pa.Array) -> pa.Array:
     return pc.round(column, round_mode="half_to_even")
 
 
-def _divide(left: pa.Array, right: pa.Array) -> pa.Array:
-    # NaN or a null divisor divides; only a true zero is an error.
+def _not_zero(left: pa.Array, right: pa.Array) -> pa.Array:
+    """``right``, if it divides ``left``."""
     if pc.any(pc.and_(pc.equal(right, 0.0), pc.is_valid(left))).as_py():
         raise ZeroDivisionError("division by zero")
-    return pc.divide(left, right)
+    return right
+
+
+def _divide(left: pa.Array, right: pa.Array) -> pa.Array:
+    return pc.divide(left, _not_zero(left, right))
 
 
 def _floor(unit: str) -> Callable[..., pa.Array]:
@@ -78,6 +82,7 @@ _FUNCTIONS: Final[tuple[tuple[str, Callable[..., pa.Array], tuple[pa.DataType, .
     ("lh_log10", pc.log10_checked, (_FLOAT,)),
     ("lh_log2", pc.log2_checked, (_FLOAT,)),
     ("lh_rint", _round_even, (_FLOAT,)),
+    ("lh_not_zero", _not_zero, (_FLOAT, _FLOAT)),
     ("lh_div", _divide, (_FLOAT, _FLOAT)),
     *((f"lh_trunc_{unit}", _floor(unit), (_MICROS,)) for unit in _UNITS),
 )

@@ -13,7 +13,7 @@ _PATH: Final = re.compile(
 _TEXT_MAX: Final = 300
 
 _RULES: Final[tuple[tuple[str, ErrorKind, str], ...]] = (
-    (r"divi(de|sion) by zero", ErrorKind.INVALID, "division by zero"),
+    (r"divi(de|sion) by zero|zerodivision", ErrorKind.INVALID, "division by zero"),
     (
         r"resources exhausted|out of memory|memory limit|max_temp_directory|disk limit",
         ErrorKind.EXHAUSTED,
@@ -37,7 +37,7 @@ _RULES: Final[tuple[tuple[str, ErrorKind, str], ...]] = (
         "a value cannot be cast",
     ),
     (
-        r"square root of a negative|logarithm of|domain error",
+        r"square root of (a )?negative|logarithm of|domain error|negative power",
         ErrorKind.INVALID,
         "an argument is outside the function's domain",
     ),
@@ -57,6 +57,15 @@ _COMPILED: Final = tuple(
 )
 
 
+_PYTHON: Final = re.compile(r"PyErr \{.*?value: (.*?), traceback: .*", re.DOTALL)
+_STATEMENT: Final = re.compile(r"\s*LINE \d+:.*", re.DOTALL)
+
+
+def _cause(text: str) -> str:
+    """What went wrong, without a stack and without the statement that was made of the caller's."""
+    return _STATEMENT.sub("", _PYTHON.sub(r"\1", text))
+
+
 def scrub(text: str) -> str:
     """``text`` without local paths."""
     return _PATH.sub("<file>", text)
@@ -64,7 +73,7 @@ def scrub(text: str) -> str:
 
 def engine_error(engine: str, error: Exception) -> LakehouseError:
     """A foreign exception of ``engine`` as ours: no path, no stack, at most 300 characters."""
-    text = " ".join(scrub(str(error)).split())[:_TEXT_MAX]
+    text = " ".join(scrub(_cause(str(error))).split())[:_TEXT_MAX]
     for pattern, kind, message in _COMPILED:
         if pattern.search(text):
             fields = {"http_status": 422} if kind is ErrorKind.EXHAUSTED else {}
