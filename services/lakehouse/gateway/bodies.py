@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from lakehouse.model.refs import PRIMARY
 from lakehouse.model.schema import Column
 
 INT64_MAX: Final = 2**63 - 1
+STALL_SECONDS: Final = 60.0
 SECONDS_MAX: Final = 100 * 366 * 24 * 3600
 M = TypeVar("M", bound=BaseModel)
 
@@ -196,12 +198,13 @@ def check_length(request: Request, bytes_max: int) -> None:
 async def limited(chunks: AsyncIterator[bytes], bytes_max: int) -> AsyncIterator[bytes]:
     """The same chunks, empty ones left out.
 
-    Raises ``invalid``: with 413 when they exceed ``bytes_max`` in sum; when the client goes away
-    before the end, so that nobody takes half a body for a whole one.
+    Raises ``invalid``: with 413 when they exceed ``bytes_max`` in sum; with 408 when none comes for
+    a minute, for a body under way holds a place in a queue; when the client goes away before the
+    end, so that nobody takes half a body for a whole one.
     """
     seen = 0
     try:
-        async for chunk in chunks:
+        while (chunk := await _next_within(chunks, STALL_SECONDS)) is not None:
             seen += len(chunk)
             if seen > bytes_max:
                 raise too_large(bytes_max)
@@ -210,6 +213,19 @@ async def limited(chunks: AsyncIterator[bytes], bytes_max: int) -> AsyncIterator
     except ClientDisconnect as error:
         raise LakehouseError(
             ErrorKind.INVALID, "the client went away before its body ended", bytes_read=seen
+        ) from error
+
+
+async def _next_within(chunks: AsyncIterator[bytes], seconds: float) -> bytes | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(chunks, None)
+    except TimeoutError as error:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "no byte of the request's body came for too long",
+            http_status=HTTPStatus.REQUEST_TIMEOUT.value,
+            stall_seconds=seconds,
         ) from error
 
 

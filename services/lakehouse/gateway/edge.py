@@ -22,6 +22,8 @@ from lakehouse.model.identity import Context
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNROUTED: Final = "(none)"
+# A result holds what users sent in: no browser may take it for a page.
+_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
 class _Answer:
@@ -39,7 +41,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             named = (b"x-request-id", self.request_id.encode())
-            message["headers"] = [*message["headers"], named]
+            message["headers"] = [*message["headers"], named, _NO_SNIFFING]
         await self._send(message)
 
 

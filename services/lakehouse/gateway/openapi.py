@@ -37,6 +37,7 @@ _KIND_OF_STATUS: Final[dict[int, ErrorKind]] = {
     403: ErrorKind.FORBIDDEN,
     404: ErrorKind.NOT_FOUND,
     406: ErrorKind.INVALID,
+    408: ErrorKind.INVALID,
     409: ErrorKind.CONFLICT,
     412: ErrorKind.UNAVAILABLE,
     413: ErrorKind.INVALID,
@@ -116,7 +117,7 @@ def with_json(told_: dict[str, Any], model: type[BaseModel], example: object) ->
             }
         },
     }
-    return with_body(told_, body, (413, 415))
+    return with_body(told_, body, (408, 413, 415))
 
 
 def with_body(told_: dict[str, Any], body: JsonObject, also: Iterable[int] = ()) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lakehouse.contracts import tokens as t
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.app import create_app
-from lakehouse.gateway.services import Services
+from lakehouse.gateway.services import Footprints, Services
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
@@ -274,7 +274,9 @@ class FakeReadiness:
 class World:
     """A gateway over recording fakes, and a client that is an operator unless told otherwise."""
 
-    def __init__(self, settings: GatewaySettings | None = None) -> None:
+    def __init__(
+        self, settings: GatewaySettings | None = None, footprints: Footprints | None = None
+    ) -> None:
         self.catalog = FakeCatalog()
         self.tokens = FakeTokens()
         self.ingest = FakeIngest()
@@ -282,7 +284,13 @@ class World:
         self.storage = FakeStorage()
         self.readiness = FakeReadiness()
         services = Services(
-            self.catalog, self.tokens, self.ingest, self.query, self.storage, self.readiness
+            self.catalog,
+            self.tokens,
+            self.ingest,
+            self.query,
+            self.storage,
+            self.readiness,
+            footprints,
         )
         clock = SystemClock()
         self.app: FastAPI = create_app(

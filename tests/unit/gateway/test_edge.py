@@ -8,6 +8,7 @@ import pytest
 
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.objectstore.port import StoreFootprint
 from unit.gateway.fakes import World
 
 PERSON = "/catalog/datasets/people"
@@ -165,6 +166,21 @@ async def test_ready_says_why_it_is_not() -> None:
     assert answer.json()["reasons"] == ["the catalog opens"]
     assert answer.json()["details"] == {"record": "12"}
     assert answer.json()["ready"] is False
+
+
+async def test_no_answer_is_taken_for_a_page() -> None:
+    async with World().client() as client:
+        for path in (PERSON, "/nothing", "/health"):
+            answer = await client.get(path)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_metrics_show_what_buckets_cost() -> None:
+    footprint = StoreFootprint({"get": 3, "put": 2}, bytes_read=10, bytes_written=20)
+    async with World(footprints=lambda: {"primary": footprint}).client() as client:
+        text = (await client.get("/metrics")).text
+    assert 'lakehouse_bucket_requests_total{bucket="primary",op="put"} 2.0' in text
+    assert 'lakehouse_bucket_bytes_total{bucket="primary",direction="written"} 20.0' in text
 
 
 async def test_metrics_count_routes_and_never_paths() -> None:

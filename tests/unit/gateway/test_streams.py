@@ -12,6 +12,7 @@ import pytest
 from lakehouse.contracts.ingest import IngestReport, IngestRequest
 from lakehouse.contracts.query import QueryRequest, QueryStream
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.gateway import bodies
 from lakehouse.model.identity import Context
 from unit.gateway.fakes import World
 from unit.gateway.servers import serving
@@ -178,6 +179,21 @@ async def test_an_upload_that_breaks_off_reaches_ingest_as_an_error() -> None:
         await eventually(lambda: bool(seen))
     assert world.ingest.received == []
     assert isinstance(seen[0], LakehouseError)
+
+
+async def test_an_upload_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.1)
+    world = World()
+    async with serving(world.app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /ingest/datasets/p HTTP/1.1\r\nhost: x\r\nauthorization: Bearer write\r\n"
+            b"content-length: 1000\r\n\r\nid\n1\n"
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert world.ingest.received == []
 
 
 async def test_an_upload_is_read_no_faster_than_it_is_used() -> None:

@@ -178,7 +178,7 @@ def routes(ingest: IngestService, metrics: Metrics, settings: GatewaySettings) -
         IngestShape,
         examples.INGEST,
         statuses=(201, 200),
-        also=(409, 413, 415, 422),
+        also=(408, 409, 413, 415, 422),
     )
 
     @router.post("/ingest/datasets/{name}", **with_body(doc, _BODY))

@@ -117,7 +117,7 @@ _SQL_DOC: Final[dict[str, Any]] = {
     },
     "response_class": Response,
     "openapi_extra": {
-        "x-errors": [406, 413, 415, 422],
+        "x-errors": [406, 408, 413, 415, 422],
         "parameters": [
             {
                 "name": "Lakehouse-Min-Version",
