@@ -10,7 +10,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger import chain
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.committer import Committer
-from lakehouse.ledger.errors import fenced
+from lakehouse.ledger.errors import fenced, unavailable
 
 S = TypeVar("S")
 
@@ -23,6 +23,7 @@ class Authority(Generic[S]):
         self._committer = committer
         self._ticked = access.clock.monotonic()
         self._asleep = False
+        self._sleeps = 0
         self._check: asyncio.Task[None] | None = None
         self._task = asyncio.create_task(self._watch(), name="ledger authority")
 
@@ -31,8 +32,12 @@ class Authority(Generic[S]):
         clock jumped; then also ``unavailable`` if the store does not answer."""
         self._raise_fenced()
         self._notice_sleep()
-        if self._asleep:
-            await asyncio.shield(self._start_check())
+        while self._asleep:
+            check = self._start_check()
+            await asyncio.wait([check])
+            if check.cancelled():
+                raise unavailable("the ledger is closing")
+            check.result()
             self._raise_fenced()
 
     async def stop(self) -> None:
@@ -50,16 +55,19 @@ class Authority(Generic[S]):
     def _notice_sleep(self) -> None:
         settings = self._access.settings
         allowed = settings.fence_check_seconds + settings.clock_jump_seconds
-        if self._access.clock.monotonic() - self._ticked > allowed:
+        now = self._access.clock.monotonic()
+        if now - self._ticked > allowed:
             self._asleep = True
+            self._sleeps += 1
+            self._ticked = now
 
     async def _watch(self) -> None:
         while self._committer.error is None:
             await self._access.clock.sleep(self._access.settings.fence_check_seconds)
             self._notice_sleep()
+            # The tick goes on while a check hangs: a slow bucket is not a machine that slept.
             self._ticked = self._access.clock.monotonic()
-            await asyncio.wait([self._start_check()])
-            self._ticked = self._access.clock.monotonic()
+            self._start_check()
 
     def _start_check(self) -> asyncio.Task[None]:
         if self._check is None or self._check.done():
@@ -68,7 +76,7 @@ class Authority(Generic[S]):
         return self._check
 
     async def _read(self) -> None:
-        started = self._access.clock.monotonic()
+        sleeps = self._sleeps
         known = self._committer.head.n
         newest = await chain.newest(self._access)
         if newest is None or newest < known:
@@ -85,8 +93,8 @@ class Authority(Generic[S]):
             record = (await chain.parse(self._access, newest, data)).record
             if record.epoch > self._committer.head.epoch:
                 self._committer.fence(fenced(record))
-        self._asleep = False
-        self._ticked = max(self._ticked, started)
+        if sleeps == self._sleeps:
+            self._asleep = False
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -8,7 +8,7 @@ written again: the new root names the old object.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -68,7 +68,7 @@ class Snapshot(Generic[S]):
     """What a checkpoint is made of, taken in one instant."""
 
     head: Head[S]
-    keys: Mapping[int, tuple[Key, ...]]
+    keys: Mapping[int, Sequence[Key]]
     packs: tuple[PackRef, ...]
 
 
@@ -104,7 +104,7 @@ async def write_part(
 
 
 def key_parts(
-    segments: Mapping[int, tuple[Key, ...]], previous: Mapping[str, PartRef]
+    segments: Mapping[int, Sequence[Key]], previous: Mapping[str, PartRef]
 ) -> tuple[list[PartRef], list[Part]]:
     """Segments of idempotency keys: those that the checkpoint before has, and those to write."""
     kept: list[PartRef] = []
@@ -133,7 +133,7 @@ async def load_checkpoint(
     tables = await asyncio.gather(*(_read_part(access, part) for part in manifest.parts))
     parts = {part.name: table for part, table in zip(manifest.parts, tables, strict=True)}
     own = {name: parts.pop(name) for name in list(parts) if name.startswith(PART_PREFIX)}
-    keys = dict(load_segment(name, table) for name, table in own.items())
+    keys = await run_blocking(_load_keys, own)
     state = await run_blocking(machine.load, parts)
     return Loaded(manifest, state, keys)
 
@@ -141,6 +141,10 @@ async def load_checkpoint(
 async def _read_part(access: Access, part: PartRef) -> pa.Table:
     data = await access.get(part.key)
     return await run_blocking(_decode_part, data, part)
+
+
+def _load_keys(tables: Mapping[str, pa.Table]) -> dict[int, list[Key]]:
+    return dict(load_segment(name, table) for name, table in tables.items())
 
 
 def _encode_part(table: pa.Table) -> tuple[bytes, str]:

@@ -6,7 +6,7 @@ forgets whole segments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -76,9 +76,12 @@ class Keys:
                 if self._index.get(key.key_hash) is key:
                     del self._index[key.key_hash]
 
-    def snapshot(self) -> dict[int, tuple[Key, ...]]:
-        """The segments as they are now; full ones cost nothing to keep."""
-        return {number: tuple(keys) for number, keys in self._segments.items()}
+    def snapshot(self) -> dict[int, Sequence[Key]]:
+        """The segments as they are now; full ones never change and are shared."""
+        snapshot: dict[int, Sequence[Key]] = dict(self._segments)
+        if self._last in snapshot:
+            snapshot[self._last] = tuple(snapshot[self._last])
+        return snapshot
 
     def restore(self, segments: dict[int, list[Key]]) -> None:
         """Start from a checkpoint's segments."""

@@ -104,7 +104,7 @@ async def _read_from(access: Access, machine: Machine[S], newest: int | None) ->
             ts_us=manifest.ts_us,
             checkpoint=checkpoint,
         )
-        keys.restore(loaded.keys)
+        await run_blocking(keys.restore, loaded.keys)
     for slot in (*slots, last):
         head = replay(head, slot, machine, access.layout)
         remember_keys(keys, slot.record)

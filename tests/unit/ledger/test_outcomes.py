@@ -227,3 +227,13 @@ async def test_a_bucket_that_lost_the_newest_record_stops_the_writer(place: Plac
     error = await refused(ledger.commit(add_token("u")))
     assert (error.kind, error.fields["slot"]) == (ErrorKind.CORRUPT, 1)
     await place.run(ledger.close())
+
+
+async def test_an_outage_of_the_bucket_does_not_stop_reading(place: Place) -> None:
+    ledger = await place.open()
+    for _ in range(60):
+        place.faults.inject("list", Fault.BEFORE)
+    for _ in range(50):
+        await place.clock.advance(0.2)
+        await ledger.check_authority()
+    await place.run(ledger.close())
