@@ -2,7 +2,7 @@
 # The real S3 server of the tests: Ceph's radosgw with one monitor and one storage daemon (61 MB).
 set -euo pipefail
 missing=0
-for program in radosgw radosgw-admin ceph-mon ceph-osd; do
+for program in radosgw radosgw-admin ceph-mon ceph-osd monmaptool ceph; do
   command -v "$program" >/dev/null || missing=1
 done
 [ "$missing" = 1 ] || exit 0
