@@ -80,12 +80,13 @@ async def test_a_truncated_gzip(client: httpx.AsyncClient) -> None:
     await refused(client, await ingest(client, "cut", bytes(flipped)), "cut")
 
 
-async def test_a_parquet_bomb(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("typed", [False, True], ids=["strings", "a dictionary"])
+async def test_a_parquet_bomb(client: httpx.AsyncClient, typed: bool) -> None:
     texts = [chr(65 + n) * 1200 for n in range(57)]
     indices = pa.array([n % 57 for n in range(57)] * 9_000, pa.int32()).sort()
     table = pa.table({"x": pa.DictionaryArray.from_arrays(indices, pa.array(texts))})
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="none", write_statistics=False, store_schema=False)
+    pq.write_table(table, sink, compression="none", write_statistics=False, store_schema=typed)
     bomb = sink.getvalue()
     assert len(bomb) < 100_000
     assert table.num_rows * 1200 > 600_000_000
@@ -113,6 +114,19 @@ async def test_a_line_without_an_end(client: httpx.AsyncClient) -> None:
 
     body = await refused(client, await ingest(client, "long", endless()), "long")
     assert "bytes" in str(body)
+
+
+@pytest.mark.soak
+async def test_a_line_of_a_gigabyte(client: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"id,text\n1,"
+        for _ in range(1024):
+            yield b"x" * MEBIBYTE
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await refused(client, await ingest(client, "gigabyte", endless()), "gigabyte")
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < 400 * MEBIBYTE
 
 
 async def test_a_json_value_that_is_nested_without_an_end(client: httpx.AsyncClient) -> None:
