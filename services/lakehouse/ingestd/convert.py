@@ -27,7 +27,7 @@ from lakehouse.ingestd.sources import Parsed, Reject, Source
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.codec import fit, guess_values, misfit_values
-from lakehouse.table.infer import Guess, guess_text, join
+from lakehouse.table.infer import Guess, guess_text, has_null, join
 from lakehouse.table.rowhash import hash_each
 from lakehouse.table.types import arrow_schema, from_arrow, to_arrow
 
@@ -66,11 +66,14 @@ class Target:
         schema: of the dataset that takes the rows; None to infer.
         stated: type texts by ``name_key``, over what is inferred.
         key: column names of the primary key, in any case.
+        unsettled: by ``name_key``, types of columns of which the first block showed too little
+            (only nulls, an empty list); a block that shows more is a surprise.
     """
 
     schema: Schema | None = None
     stated: dict[str, str] = field(default_factory=dict)
     key: tuple[str, ...] = ()
+    unsettled: dict[str, pa.DataType] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,16 @@ def convert(source: Source, target: Target, work: Work) -> Outcome:
     if target.schema is not None:
         return _write(source, target.schema, target, work)
     try:
-        return _write(source, _infer(source, target, work, first_only=True), target, work)
+        schema, unsettled = _infer(source, target, work, first_only=True)
+        return _write(source, schema, replace(target, unsettled=unsettled), work)
     except _Surprise:
-        return _write(source, _infer(source, target, work, first_only=False), target, work)
+        schema, _ = _infer(source, target, work, first_only=False)
+        return _write(source, schema, target, work)
 
 
-def _infer(source: Source, target: Target, work: Work, first_only: bool) -> Schema:
+def _infer(
+    source: Source, target: Target, work: Work, first_only: bool
+) -> tuple[Schema, dict[str, pa.DataType]]:
     guesses: dict[str, Guess] = {}
     names: dict[str, str] = {}
     if source.columns is not None:
@@ -135,7 +142,12 @@ def _infer(source: Source, target: Target, work: Work, first_only: bool) -> Sche
         Column(index, names[key], target.stated.get(key) or from_arrow(guess.type))
         for index, (key, guess) in enumerate(guesses.items(), start=1)
     )
-    return Schema(1, columns)
+    unsettled = {
+        key: guess.type
+        for key, guess in guesses.items()
+        if key not in target.stated and has_null(guess.type)
+    }
+    return Schema(1, columns), unsettled
 
 
 def _first_guesses(source: Source, work: Work) -> Iterator[dict[str, Guess]]:
@@ -156,12 +168,17 @@ def _first_guesses(source: Source, work: Work) -> Iterator[dict[str, Guess]]:
 
 def _guesses(source: Source, parsed: Parsed) -> dict[str, Guess]:
     batch = parsed.batch
-    return {
-        name: guess_text(batch.column(at), source.null_texts)
-        if source.texts
-        else guess_values(batch.column(at), source.texts_are_dates)
-        for at, name in enumerate(batch.schema.names)
-    }
+    return {name: _guess(source, batch.column(at)) for at, name in enumerate(batch.schema.names)}
+
+
+def _guess(source: Source, values: pa.Array) -> Guess:
+    if source.texts:
+        return guess_text(values, source.null_texts)
+    return guess_values(values, source.texts_are_dates)
+
+
+def _shows_more(source: Source, values: pa.Array, known: pa.DataType) -> bool:
+    return bool(join(Guess(known), _guess(source, values)).type != known)
 
 
 def _in_order(work: Work, function: Callable[[Any], R], source: Source) -> Iterator[R]:
@@ -284,6 +301,9 @@ def _typed(source: Source, parsed: Parsed, schema: Schema, target: Target) -> _T
     for column in schema.columns:
         index = at.pop(name_key(column.name), None)
         values = pa.nulls(batch.num_rows) if index is None else batch.column(index)
+        known = target.unsettled.get(name_key(column.name))
+        if known is not None and _shows_more(source, values, known):
+            raise _Surprise
         typed = fit(values, column.type, null_texts)
         if typed is None:
             if inferring and name_key(column.name) not in target.stated:

@@ -131,32 +131,32 @@ class Utf8Text:
         self._skip = mark_bytes
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
         self._ended = False
+        self._rest = b""
 
     def read(self, size: int) -> bytes:
         if self._skip:
-            # Marks are 2 to 4 bytes; a first read never returns fewer of a longer file.
-            data = self._source.read(max(size, self._skip))[self._skip :]
+            read_full(self._source, self._skip)
             self._skip = 0
-        else:
-            data = self._source.read(size)
         if self._decoder is None:
-            return data
-        while not self._ended:
-            self._ended = not data
-            try:
-                text = self._decoder.decode(data, final=self._ended)
-            except UnicodeDecodeError as error:
-                raise unreadable(
-                    f"the text is not {self._encoding}",
-                    "state the encoding the file was written in",
-                    encoding=self._encoding,
-                    reason=error.reason,
-                ) from error
-            encoded = text.encode("utf-8", "surrogatepass")
-            if encoded or self._ended:
-                return encoded
-            data = self._source.read(size)
-        return b""
+            return self._source.read(size)
+        # Transcoded text may be longer or shorter than what was read for it.
+        while not self._rest and not self._ended:
+            self._rest = self._decode(self._source.read(size), self._decoder)
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    def _decode(self, data: bytes, decoder: codecs.IncrementalDecoder) -> bytes:
+        self._ended = not data
+        try:
+            text = decoder.decode(data, final=self._ended)
+        except UnicodeDecodeError as error:
+            raise unreadable(
+                f"the text is not {self._encoding}",
+                "state the encoding the file was written in",
+                encoding=self._encoding,
+                reason=error.reason,
+            ) from error
+        return text.encode("utf-8", "surrogatepass")
 
 
 def read_full(source: Reader, size: int) -> bytes:

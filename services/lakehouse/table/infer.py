@@ -32,6 +32,7 @@ __all__ = [
     "TEXT_TYPES",
     "Guess",
     "guess_text",
+    "has_null",
     "join",
     "read_text",
 ]
@@ -93,6 +94,13 @@ def _merge_nested(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
             return None
         fields[field.name] = merged
     return pa.struct(list(fields.items()))
+
+
+def has_null(arrow: pa.DataType) -> bool:
+    """True while some part of a type is not known yet."""
+    if pat.is_struct(arrow):
+        return any(has_null(field.type) for field in arrow.fields)
+    return bool(pat.is_null(arrow) or (pat.is_list(arrow) and has_null(arrow.value_type)))
 
 
 def guess_text(
