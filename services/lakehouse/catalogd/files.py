@@ -25,21 +25,23 @@ __all__ = ["SEGMENT_FILES", "FileLog", "Segment", "Totals"]
 
 SEGMENT_FILES: Final = 8192
 _SMALL: Final = 512
-_DECODED_SEGMENTS: Final = 16
+_BLOCK: Final = 1024
+_DECODED_BLOCKS: Final = 64
 
 Decoded = tuple[tuple[DataFile, ...], tuple[int, ...]]
 
 
 class Segment:
-    """An immutable run of files by ordinal, as values or as a table; the other form, and the
-    order of its keys, are made when asked for."""
+    """An immutable run of files by ordinal, as values or as a table; the other form is made when
+    asked for."""
 
-    __slots__ = ("_by_key", "_table", "_values", "count", "first", "last")
+    __slots__ = ("_bounds", "_by_key", "_table", "_values", "count", "first", "last")
 
     def __init__(self, values: Decoded | None, table: pa.Table | None = None) -> None:
         self._values = values
         self._table = table
-        self._by_key: dict[str, int] | tuple[list[int], pa.Array] | None = None
+        self._by_key: dict[str, int] | None = None
+        self._bounds: tuple[str, str] | None = None
         if values is not None:
             self.count, self.first, self.last = (
                 len(values[0]),
@@ -67,9 +69,9 @@ class Segment:
         """The files, and the version that added each."""
         if self._values is not None:
             return self._values
-        if self.count >= _SMALL:
-            return _decoded(self)
         assert self._table is not None
+        if self.count >= _SMALL:
+            return decode_files(self._table)
         self._values = decode_files(self._table)
         self._table = None
         return self._values
@@ -80,22 +82,29 @@ class Segment:
         return self._table is not None
 
     def find(self, key: str) -> int:
-        """The place of ``key`` in the segment, or -1."""
+        """The place of ``key`` in the segment, or -1; of several the last, which is the newest."""
         if self.count < _SMALL:
             if self._by_key is None:
                 self._by_key = {file.key: at for at, file in enumerate(self.values[0])}
-            assert isinstance(self._by_key, dict)
             return self._by_key.get(key, -1)
-        if self._by_key is None:
-            keys = self.table.column("key").combine_chunks()
-            keys = keys if isinstance(keys, pa.Array) else keys.chunk(0)
-            order = pc.sort_indices(keys)
-            self._by_key = (order.to_pylist(), keys.take(order))
-        assert isinstance(self._by_key, tuple)
-        places, ordered = self._by_key
-        # The sort is stable: of equal keys the last is the newest.
-        at = bisect.bisect_right(range(len(places)), key, key=lambda each: ordered[each].as_py())
-        return places[at - 1] if at and ordered[at - 1].as_py() == key else -1
+        keys = self.table.column("key")
+        if self._bounds is None:
+            ends = pc.min_max(keys)
+            self._bounds = (ends["min"].as_py(), ends["max"].as_py())
+        if not self._bounds[0] <= key <= self._bounds[1]:
+            return -1
+        places = pc.indices_nonzero(pc.equal(keys, key))
+        return int(places[-1].as_py()) if len(places) else -1
+
+    def blocks(self, ordinal: int) -> Iterator[Decoded]:
+        """The files from ``ordinal`` on, and the version that added each, a block at a time."""
+        if self.count < _SMALL:
+            yield self.values
+            return
+        ordinals = self.table.column("ordinal")
+        start = bisect.bisect_left(range(self.count), ordinal, key=lambda at: ordinals[at].as_py())
+        for block in range(start // _BLOCK, -(-self.count // _BLOCK)):
+            yield _decoded(self, block)
 
     def row(self, place: int) -> tuple[DataFile, int]:
         """The file at ``place``, and the version that added it."""
@@ -106,10 +115,10 @@ class Segment:
         return files[place], added[place]
 
 
-@lru_cache(maxsize=_DECODED_SEGMENTS)
-def _decoded(segment: Segment) -> Decoded:
-    """Large segments as values: a few stay, for a dataset that is read again and again."""
-    return decode_files(segment.table)
+@lru_cache(maxsize=_DECODED_BLOCKS)
+def _decoded(segment: Segment, block: int) -> Decoded:
+    """Part of a large segment as values: a few stay, for a dataset that is read again."""
+    return decode_files(segment.table.slice(block * _BLOCK, _BLOCK))
 
 
 def _merged(left: Segment, right: Segment) -> Segment:
@@ -219,17 +228,17 @@ class FileLog:
         bound = max(self._bound(version), after + 1)
         start = bisect.bisect_left(self.segments, bound, key=lambda segment: segment.last)
         for segment in self.segments[start:]:
-            files, added = segment.values
-            if version is not None and added[0] > version:
-                return
-            for file, born in zip(files, added, strict=True):
-                if file.ordinal < bound:
-                    continue
-                if version is not None and born > version:
+            for files, added in segment.blocks(bound):
+                if version is not None and added[0] > version:
                     return
-                dead = self.removed.get(file.ordinal)
-                if dead is None or (version is not None and dead > version):
-                    yield file
+                for file, born in zip(files, added, strict=True):
+                    if file.ordinal < bound:
+                        continue
+                    if version is not None and born > version:
+                        return
+                    dead = self.removed.get(file.ordinal)
+                    if dead is None or (version is not None and dead > version):
+                        yield file
 
     def retained(self) -> Iterator[DataFile]:
         """Every file that some retained version names."""

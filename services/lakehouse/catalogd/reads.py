@@ -38,8 +38,16 @@ def _limited(limit: int, most: int) -> int:
     return limit
 
 
-def _matches(dataset: Dataset, request: c.ListRequest) -> bool:
-    card = dataset.card
+def _matches(state: CatalogState, dataset_id: str, request: c.ListRequest) -> bool:
+    if not (request.tag or request.owner or request.query):
+        return True
+    dataset = state.datasets.get(dataset_id)
+    if dataset is None:
+        return not (request.tag or request.owner) and (
+            request.query.casefold() in state.broken[dataset_id].name.casefold()
+        )
+    head = dataset.now.head
+    card = head.card
     if request.tag and request.tag.casefold() not in (tag.casefold() for tag in card.tags):
         return False
     if request.owner and request.owner.casefold() != card.owner.casefold():
@@ -47,7 +55,8 @@ def _matches(dataset: Dataset, request: c.ListRequest) -> bool:
     words = request.query.casefold().split()
     if not words:
         return True
-    texts = (dataset.name, card.description, card.owner, *card.tags, *dataset.schema.names())
+    names = dataset.schema(head.schema_id).names()
+    texts = (head.name, card.description, card.owner, *card.tags, *names)
     haystack = "\n".join(texts).casefold()
     return all(word in haystack for word in words)
 
@@ -102,12 +111,11 @@ class Reads:
         for count, entry in enumerate(_entries(state, request)):
             if count % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
-            dataset = _shown(state, entry[1])
-            if not _matches(dataset, request):
+            if not _matches(state, entry[1], request):
                 continue
             if len(found) == limit:
                 return c.ListResult(tuple(found), state.version, encode_cursor(*last))
-            found.append(dataset)
+            found.append(_shown(state, entry[1]))
             last = entry
         return c.ListResult(tuple(found), state.version)
 
