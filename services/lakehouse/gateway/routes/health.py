@@ -16,8 +16,10 @@ from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.openapi import told
 from lakehouse.gateway.replies import reply
 from lakehouse.gateway.shapes import HealthShape, ReadyShape, VersionShape
+from lakehouse.ledger import record
+from lakehouse.objectstore import identity
 
-FORMATS: Final = {"store": 1, "record": 1, "checkpoint": 1}
+FORMATS: Final = {"store": identity.FORMAT, "record": record.FORMAT, "checkpoint": record.FORMAT}
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _METRICS_DOC: Final[dict[str, Any]] = {
     "summary": "Figures for Prometheus",
