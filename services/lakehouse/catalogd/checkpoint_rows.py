@@ -163,15 +163,15 @@ def _revision_rows(dataset: DatasetState) -> Iterator[tuple[Any, ...]]:
 def decode_dataset(
     dataset_id: str,
     body: JsonObject,
-    revisions: pa.Table,
+    revisions: Sequence[tuple[Any, ...]],
     files: pa.Table | None,
     removed: Map[int, int],
 ) -> DatasetState:
-    """A dataset from its manifest and rows. Raises if they are not what was written."""
+    """A dataset from its manifest and its rows of ``REVISION_SCHEMA``. Raises if they are not
+    what was written."""
     manifest = decode(_Manifest, body)
     history: list[Revision] = []
-    columns = [revisions.column(field.name).to_pylist() for field in REVISION_SCHEMA]
-    for row in zip(*columns, strict=True):
+    for row in revisions:
         at, head, updated = to_datetime(row[1]), manifest.heads[row[13]], row[17]
         entry = VersionEntry(row[0], at, *row[2:13])
         updated_at = at if updated == row[1] else to_datetime(updated)
