@@ -282,10 +282,15 @@ class Ingest:
                     ctx, under.job, outcome, under.uploaded, (action, standing)
                 )
             except LakehouseError as error:
-                if error.kind is ErrorKind.CONFLICT and "session" in error.message:
+                # The catalog names objects only where their session has ended or they were
+                # condemned: either way they are written again, under another session.
+                if error.kind is ErrorKind.CONFLICT and "keys" in error.fields:
                     self._sessions.lost(session_id)
+                    under.uploaded = None
                 raise
-        return self._report(under, version, action)
+        report = self._report(under, version, action)
+        # An existing dataset is called as it was named, not as this request spelt it.
+        return replace(report, dataset=dataset.name) if dataset else report
 
     def _report(self, under: _Under, version: int, action: Action) -> IngestReport:
         outcome = _made(under)
