@@ -177,21 +177,10 @@ def _current(dataset: DatasetState) -> tuple[Column, ...]:
 
 
 def _refuse_early(existing: DatasetState, request: c.RegisterRequest) -> None:
-    """What can be refused without reading an object."""
-    stated = request.fingerprint or (fingerprint(request.columns) if request.columns else "")
-    head = existing.now.head
-    if stated and stated != head.fingerprint:
-        if request.columns:
-            raise drift(head.name, _current(existing), request.columns)
-        raise LakehouseError(
-            ErrorKind.CONFLICT,
-            "the dataset has another schema",
-            name=head.name,
-            fingerprint=head.fingerprint,
-            offered=stated,
-            diff=[],
-            hint="leave the fingerprint out to see the difference",
-        )
+    """Stated columns are compared before an object is read; a fingerprint alone is not, for the
+    refusal shows the difference column by column."""
+    if request.columns and fingerprint(request.columns) != existing.now.head.fingerprint:
+        raise drift(existing.now.head.name, _current(existing), request.columns)
 
 
 def _columns(request: c.RegisterRequest, found: Sequence[Inspected]) -> tuple[Column, ...]:

@@ -70,6 +70,11 @@ async def test_another_fingerprint_is_a_conflict_with_the_diff(
         {"name": "name", "old": "string", "new": None},
         {"name": "extra", "old": None, "new": "float64"},
     ]
+    # A stated fingerprint is refused with the same diff.
+    stated = c.RegisterRequest("t", (b,), CARD, fingerprint=str(caught.value.fields["offered"]))
+    with pytest.raises(LakehouseError) as again:
+        await catalog.register(CTX, stated)
+    assert again.value.fields["diff"] == caught.value.fields["diff"]
     # Stated columns are refused before an object is read.
     columns = (Column(1, "other", "bool"),)
     missing = (c.ForeignObject("raw/not-there.parquet"),)
