@@ -15,13 +15,14 @@ import pytest
 
 from lakehouse.ledger import checkpoint
 from lakehouse.testing.simulation.ledgerbook import Violation
-from lakehouse.testing.simulation.world import simulate
+from lakehouse.testing.simulation.world import Profile, simulate
 from property.ledger_mutants import HARSH, MUTANTS
 
 SEEDS = int(os.environ.get("LAKEHOUSE_SIM_SEEDS", "2000"))
 CHUNK = 125
 MUTANT_SEEDS = 200
 HARSH_SEEDS = 60
+DEFAULT = Profile()
 
 
 @pytest.fixture(autouse=True)
@@ -32,25 +33,45 @@ def _remembered_parts() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
-def test_no_history_breaks_a_promise(first: int) -> None:
-    totals = dict.fromkeys(("acknowledged", "refused", "collected", "floors"), 0)
-    for seed in range(first, min(first + CHUNK, SEEDS)):
+def _play(seeds: range, profile: Profile = DEFAULT) -> dict[str, int]:
+    """Play and judge ``seeds``; what happened in them together."""
+    totals = dict.fromkeys(("acknowledged", "refused", "collected", "floors", "bodies"), 0)
+    for seed in seeds:
         try:
-            simulation = simulate(seed)
+            simulation = simulate(seed, profile)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error
         totals["acknowledged"] += len(simulation.book.acknowledged)
         totals["refused"] += len(simulation.book.absent)
         totals["collected"] += len(simulation.book.deleted)
         totals["floors"] += any("/floor/" in key for key in simulation.bucket.objects)
+        totals["bodies"] += any("/b/" in key for key in simulation.bucket.objects)
+    return totals
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_no_history_breaks_a_promise(first: int) -> None:
+    seeds = range(first, min(first + CHUNK, SEEDS))
+    totals = _play(seeds)
     # A world in which nothing happens would break no promise either.
-    if SEEDS - first >= CHUNK:
+    if len(seeds) == CHUNK:
         assert totals["acknowledged"] > 8 * CHUNK
-        assert totals["floors"] > CHUNK // 4
         assert min(totals.values()) > CHUNK // 10, totals
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(100_000, 120_000, 1000))
+def test_no_history_of_many_breaks_a_promise(first: int) -> None:
+    _play(range(first, first + 1000))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(100_000, 102_000, 200))
+def test_no_harsh_history_of_many_breaks_a_promise(first: int) -> None:
+    _play(range(first, first + 200), HARSH)
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_missing_safeguard_is_noticed(name: str) -> None:
     profile, without = MUTANTS[name]
@@ -66,11 +87,7 @@ def test_a_missing_safeguard_is_noticed(name: str) -> None:
 
 @pytest.mark.parametrize("first", range(0, HARSH_SEEDS, 20))
 def test_the_harsh_world_does_no_harm_to_the_real_ledger(first: int) -> None:
-    for seed in range(first, first + 20):
-        try:
-            simulate(seed, HARSH)
-        except Exception as error:
-            raise AssertionError(f"harsh seed {seed}: {error}") from error
+    _play(range(first, first + 20), HARSH)
 
 
 def test_one_seed_is_one_history() -> None:

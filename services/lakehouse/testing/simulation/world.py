@@ -29,6 +29,7 @@ SETTINGS = LedgerSettings(
     unfolded_records_max=14,
     group_commits_max=8,
     queue_max=32,
+    inline_bytes_max=150,  # so that groups of three or more go through a body object
     append_budget_seconds=3.0,
     backoff_seconds=0.05,
     backoff_seconds_max=0.5,
