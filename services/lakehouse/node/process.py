@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -39,6 +40,9 @@ async def _run(config: Config, started: Started, take_over: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.request_stop)
     await node.start()
+    # What start-up made lives as long as the process: the collector need not look at it again.
+    gc.freeze()
+    gc.enable()
     try:
         await started(node)
         await node.serve_forever()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def command(invocation: Invocation, take_over: bool) -> None:
 
 def run(invocation: Invocation, roles: tuple[str, ...], take_over: bool) -> None:
     """Run a node with ``roles`` (empty: those of the configuration), and say where it answers."""
+    # Start-up is imports, and none of them is garbage; ``run_node`` turns it on again.
+    gc.disable()
     from lakehouse.node.process import run_node
 
     config = invocation.config()
