@@ -119,7 +119,7 @@ def bind(
         for column in columns:
             shown.setdefault(column.folded, column.name)
     written = _fold(copy, exact)
-    _name_outputs(copy, written)
+    _name_outputs(copy, written, shown)
     for select in copy.find_all(exp.Select):
         _separate_written(select)
     slots, references = _slot_tables(copy, relations)
@@ -129,7 +129,7 @@ def bind(
         )
         copy = annotate_types(copy, schema=slots, expression_metadata=METADATA, dialect="postgres")
     except (OptimizeError, SqlglotError) as error:
-        raise _resolution_error(error, copy, relations) from error
+        raise _resolution_error(error, references, relations) from error
     output = _output(copy, shown, written)
     _separate_outputs(copy)
     for inner in list(copy.find_all(exp.Subquery, exp.CTE)):
@@ -262,7 +262,7 @@ def _leftmost(tree: exp.Expr) -> exp.Expr:
     return tree
 
 
-def _name_outputs(tree: exp.Expr, written: dict[str, str]) -> None:
+def _name_outputs(tree: exp.Expr, written: dict[str, str], shown: Mapping[str, str]) -> None:
     """Give every unnamed result column PostgreSQL's name for it, and make names differ."""
     select = _leftmost(tree)
     if not isinstance(select, exp.Select):
@@ -275,13 +275,13 @@ def _name_outputs(tree: exp.Expr, written: dict[str, str]) -> None:
             expressions.append(projection)
             continue
         own = _own_name(projection)
-        shown = written.get(own, own) or _default_name(projection)
-        name = _different(own or name_key(shown), seen if own else seen | taken)
+        title = written.get(own, own) or _default_name(projection, shown)
+        name = _different(own or name_key(title), seen if own else seen | taken)
         seen.add(name)
         if name != own:
             inner = projection.this if isinstance(projection, exp.Alias) else projection
             projection = exp.alias_(inner, name, quoted=True, copy=False)
-            written[name] = shown
+            written[name] = title
         expressions.append(projection)
     select.set("expressions", expressions)
 
@@ -301,18 +301,18 @@ def _different(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _default_name(node: exp.Expr) -> str:
+def _default_name(node: exp.Expr, shown: Mapping[str, str]) -> str:
     """What PostgreSQL calls a result column without an alias (parse_target.c, FigureColname)."""
     from lakehouse.queryd.guard import function_name
 
     while isinstance(node, exp.Paren | exp.Window | exp.Filter | exp.WithinGroup):
         node = node.this
     if isinstance(node, exp.Column | exp.Dot):
-        return str(node.name)
+        return shown.get(node.name, str(node.name))
     if isinstance(node, exp.Case):
         return "case"
     if isinstance(node, exp.Cast):
-        inner = _default_name(node.this)
+        inner = _default_name(node.this, shown)
         return inner if inner != "?column?" else node.to.sql(dialect="postgres").lower()
     if isinstance(node, exp.Exists):
         return "exists"
@@ -320,7 +320,7 @@ def _default_name(node: exp.Expr) -> str:
         inner_select = _leftmost(node)
         if isinstance(inner_select, exp.Select) and inner_select.expressions:
             first = inner_select.expressions[0]
-            return first.alias or _default_name(first)
+            return first.alias or _default_name(first, shown)
     if isinstance(node, exp.Func) and not isinstance(node, exp.Connector | exp.Binary):
         return function_name(node)
     return "?column?"
@@ -397,7 +397,7 @@ def _separate_inner(tree: exp.Expr, inner: exp.Expr) -> None:
 
 def _resolution_error(
     error: Exception,
-    tree: exp.Expr,
+    references: Sequence[Reference],
     relations: Mapping[str, tuple[BoundColumn, ...]],
 ) -> LakehouseError:
     text = str(error).split("\n")[0]
@@ -407,7 +407,8 @@ def _resolution_error(
         return invalid("the names of the statement cannot be resolved", detail=text[:200])
     name = found.group(1).split(".")[-1].strip("\"'")
     holders = sum(
-        name_key(name) in {column.folded for column in columns} for columns in relations.values()
+        any(column.folded == name_key(name) for column in relations[reference.table])
+        for reference in references
     )
     if "ambiguous" in text.lower() or holders > 1:
         return invalid("this column is ambiguous", column=name, hint="write table.column")

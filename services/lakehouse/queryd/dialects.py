@@ -27,6 +27,7 @@ _INT_TARGETS: Final = frozenset({exp.DType.INT, exp.DType.SMALLINT, exp.DType.BI
 _COMPARISONS: Final = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
 _ARITHMETIC: Final[dict[Any, str]] = {exp.Add: "lh_add", exp.Sub: "lh_sub", exp.Mul: "lh_mul"}
 _TRUNC_PLACES_MAX: Final = 10
+_HOLE_DEPTH: Final = 4
 _FLOAT_ONLY: Final = {
     "sqrt": "lh_sqrt",
     "ln": "lh_ln",
@@ -92,12 +93,23 @@ class _Hole(exp.Expression):
 
 def _put(node: exp.Expr, outer: exp.Expr) -> None:
     """Replace ``node`` by ``outer``, in which a hole stands for the node."""
-    hole = outer.find(_Hole)
+    hole = _find_hole(outer)
     if outer.type is None:
         outer.type = node.type
     node.replace(outer)
     if hole is not None:
         hole.replace(node)
+
+
+def _find_hole(outer: exp.Expr) -> exp.Expr | None:
+    """The hole near the top of ``outer``; below are the operands, which may be large."""
+    level = [outer]
+    for _ in range(_HOLE_DEPTH):
+        level = [child for node in level for child in node.iter_expressions()]
+        for node in level:
+            if isinstance(node, _Hole):
+                return node
+    return None
 
 
 def _hole() -> exp.Expr:
@@ -232,7 +244,7 @@ def _widen(node: exp.Expr, place: str) -> None:
     while isinstance(bare, exp.Paren | exp.Neg):
         bare = bare.this
     if isinstance(bare, exp.Literal | exp.Cast | exp.Case) and kind(operand) == "int":
-        node.set(place, _cast(operand.copy(), "BIGINT"))
+        node.set(place, _cast(operand, "BIGINT"))
 
 
 def _replace_outermost(node: exp.Expr, make: Callable[[exp.Expr], exp.Expr]) -> None:
@@ -279,7 +291,7 @@ def _datafusion(node: exp.Expr) -> exp.Expr | None:
 def _checked(node: exp.Expr) -> exp.Expr | None:
     left, right = kind(node.this), kind(node.expression)
     if left == right == "int":
-        return _call(_ARITHMETIC[type(node)], node.this.copy(), node.expression.copy())
+        return _call(_ARITHMETIC[type(node)], node.this, node.expression)
     if left == "date" and isinstance(node.expression, exp.Interval):
         node.set("this", _micros(node.this.copy()))
     return None
@@ -294,7 +306,7 @@ def _divide(node: exp.Expr) -> exp.Expr | None:
     if (left == right == "int") or not left or not right:
         return None
     divisor = node.expression
-    parts = [_cast(node.this.copy(), "DOUBLE"), _cast(divisor.copy(), "DOUBLE")]
+    parts = [_cast(node.this, "DOUBLE"), _cast(divisor, "DOUBLE")]
     if isinstance(divisor, exp.Literal) and float(divisor.this) != 0:
         return exp.Paren(this=exp.Div(this=parts[0], expression=parts[1]))
     return _call("lh_div", *parts)
@@ -302,12 +314,12 @@ def _divide(node: exp.Expr) -> exp.Expr | None:
 
 def _negate(node: exp.Expr) -> exp.Expr | None:
     if kind(node.this) == "int" and not isinstance(node.this, exp.Literal):
-        return _call("lh_neg", node.this.copy())
+        return _call("lh_neg", node.this)
     return None
 
 
 def _absolute(node: exp.Expr) -> exp.Expr | None:
-    return _call("lh_abs", node.this.copy()) if kind(node.this) == "int" else None
+    return _call("lh_abs", node.this) if kind(node.this) == "int" else None
 
 
 def _cast_rule(node: exp.Expr) -> exp.Expr | None:
@@ -315,9 +327,9 @@ def _cast_rule(node: exp.Expr) -> exp.Expr | None:
         return None
     source, target = kind(node.this), kind_of_type(node.to)
     if target == "timestamp":
-        return _micros(node.this.copy())
+        return _micros(node.this)
     if target == "zoned":
-        return _call("arrow_cast", node.this.copy(), exp.Literal.string(MICROS_UTC))
+        return _call("arrow_cast", node.this, exp.Literal.string(MICROS_UTC))
     if target == "int" and source == "decimal":
         node.set("this", exp.Round(this=node.this.copy()))
     elif target == "int" and source == "float":

@@ -23,7 +23,7 @@ logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # its warnings are our 
 _EXPLAIN: Final = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(explain(?:\s+analyze)?)\b", re.IGNORECASE | re.DOTALL
 )
-_TREE_DEPTH_MAX: Final = 600
+_TREE_DEPTH_MAX: Final = 160
 _ERROR_TEXT_MAX: Final = 200
 
 
@@ -142,7 +142,11 @@ def _check_depth(tree: exp.Expr) -> None:
     while level:
         depth += 1
         if depth > _TREE_DEPTH_MAX:
-            raise invalid("the statement is nested too deep", limit=_TREE_DEPTH_MAX)
+            raise invalid(
+                "the statement is nested too deep",
+                limit=_TREE_DEPTH_MAX,
+                hint="instead of a long chain of OR write IN (..)",
+            )
         level = [child for node in level for child in node.iter_expressions()]
 
 

@@ -105,6 +105,13 @@ class WorkerProcess:
             return 0
 
 
+def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> asyncio.Task[None]:
+    """Hold on to a task until it is done."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
 def _over(limit: str, message: str, value: float) -> LakehouseError:
     return LakehouseError(ErrorKind.EXHAUSTED, message, http_status=422, limit=limit, value=value)
 
@@ -120,7 +127,8 @@ class WorkerPool:
         self._idle: deque[WorkerProcess] = deque()
         self._waiters: deque[asyncio.Future[WorkerProcess]] = deque()
         self._starting = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Task[None]] = set()
+        self._burials: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
         self._claim: Claim | None = None
@@ -145,9 +153,9 @@ class WorkerPool:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(gone)
-        for task in list(self._tasks):
+        for task in list(self._starts):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._starts, *self._burials, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -220,19 +228,13 @@ class WorkerPool:
 
     def _replace(self, worker: WorkerProcess) -> None:
         self._all.discard(worker)
-        self._run(self._bury(worker))
+        _keep(self._burials, asyncio.ensure_future(self._bury(worker)))
         if not self._closed and (self._waiters or self.size < self._settings.workers_min):
             self._spawn()
 
-    def _run(self, work: object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     def _spawn(self) -> asyncio.Task[None]:
         self._starting += 1
-        return self._run(self._start_one())
+        return _keep(self._starts, asyncio.ensure_future(self._start_one()))
 
     async def _start_one(self) -> None:
         try:
@@ -271,8 +273,8 @@ class WorkerPool:
         command = [sys.executable, "-s", "-m", "lakehouse.queryd.worker"]
         command += [str(theirs.fileno()), orjson.dumps(told).decode()]
         environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "TZ": "UTC", "HOME": str(spill)}
-        try:
-            process = await run_blocking(
+        starting = asyncio.ensure_future(
+            run_blocking(
                 subprocess.Popen,
                 command,
                 pass_fds=(theirs.fileno(),),
@@ -282,6 +284,20 @@ class WorkerPool:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        )
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            process = await starting  # it starts all the same: end it, or nobody will
+            ours.close()
+            process.kill()
+            await run_blocking(process.wait)
+            raise
+        except OSError as error:
+            ours.close()
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE, "a query worker did not start", reason=error.strerror
+            ) from error
         finally:
             theirs.close()
         ours.setblocking(False)

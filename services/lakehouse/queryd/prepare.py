@@ -55,7 +55,10 @@ class Prepared:
         if known is None:
             scans = {slot: make_scan(source, kept, paths) for slot, source, kept in self.files}
             names = {slot: scan.name for slot, scan in scans.items()}
-            sql = engine_sql(self.bound.tree, engine.value, names)
+            try:
+                sql = engine_sql(self.bound.tree, engine.value, names)
+            except RecursionError:
+                raise invalid("the statement is nested too deep") from None
             if self.explain:
                 sql = f"{self.explain} {sql}"
             different = {scan.name: scan for scan in scans.values()}

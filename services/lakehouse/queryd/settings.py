@@ -42,7 +42,7 @@ class QuerySettings:
     memory_bytes_max: int = 2 * GIB
     memory_slack_bytes: int = 768 * MIB
     sql_bytes_max: int = 256 * 1024
-    nesting_max: int = 128
+    nesting_max: int = 40
     start_seconds_max: float = 30.0
     fetches_max: int = 16
     plans_max: int = 1024

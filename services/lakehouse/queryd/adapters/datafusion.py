@@ -19,6 +19,7 @@ from lakehouse.queryd.plan import ScanColumn, ScanGroup, TableScan
 from lakehouse.table.types import to_arrow
 
 TABLES_MAX: Final = 64
+NESTING_MAX: Final = 400  # twice what the parser in front lets through
 _SAFE_PATH: Final = re.compile(r"[A-Za-z0-9/_.-]+\.parquet")
 
 
@@ -139,6 +140,7 @@ class DataFusionEngine:
         config = datafusion.SessionConfig(
             {
                 "datafusion.sql_parser.parse_float_as_decimal": "true",
+                "datafusion.sql_parser.recursion_limit": str(NESTING_MAX),
                 "datafusion.sql_parser.enable_ident_normalization": "false",
                 "datafusion.execution.time_zone": "+00:00",
                 "datafusion.execution.target_partitions": str(self._threads),

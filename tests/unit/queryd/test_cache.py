@@ -1,0 +1,118 @@
+"""The read cache: one fetch however many ask, nothing unverified, never above its bound."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import SystemClock
+from lakehouse.model.dataset import DataFile
+from lakehouse.objectstore.local import LocalStore
+from lakehouse.objectstore.memory import MemoryStore
+from lakehouse.objectstore.metered import MeteredStore
+from lakehouse.objectstore.port import ObjectStore
+from lakehouse.queryd.cache import ReadCache
+from lakehouse.queryd.folders import Claim
+
+
+class Stores:
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    def get(self, name: str) -> ObjectStore:
+        return self.store
+
+
+async def put(store: ObjectStore, key: str, data: bytes) -> DataFile:
+    await store.put(key, data)
+    return DataFile(key, len(data), 1, hashlib.sha256(data).hexdigest())
+
+
+@pytest.fixture
+def store() -> MeteredStore:
+    return MeteredStore(MemoryStore("cache", SystemClock()))
+
+
+async def test_many_ask_once_is_fetched(tmp_path: Path, store: MeteredStore) -> None:
+    file = await put(store, "a.parquet", b"x" * 100)
+    cache = ReadCache(tmp_path, 1000, Stores(store), 4)
+    with cache.held([file]):
+        paths = await asyncio.gather(*[cache.paths([file]) for _ in range(20)])
+        assert len({path for one in paths for path in one}) == 1
+        assert Path(paths[0][0]).read_bytes() == b"x" * 100
+    assert store.footprint().requests["get"] == 1
+
+
+async def test_a_wrong_byte_is_corrupt_and_named(tmp_path: Path, store: MeteredStore) -> None:
+    file = await put(store, "a.parquet", b"right")
+    await store.put("a.parquet", b"wrong")
+    cache = ReadCache(tmp_path, 1000, Stores(store), 4)
+    for _ in range(2):
+        with cache.held([file]), pytest.raises(LakehouseError) as caught:
+            await cache.paths([file])
+        assert caught.value.kind is ErrorKind.CORRUPT
+        assert caught.value.fields["key"] == "a.parquet"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_missing_object_is_corrupt_and_named(tmp_path: Path, store: MeteredStore) -> None:
+    file = DataFile("gone.parquet", 5, 1, "0" * 64)
+    cache = ReadCache(tmp_path, 1000, Stores(store), 4)
+    with cache.held([file]), pytest.raises(LakehouseError) as caught:
+        await cache.paths([file])
+    assert (caught.value.kind, caught.value.fields["key"]) == (ErrorKind.CORRUPT, "gone.parquet")
+
+
+async def test_the_least_recently_used_go_but_not_those_in_use(
+    tmp_path: Path, store: MeteredStore
+) -> None:
+    files = [await put(store, f"{at}.parquet", bytes([at]) * 100) for at in range(5)]
+    cache = ReadCache(tmp_path, 250, Stores(store), 4)
+    with cache.held(files[:1]):
+        [first] = await cache.paths(files[:1])
+        for file in files[1:]:
+            with cache.held([file]):
+                await cache.paths([file])
+            assert cache.size_bytes <= 250
+        assert Path(first).exists()
+    with cache.held(files):
+        await cache.paths(files)
+        assert cache.size_bytes == 500
+    assert cache.size_bytes <= 250
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == cache.size_bytes
+    big = await put(store, "big.parquet", b"y" * 300)
+    with cache.held([big]), pytest.raises(LakehouseError, match="larger than the read cache"):
+        await cache.paths([big])
+
+
+async def test_a_local_object_is_read_in_place_and_hashed_once(tmp_path: Path) -> None:
+    local = LocalStore(tmp_path / "bucket", SystemClock())
+    file = await put(local, "a.parquet", b"data")
+    cache = ReadCache(tmp_path, 1000, Stores(local), 4)
+    assert cache.path_now(file) is None
+    [path] = await cache.paths([file])
+    assert path == local.local_path("a.parquet")
+    assert cache.path_now(file) == path
+    Path(path).chmod(0o600)
+    Path(path).write_bytes(b"DATA")
+    with pytest.raises(LakehouseError) as caught:
+        await cache.paths([file])
+    assert caught.value.kind is ErrorKind.CORRUPT
+
+
+def test_scratch_folders_of_dead_processes_are_cleared_and_no_others(tmp_path: Path) -> None:
+    living = Claim(str(tmp_path), "living")
+    (tmp_path / "dead").mkdir()
+    (tmp_path / "dead" / ".lock").touch()
+    (tmp_path / "dead" / "left.parquet").touch()
+    (tmp_path / "foreign").mkdir()
+    mine = Claim(str(tmp_path), "mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "living", "mine"]
+    living.release()
+    mine.release()
+    mine.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["foreign"]

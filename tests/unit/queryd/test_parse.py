@@ -1,0 +1,131 @@
+"""Text to one checked statement, and names to columns, without an engine."""
+
+from __future__ import annotations
+
+import pytest
+import sqlglot
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlglot import exp
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.queryd.bind import bind, fold_columns, table_names
+from lakehouse.queryd.dialects import engine_sql
+from lakehouse.queryd.literals import literal, read_parameters
+from lakehouse.queryd.parse import parse
+
+PEOPLE = fold_columns([("ID", "int64"), ("Full Name", "string"), ("amount", "decimal(10,2)")])
+TWINS = fold_columns([("Id", "int64"), ("ID", "string")])
+RELATIONS = {"people": PEOPLE, "twins": TWINS}
+
+
+def bound(sql: str, params: str = "") -> tuple[str, list[str]]:
+    statement = parse(sql, 10_000, 32)
+    found = bind(statement.tree, RELATIONS, read_parameters(params, statement))
+    return found.tree.sql("postgres"), [column.name for column in found.output]
+
+
+def names(sql: str) -> tuple[str, ...]:
+    return table_names(parse(sql, 10_000, 32).tree)
+
+
+@pytest.mark.parametrize(
+    ("sql", "wanted"),
+    [
+        ("select 1", ()),
+        ("select * from People p, PEOPLE q", ("people",)),
+        ("with people as (select 1 as x) select * from people", ()),
+        ("with people as (select * from people) select * from people", ("people",)),
+        ("with a as (select * from b) select * from a, (select * from c) d", ("b", "c")),
+        ("with recursive r(n) as (select 1 union all select n + 1 from r) select * from r", ()),
+        ("select * from a where x in (select y from b) union select * from c", ("a", "b", "c")),
+        ("select * from system.files", ("system.files",)),
+        ('select * from "My.Data" join public.t on true', ("my.data", "t")),
+        ("select * from sales.orders", ("sales.orders",)),
+        ("select (select max(x) from deep) from a, lateral (select 1) l", ("a", "deep")),
+    ],
+)
+def test_the_relations_of_a_statement(sql: str, wanted: tuple[str, ...]) -> None:
+    assert sorted(names(sql)) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("sql", "wanted"),
+    [
+        ("select id, BOTH from (select id, 1 as Both from people) x", ["ID", "Both"]),
+        ("select * from people", ["ID", "Full Name", "amount"]),
+        ('select "full name" as Name from people', ["Name"]),
+        ("select count(*), sum(amount), 1, id::text from people group by id",
+         ["count", "sum", "?column?", "ID"]),
+        ('select "Id", "ID" from twins', ["Id", "ID"]),
+        ("select case when true then 1 end, coalesce(1, 2), exists(select 1)",
+         ["case", "coalesce", "exists"]),
+        ("values (1, 2)", ["column1", "column2"]),
+    ],
+)  # fmt: skip
+def test_the_names_of_a_result(sql: str, wanted: list[str]) -> None:
+    assert [name.lower() for name in bound(sql)[1]] == [name.lower() for name in wanted]
+    assert bound(sql)[1][-1] == wanted[-1]
+
+
+def test_names_that_differ_in_case_alone_are_found_by_their_spelling() -> None:
+    assert bound('select "ID" from twins')[0].startswith('SELECT "twins"."id_2"')
+    assert bound('select "Id" from twins')[0].startswith('SELECT "twins"."id"')
+    assert bound("select iD from twins")[0].startswith('SELECT "twins"."id"')
+
+
+@pytest.mark.parametrize("sql", ["select nme from people", "select p.nme from people p"])
+def test_an_unknown_column(sql: str) -> None:
+    with pytest.raises(LakehouseError) as caught:
+        bound(sql)
+    assert (caught.value.kind, caught.value.message) == (
+        ErrorKind.INVALID,
+        "there is no such column",
+    )
+
+
+def test_two_columns_of_one_name_inside_are_no_answer() -> None:
+    with pytest.raises(LakehouseError, match="two columns of a subquery"):
+        bound("select x.id from (select * from people p join twins t on p.id = t.id) x")
+
+
+@given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=60))
+def test_a_string_parameter_is_that_string_whatever_it_holds(text: str) -> None:
+    tree = exp.select(exp.alias_(literal(text), "a"))
+    for engine in ("duckdb", "datafusion"):
+        again = sqlglot.parse_one(engine_sql(tree, engine, {}), read="postgres")
+        constants = list(again.find_all(exp.Literal))
+        assert [one.this for one in constants] == [text]
+        assert isinstance(again, exp.Select)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_statement_or_an_error_of_ours(text: str) -> None:
+    try:
+        statement = parse(text, 10_000, 32)
+    except LakehouseError as error:
+        kind = error.kind
+    else:
+        kind = ErrorKind.INVALID
+        assert isinstance(statement.tree, exp.Query | exp.Values)
+    assert kind in (ErrorKind.INVALID, ErrorKind.FORBIDDEN)
+
+
+def test_limits_of_the_text() -> None:
+    for sql in ("select '" + "x" * 20_000 + "'", "select " + "(" * 40 + "1" + ")" * 40, "\ud800"):
+        with pytest.raises(LakehouseError) as caught:
+            parse(sql, 10_000, 32)
+        assert caught.value.kind is ErrorKind.INVALID
+    assert parse("select '" + "(" * 100 + "'", 10_000, 32).positional == 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "explain"),
+    [
+        ("explain select 1", "EXPLAIN"),
+        ("/* a */ -- b\n EXPLAIN  analyze select 1", "EXPLAIN ANALYZE"),
+        ("select 1 as explain", ""),
+    ],
+)
+def test_explain(sql: str, explain: str) -> None:
+    assert parse(sql, 10_000, 32).explain == explain
