@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from lakehouse.contracts.ingest import IngestOptions, SourceFormat
 from lakehouse.ingestd.charset import charset_of
-from lakehouse.ingestd.convert import Outcome, Target, Work, convert
+from lakehouse.ingestd.convert import Outcome, Work, convert
 from lakehouse.ingestd.csv_source import CsvSource
 from lakehouse.ingestd.json_source import JsonSource
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.sources import Source
+from lakehouse.ingestd.typing_blocks import Target
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 KINDS: dict[str, st.SearchStrategy[str]] = {

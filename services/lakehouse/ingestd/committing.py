@@ -21,7 +21,8 @@ from lakehouse.contracts.catalog import (
 )
 from lakehouse.contracts.ingest import IngestRequest
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.ingestd.convert import DEAD_LETTER_SCHEMA, Outcome
+from lakehouse.ingestd.convert import Outcome
+from lakehouse.ingestd.deadletters import DEAD_LETTER_SCHEMA
 from lakehouse.ingestd.deciding import Action, Standing
 from lakehouse.ingestd.parquet_out import LocalParquet
 from lakehouse.ingestd.reports import DEAD_LETTERS_SUFFIX, card_of, data_file

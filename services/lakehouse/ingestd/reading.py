@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lakehouse.contracts.ingest import IngestOptions, IngestWarning, SourceFormat
 from lakehouse.ingestd.arrow_source import ArrowSource, ParquetSource
 from lakehouse.ingestd.charset import Charset, charset_of, decide_unmarked
-from lakehouse.ingestd.convert import Outcome, Target, Work, convert
+from lakehouse.ingestd.convert import Outcome, Work, convert
 from lakehouse.ingestd.csv_source import CsvSource
 from lakehouse.ingestd.decoded import Decoded, compression_of, read_full, refuse_foreign
 from lakehouse.ingestd.formats import format_of
@@ -17,6 +17,7 @@ from lakehouse.ingestd.keycheck import check_key
 from lakehouse.ingestd.limits import unreadable
 from lakehouse.ingestd.sources import NotUtf8, Source
 from lakehouse.ingestd.spool import SpooledBody
+from lakehouse.ingestd.typing_blocks import Target
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Schema
 from lakehouse.table.types import to_arrow

@@ -17,7 +17,7 @@ import pyarrow.types as pat
 
 from lakehouse.errors import LakehouseError
 from lakehouse.table.infer import EXACT_INTEGER_MAX, NULL_TEXTS, Guess, guess_text, read_text
-from lakehouse.table.types import from_arrow, to_arrow
+from lakehouse.table.types import DECIMAL_DIGITS_MAX, from_arrow, to_arrow
 
 __all__ = ["TEMPORAL", "fit", "guess_values", "misfit_values", "plain"]
 
@@ -120,6 +120,9 @@ def _convert(values: pa.Array, target: pa.DataType, type_text: str) -> pa.Array 
         return values.cast(target) if same and not pat.is_timestamp(target) else None
     if pat.is_boolean(target) or (pat.is_boolean(arrow) and not pat.is_boolean(target)):
         return None
+    if pat.is_decimal(target) and pat.is_integer(arrow):
+        # Arrow wants room for any integer of the type before it looks at those there are.
+        return values.cast(pa.decimal256(DECIMAL_DIGITS_MAX, target.scale)).cast(target)
     if pat.is_struct(target) and pat.is_struct(arrow):
         return _convert_struct(values, target)
     if pat.is_list(target) and pat.is_nested(arrow) and hasattr(arrow, "value_type"):
