@@ -36,6 +36,8 @@ HARSH = Profile(
     seconds=120.0,
     faults=Faults(before=0.05, again=0.6, late_seconds=40.0, usual_seconds=0.1),
 )
+# An old marker that arrives once more, late, is what an overwritten floor cannot bear.
+_TWICE = replace(HARSH, faults=Faults(before=0.05, again=1.0, late_seconds=25.0, usual_seconds=0.1))
 
 
 def _patched(*patches: AbstractContextManager[object]) -> Callable[[], ExitStack]:
@@ -69,6 +71,17 @@ async def _nothing(access: Access) -> None:
     return
 
 
+_check_floor = chain.Append._check_floor
+
+
+async def _definite_below_the_floor(append: chain.Append) -> chain.Outcome:
+    """A success under the floor is no success: so it is a refusal. But it may have been carried on
+    by another writer and collected while this process slept."""
+    outcome = await _check_floor(append)
+    definite = outcome is chain.Outcome.LOST and not append._ambiguous
+    return chain.Outcome.FENCED if definite else outcome
+
+
 def _without_key(token: str, key_hash: str, body_sha256: str) -> Proposal[World]:
     return replace(add_token(token), body_sha256=body_sha256)
 
@@ -98,12 +111,16 @@ async def _collect_without_condemn(
 MUTANTS: dict[str, Mutant] = {
     "no floor check": (HARSH, _patched(mock.patch.object(floor, "read_floor", _no_floor))),
     "floor overwritten in place": (
-        HARSH,
+        _TWICE,
         _patched(
             mock.patch.object(floor, "read_floor", _read_in_place),
             mock.patch.object(floor, "raise_floor", _write_in_place),
             mock.patch.object(floor, "drop_lower_floors", _nothing),
         ),
+    ),
+    "a definite no below the floor": (
+        HARSH,
+        _patched(mock.patch.object(chain.Append, "_check_floor", _definite_below_the_floor)),
     ),
     "no put id": (
         Profile(),
