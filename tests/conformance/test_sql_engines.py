@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from conformance.corpus_sql import CORPUS, DIFFERENCES, ERROR, REFUSED, table_t, table_u
+from conformance.corpus_refused import DIFFERENCES, REFUSED
+from conformance.corpus_sql import CORPUS, ERROR, table_t, table_u
 from lakehouse.contracts.query import Engine, QueryRequest, ResultFormat
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd.adapters.datafusion import DataFusionEngine
