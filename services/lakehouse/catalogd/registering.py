@@ -95,8 +95,11 @@ class Registering:
         state = await self._core.read(ctx, Scope.WRITE)
         name = _checked(request)
         existing = _holder(state, name)
+        retried = bool(ctx.idempotency_key)
         if existing is not None:
-            _refuse_early(existing, request)
+            # A retry must get its old answer, whatever the name has come to mean since.
+            if not retried:
+                _refuse_early(existing, request)
         else:
             check_complete(request.card)
         refs = [ObjectRef(each.bucket, each.key) for each in request.objects]
@@ -104,7 +107,8 @@ class Registering:
         columns = _columns(request, found)
         dataset_id = self._core.ids.ulid() if existing is None else existing.id
         # Refused before a byte is copied; the commit checks again against what is then there.
-        if existing is not None and existing.now.head.fingerprint != fingerprint(columns):
+        differs = existing is not None and existing.now.head.fingerprint != fingerprint(columns)
+        if existing is not None and differs and not retried:
             raise drift(name, _current(existing), columns)
         offer = _Offer(
             request=request,

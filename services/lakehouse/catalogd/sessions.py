@@ -8,6 +8,7 @@ from lakehouse.catalogd.core import Core, Planned
 from lakehouse.catalogd.state import CatalogState
 from lakehouse.contracts.catalog import SessionRequest, SessionResult
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.supervise import Supervisor
 from lakehouse.model.changes import CloseSession, OpenSession
 from lakehouse.model.identity import Context, Principal, Scope
 
@@ -25,7 +26,8 @@ class Sessions:
         self._heard: dict[str, float] = {}
         self._own = ""
         self._opening = asyncio.Lock()
-        self._task = asyncio.create_task(self._watch(), name="catalog sessions")
+        self._supervisor = Supervisor()
+        self._supervisor.start("catalog sessions", self._watch)
 
     async def session(self, ctx: Context, request: SessionRequest) -> SessionResult:
         """Open, keep alive or close a session."""
@@ -80,8 +82,7 @@ class Sessions:
 
     async def stop(self) -> None:
         """End the watch, and our own session with it."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await self._supervisor.stop()
         if self._own in self._core.ledger.state.objects.sessions:
             ctx = Context(principal=SYSTEM, request_id="catalog-session")
             try:

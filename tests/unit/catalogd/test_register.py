@@ -110,6 +110,12 @@ async def test_a_delayed_retry_of_an_old_register_rolls_nothing_back(
     assert late.version == first.version
     assert late.dataset.row_count == 1
     assert (await catalog.get(CTX, c.GetRequest("t"))).dataset.row_count == 2
+    # Not even where the name means something else by now.
+    other = await put_parquet(house, "raw/c.parquet", parquet_bytes(x=[1.5]))
+    await catalog.drop(CTX, c.DropRequest("t"))
+    await catalog.register(CTX, c.RegisterRequest("t", (other,), CARD))
+    later = await catalog.register(key_ctx("old"), old)
+    assert (later.version, later.dataset.id) == (first.version, first.dataset.id)
 
 
 async def test_a_new_name_needs_owner_and_description(house: House, catalog: Catalog) -> None:
