@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -247,3 +249,26 @@ def test_tokens_are_made_before_the_first_start_and_asked_for(tmp_path: Path) ->
         assert node.cli("token", "revoke", info["info"]["id"]).returncode == 0
         assert httpx.get(f"{node.url}/catalog/datasets", headers=headers).status_code == 401
         assert token.split(".")[1] not in node.log
+
+
+def test_a_graceful_stop_finishes_what_runs(node: Node) -> None:
+    started = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"a\n1\n"
+        started.set()
+        time.sleep(1.5)
+        yield b"2\n"
+
+    with running(node), ThreadPoolExecutor(1) as pool:
+        node.start()
+        answer = pool.submit(
+            lambda: httpx.post(f"{node.url}/ingest/datasets/slow", content=body(), timeout=60)
+        )
+        assert started.wait(30)
+        time.sleep(0.3)
+        node.signal(signal.SIGTERM)
+        assert answer.result(60).status_code == 201, answer.result().text
+        assert node.wait_end() == 0
+        node.start()
+        assert node.sql("select a from slow order by a") == [[1], [2]]
