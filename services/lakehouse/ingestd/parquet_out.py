@@ -6,6 +6,7 @@ row groups of at most ``row_group_rows``; files of about ``file_bytes_target``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,8 +145,12 @@ class ParquetOut:
 
     def abandon(self) -> None:
         """Stop without a result: close and remove what was written."""
-        if self._file is not None:
-            self._file.close()
+        # A writer that is not closed would write its footer when it is collected.
+        with contextlib.suppress(OSError, pa.ArrowException):
+            if self._writer is not None:
+                self._writer.close()
+            if self._file is not None:
+                self._file.close()
         self._writer = self._file = None
         self._waiting = []
         for path in self._folder.glob(f"{self._name}-*.parquet"):

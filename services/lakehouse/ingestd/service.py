@@ -65,8 +65,8 @@ class _Under:
 class Ingest:
     """Implements ``contracts.ingest.IngestService``; belongs to one event loop.
 
-    ``start`` before the first call, ``close`` at the end: it waits for no ingest, those under way
-    fail when their folder goes.
+    ``start`` before the first call, ``close`` at the end: ingests under way stop at their next
+    block, and their callers are told ``unavailable``; nothing of them was committed.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Ingest:
         self._committer = Committer(settings, catalog, buckets, ids)
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._present = 0
+        self._stops: set[threading.Event] = set()
         self._jobs: ThreadPoolExecutor | None = None
         self._parsers: ThreadPoolExecutor | None = None
         self._disk: ThreadPoolExecutor | None = None
@@ -100,7 +101,9 @@ class Ingest:
         await self._sessions.start()
 
     async def close(self) -> None:
-        """End the session, the threads and the spool folder. Idempotent."""
+        """Stop ingests under way; end the session, the threads and the spool folder. Idempotent."""
+        for stop in self._stops:
+            stop.set()
         await self._sessions.close()
         for pool in (self._jobs, self._parsers, self._disk):
             if pool is not None:
@@ -124,10 +127,12 @@ class Ingest:
                 digest = content_digest(spooled.sha256, request.options)
                 job = Job(request, name, digest, _source_name(request))
                 under = _Under(job, spooled, folder, started)
+                self._stops.add(under.stop)
                 return await self._run(ctx, under)
             finally:
                 if under is not None:
                     under.stop.set()
+                    self._stops.discard(under.stop)
                 self._spool.release(folder, taken[0])
 
     @asynccontextmanager

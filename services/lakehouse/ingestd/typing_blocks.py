@@ -41,8 +41,10 @@ class Surprise(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A block as the schema wants it. ``rows_hash`` is its share of the file's; ``with_nan`` has the
-    ids of columns that hold NaN; with ``misfits`` the batch has nulls in their place."""
+    """A block as the schema wants it; with ``misfits`` the batch has nulls in their place.
+
+    ``rows_hash`` is its share of the file's, ``with_nan`` the ids of columns that hold NaN.
+    """
 
     batch: pa.RecordBatch
     rows_hash: int

@@ -131,3 +131,15 @@ async def test_many_files_and_row_groups(make_lake: MakeLake) -> None:
     report = await lake.put(body)
     assert report.files > 2
     assert (await lake.table())["n"].to_pylist() == list(range(20_000))
+
+
+async def test_close_stops_what_is_under_way(make_lake: MakeLake) -> None:
+    lake = await make_lake(block_bytes=1_024)
+    body = b"a,b\n" + b"1,2\n" * 400_000
+    task = asyncio.create_task(lake.ingest.ingest(CTX, IngestRequest("t"), chunks(body)))
+    while not list(lake.spool.rglob("rows-0.parquet")) and not task.done():
+        await asyncio.sleep(0.01)
+    await lake.ingest.close()
+    with pytest.raises(LakehouseError) as caught:
+        await task
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
