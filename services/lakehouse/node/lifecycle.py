@@ -58,6 +58,17 @@ def open_buckets(config: Config, clock: Clock, ids: Ids) -> Buckets:
     return Buckets(settings, clock, ids)
 
 
+def live_secrets(config: Config) -> frozenset[str]:
+    """What no log line may contain: every secret this node has, resolved."""
+    held = [_credentials(name, entry) for name, entry in config.buckets.items()]
+    own = config.node.secret_ref
+    return frozenset(
+        [one.secret_access_key for one in held if one]
+        + [one.session_token for one in held if one and one.session_token]
+        + ([resolve(own, os.environ).reveal()] if own else [])
+    )
+
+
 def catalog_settings(config: Config, probe: HolderProbe, take_over: bool) -> CatalogSettings:
     """The catalog's settings with what only a node can tell it."""
     # The probe itself asks three times, and need not wait where the answer is certain.

@@ -16,7 +16,13 @@ from lakehouse.kit.telemetry import configure_logging
 from lakehouse.ledger.ledger import WriterInfo
 from lakehouse.node.config import Config
 from lakehouse.node.holder import HolderProbe, endpoint_of
-from lakehouse.node.lifecycle import Node, catalog_settings, open_buckets, state_dir
+from lakehouse.node.lifecycle import (
+    Node,
+    catalog_settings,
+    live_secrets,
+    open_buckets,
+    state_dir,
+)
 from lakehouse.node.primary import prepare_primary
 
 Started = Callable[[Node], Awaitable[None]]
@@ -30,7 +36,7 @@ def run_node(config: Config, started: Started, *, take_over: bool = False) -> No
     """
     import uvloop
 
-    configure_logging(config.node.log_level, config.node.log_format)
+    configure_logging(config.node.log_level, config.node.log_format, live_secrets(config))
     uvloop.run(_run(config, started, take_over))
 
 
