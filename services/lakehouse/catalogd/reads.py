@@ -19,6 +19,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.dataset import DataFile, Dataset
 from lakehouse.model.identity import Context, Scope
+from lakehouse.model.refs import name_key
 
 __all__ = ["Reads"]
 
@@ -122,10 +123,10 @@ class Reads:
     async def snapshot(self, ctx: Context, request: c.SnapshotRequest) -> c.SnapshotResult:
         state = await self._core.read(ctx)
         version = version_of(state, request.as_of)
-        pins = {pin.name: version_of(state, pin.as_of) for pin in request.pins}
+        pins = {name_key(pin.name): version_of(state, pin.as_of) for pin in request.pins}
         found: list[c.DatasetSnapshot] = []
         for name in request.names:
-            at = pins.get(name, version)
+            at = pins.get(name_key(name), version)
             dataset, revision = dataset_at(state, name, at)
             check_readable(revision)
             files = await _visible(dataset, revision)
