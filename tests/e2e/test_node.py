@@ -272,3 +272,35 @@ def test_a_graceful_stop_finishes_what_runs(node: Node) -> None:
         assert node.wait_end() == 0
         node.start()
         assert node.sql("select a from slow order by a") == [[1], [2]]
+
+
+def test_split_roles_show_each_other_tokens(tmp_path: Path) -> None:
+    bucket, auth = tmp_path / "bucket", {"LAKEHOUSE__GATEWAY__AUTH": "tokens"}
+    writer = Node(tmp_path / "writer", bucket, settings=auth)
+    made = writer.cli("token", "create", "node", "--scope", "operator", "--json")
+    token = json.loads(made.stdout)["token"]
+    peers = {f"LAKEHOUSE__NODE__PEERS__{role}": writer.grpc for role in ("CATALOGD", "STORAGED")}
+    own = {"LAKEHOUSE__NODE__SECRET_REF": "env:NODE_TOKEN", "NODE_TOKEN": token}
+    reader = Node(tmp_path / "reader", bucket, settings=auth | peers | own)
+    headers = {"authorization": f"Bearer {token}", "content-type": "text/csv"}
+    with running(writer, reader):
+        writer.launch("serve", "--roles", "catalogd,storaged")
+        _until_listening(writer)
+        reader.start("serve", "--roles", "gateway,ingestd,queryd")
+        url = f"{reader.url}/ingest/datasets/people"
+        assert httpx.post(url, content=PEOPLE_CSV).status_code == 401
+        answer = httpx.post(url, content=PEOPLE_CSV, headers=headers, timeout=60)
+        assert answer.status_code == 201, answer.text + reader.log
+        query = httpx.post(
+            f"{reader.url}/query/sql",
+            json={"sql": SELECT},
+            timeout=60,
+            headers={"authorization": f"Bearer {token}"},
+        )
+        assert query.json()["rows"] == ROWS, query.text
+        assert token.split(".")[1] not in reader.log + writer.log
+
+
+def _until_listening(node: Node) -> None:
+    with grpc.insecure_channel(node.grpc) as channel:
+        grpc.channel_ready_future(channel).result(timeout=40)
