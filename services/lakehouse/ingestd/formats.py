@@ -44,6 +44,8 @@ _BY_SUFFIX: Final = {
 }
 _PACKED: Final = re.compile(r"\.(?:gz|gzip|zst|zstd)$", re.IGNORECASE)
 _JSON_START: Final = re.compile(rb'\[\s*(?:\{|\[|\]|")|\{\s*(?:"|\})')
+_JSON_CERTAIN: Final = re.compile(rb'\[\s*\{\s*"|\{\s*"[^"]*"\s*:')
+_MARKUP: Final = re.compile(rb"<!doctype html|<html|<\?xml", re.IGNORECASE)
 _ARROW_STREAM: Final = b"\xff\xff\xff\xff"
 _PARQUET: Final = b"PAR1"
 _ARROW_FILE: Final = b"ARROW1\x00\x00"
@@ -57,6 +59,8 @@ def format_of(options: IngestOptions, head: bytes) -> SourceFormat:
     """
     stated = _stated(options)
     binary = _binary(head)
+    if options.format is SourceFormat.AUTO:
+        _refuse_other_text(head, stated)
     if stated is None:
         return binary or _sniff_text(head)
     is_binary_format = stated in (SourceFormat.PARQUET, SourceFormat.ARROW)
@@ -75,6 +79,22 @@ def format_of(options: IngestOptions, head: bytes) -> SourceFormat:
             stated=stated.value,
         )
     return stated
+
+
+def _refuse_other_text(head: bytes, stated: SourceFormat | None) -> None:
+    """Texts that would pass for a CSV of one column, and are a mistake on the way here."""
+    text = head.removeprefix(_MARKS).lstrip()
+    if _MARKUP.match(text):
+        raise unreadable(
+            "the body is a web page or XML, not a table",
+            "check the address it was fetched from; say format=csv if it is meant so",
+        )
+    is_csv = stated in (SourceFormat.CSV, SourceFormat.TSV)
+    if is_csv and _JSON_CERTAIN.match(text):
+        raise unreadable(
+            "the body is json, not csv",
+            "send it with format=json or ndjson; say format=csv if it is meant so",
+        )
 
 
 def _stated(options: IngestOptions) -> SourceFormat | None:

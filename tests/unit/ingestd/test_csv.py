@@ -191,6 +191,7 @@ async def test_archives_and_binaries_are_named(lake: Lake) -> None:
         (b"BZh91AY&SY\x00\x01", "bzip2"),
         (b"%PDF-1.7\n", "PDF"),
         (bytes(range(256)) * 8, "binary"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
     ]:
         error = await lake.refused(body)
         assert error.kind is ErrorKind.INVALID
@@ -224,3 +225,10 @@ async def test_tsv_by_name_and_type(lake: Lake) -> None:
     report = await lake.put(b"a\tb,c\n1\t2,3\n", file_name="x.tsv.gz")
     assert report.format == "tsv"
     assert await lake.rows() == [{"a": 1, "b,c": "2,3"}]
+
+
+async def test_json_sent_as_csv_is_told_so(lake: Lake) -> None:
+    error = await lake.refused(b'[{"a": 1}]', content_type="text/csv")
+    assert "json" in error.message
+    report = await lake.put(b'[{"a": 1}]', content_type="application/octet-stream")
+    assert report.format == "json"
