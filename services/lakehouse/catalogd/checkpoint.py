@@ -154,7 +154,10 @@ def _dataset_parts(state: CatalogState, ids: Sequence[str]) -> Iterator[tuple[pa
                 yield dataset_id, 2 * len(broken.body), (broken.name, broken.body, broken.revisions)
                 continue
             dataset = state.datasets[dataset_id]
-            body = orjson.dumps(encode_dataset(dataset), option=orjson.OPT_SORT_KEYS)
+            if not dataset.encoded:
+                row = encode_dataset(dataset)
+                dataset.encoded.append(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
+            body = dataset.encoded[0]
             name = dataset.now.head.name
             yield dataset_id, 2 * len(body) + 200 * len(dataset.history), (name, body, dataset)
 

@@ -70,6 +70,8 @@ class DatasetState:
     history: Vector[Revision]
     rows_known: bool = True
     digests: Map[str, int] = field(default_factory=Map)
+    # The manifest's bytes once a checkpoint made them; a changed dataset starts without.
+    encoded: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def now(self) -> Revision:
