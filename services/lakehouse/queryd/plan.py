@@ -32,11 +32,13 @@ class ScanGroup:
 @dataclass(frozen=True, slots=True)
 class TableScan:
     """A relation of the statement: the union of its groups. ``name`` identifies the content: two
-    scans of one name have the same files and columns. No group: an empty relation."""
+    scans of one name have the same files and columns. No group: an empty relation. ``rows`` of the
+    files together, None if not known."""
 
     name: str
     columns: tuple[ScanColumn, ...]
     groups: tuple[ScanGroup, ...]
+    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def _table(item: dict[str, Any]) -> TableScan:
     groups = tuple(
         ScanGroup(tuple(group["paths"]), _columns(group["columns"])) for group in item["groups"]
     )
-    return TableScan(item["name"], _columns(item["columns"]), groups)
+    return TableScan(item["name"], _columns(item["columns"]), groups, item["rows"])
 
 
 def decode(data: bytes) -> Plan:

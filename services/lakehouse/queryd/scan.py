@@ -75,7 +75,8 @@ def make_scan(source: Relation, files: Sequence[DataFile], paths: Mapping[str, s
         )
         for schema_id, members in sorted(by_schema.items())
     )
-    return TableScan(_content_name(columns, groups), columns, groups)
+    rows = sum(file.rows for file in files)
+    return TableScan(_content_name(columns, groups), columns, groups, rows)
 
 
 def _pairs(source: Relation) -> list[tuple[BoundColumn, Column]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,6 +17,10 @@ from lakehouse.table.types import to_arrow
 
 BATCH_ROWS: Final = 16_384
 SESSIONS_MAX: Final = 4
+# Small relations are copied into memory when a session opens: looking into the footers of their
+# files takes longer than most queries on them.
+COPY_ROWS_MAX: Final = 10_000
+COPY_BYTES_MAX: Final = 1 << 20
 _SIMPLE_TYPES: Final = {
     "string": "VARCHAR",
     "bool": "BOOLEAN",
@@ -75,6 +80,24 @@ def _column(column: ScanColumn) -> str:
 def _nothing(columns: Sequence[ScanColumn]) -> str:
     empty = ", ".join(_column(ScanColumn(None, column.name, column.type)) for column in columns)
     return f"SELECT {empty} WHERE false"
+
+
+def _is_small(scan: TableScan) -> bool:
+    if scan.rows is None or scan.rows > COPY_ROWS_MAX:
+        return False
+    paths = [path for group in scan.groups for path in group.paths]
+    return sum(os.path.getsize(path) for path in paths) <= COPY_BYTES_MAX
+
+
+def _define(session: duckdb.DuckDBPyConnection, scan: TableScan) -> None:
+    statement = view_sql(scan)
+    if _is_small(scan):
+        try:
+            session.execute(statement.replace("CREATE VIEW", "CREATE TABLE", 1))
+            return
+        except duckdb.Error:
+            pass  # few rows, but more than fits: read it from its files
+    session.execute(statement)
 
 
 class DuckDbEngine:
@@ -152,6 +175,6 @@ class DuckDbEngine:
         for setting in settings:
             session.execute(f"SET {setting}")
         for table in tables:
-            session.execute(view_sql(table))
+            _define(session, table)
         session.execute("SET lock_configuration=true")
         return session
