@@ -145,6 +145,12 @@ class WorkerPool:
         for _ in range(1, self._settings.workers_min):
             self._spawn()
         await first
+        if not self._all:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE,
+                "no query worker could be started",
+                hint="its own words are in the node's log",
+            )
 
     async def close(self) -> None:
         """Kill all and wait until they are gone."""
