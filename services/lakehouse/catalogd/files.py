@@ -81,19 +81,24 @@ class Segment:
         """True if ``table`` costs nothing."""
         return self._table is not None
 
+    def overlaps(self, low: str, high: str) -> bool:
+        """False if no key of the segment is in [low, high]; a small one is not asked."""
+        if self.count < _SMALL:
+            return True
+        if self._bounds is None:
+            ends = pc.min_max(self.table.column("key"))
+            self._bounds = (ends["min"].as_py(), ends["max"].as_py())
+        return self._bounds[0] <= high and low <= self._bounds[1]
+
     def find(self, key: str) -> int:
         """The place of ``key`` in the segment, or -1; of several the last, which is the newest."""
         if self.count < _SMALL:
             if self._by_key is None:
                 self._by_key = {file.key: at for at, file in enumerate(self.values[0])}
             return self._by_key.get(key, -1)
-        keys = self.table.column("key")
-        if self._bounds is None:
-            ends = pc.min_max(keys)
-            self._bounds = (ends["min"].as_py(), ends["max"].as_py())
-        if not self._bounds[0] <= key <= self._bounds[1]:
+        if not self.overlaps(key, key):
             return -1
-        places = pc.indices_nonzero(pc.equal(keys, key))
+        places = pc.indices_nonzero(pc.equal(self.table.column("key"), key))
         return int(places[-1].as_py()) if len(places) else -1
 
     def blocks(self, ordinal: int) -> Iterator[Decoded]:
@@ -221,6 +226,15 @@ class FileLog:
             if retained or (file.ordinal >= bound and file.ordinal not in self.removed):
                 return file
         return None
+
+    def first_living(self, keys: Sequence[str]) -> str | None:
+        """The first of ``keys`` that is a living file; None if none is."""
+        if not keys:
+            return None
+        bound, low, high = self._bound(None), min(keys), max(keys)
+        near = [s for s in self.segments if s.last >= bound and s.overlaps(low, high)]
+        held = (key for key in keys if any(segment.find(key) >= 0 for segment in near))
+        return next((key for key in held if self.find(key) is not None), None)
 
     def visible(self, version: int | None = None, after: int = 0) -> Iterator[DataFile]:
         """Files seen at ``version`` (None: the newest) with an ordinal above ``after``, in order;

@@ -276,12 +276,16 @@ def _add_files(draft: Draft, change: change_types.AddFiles) -> None:
     work = _alive(draft, change.dataset_id)
     if len(change.files) > _FILES_MAX:
         raise _invalid("too many files in one change", files=len(change.files), max=_FILES_MAX)
-    seen: set[str] = set()
     for file in change.files:
         _check_file(draft, work, file)
-        if file.key in seen or (not change.replace and work.log.find(file.key) is not None):
-            raise _conflict("the object is already a file of the dataset", key=file.key)
-        seen.add(file.key)
+    keys = [file.key for file in change.files]
+    taken = None if change.replace else work.log.first_living(keys)
+    if taken is not None or len(set(keys)) != len(keys):
+        raise _conflict(
+            "the object is already a file of the dataset, or named twice",
+            dataset_id=change.dataset_id,
+            key=taken,
+        )
     ours = [file.key for file in change.files if not file.external]
     may_add(draft.state.objects, ours, draft.state.names_object)
 
