@@ -145,11 +145,14 @@ class ParquetOut:
 
     def abandon(self) -> None:
         """Stop without a result: close and remove what was written."""
-        # A writer that is not closed would write its footer when it is collected.
-        with contextlib.suppress(OSError, pa.ArrowException):
-            if self._writer is not None:
+        # A writer that is not closed would write its footer when it is collected, and one whose
+        # closing failed (a full disk) would try again.
+        if self._writer is not None:
+            with contextlib.suppress(OSError, pa.ArrowException):
                 self._writer.close()
-            if self._file is not None:
+            self._writer.is_open = False
+        if self._file is not None:
+            with contextlib.suppress(OSError, pa.ArrowException):
                 self._file.close()
         self._writer = self._file = None
         self._waiting = []

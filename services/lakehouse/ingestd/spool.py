@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,7 +21,6 @@ from typing import BinaryIO, Final
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.limits import beyond
 from lakehouse.ingestd.settings import IngestSettings
-from lakehouse.kit.blocking import run_in
 from lakehouse.kit.ids import Ids
 
 _WRITE_BYTES: Final = 1 << 20
@@ -50,14 +49,29 @@ def disk_error(error: OSError, folder: Path) -> LakehouseError:
 
 
 class _Writer:
-    """Writes and hashes one body; every method runs in a thread."""
+    """Writes and hashes one body, one stretch of it at a time in a thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.hash = hashlib.sha256()
         self.file: BinaryIO = path.open("xb", buffering=0)
+        self._flight: Future[None] | None = None
 
-    def write(self, chunks: list[bytes]) -> None:
+    async def write(self, chunks: list[bytes], executor: Executor) -> None:
+        """Wait for the stretch before, then begin this one."""
+        await self.settle()
+        self._flight = executor.submit(self._write, chunks)
+
+    async def settle(self) -> None:
+        """Wait until all is written; raises what the writing raised."""
+        flight = self._flight
+        if flight is not None:
+            # A wait that is cancelled leaves the thread its file.
+            await asyncio.wait([asyncio.wrap_future(flight)])
+            self._flight = None
+            flight.result()
+
+    def _write(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
             view = memoryview(chunk)
             while view:
@@ -65,7 +79,11 @@ class _Writer:
             self.hash.update(chunk)
 
     def close(self) -> None:
-        self.file.close()
+        """Now, or when the thread that writes is done: its file is never taken from under it."""
+        if self._flight is None:
+            self.file.close()
+        else:
+            self._flight.add_done_callback(lambda _: self.file.close())
 
 
 class Spool:
@@ -130,13 +148,12 @@ class Spool:
         """
         path = folder / "body"
         try:
-            writer = await run_in(executor, _Writer, path)
+            writer = _Writer(path)
         except OSError as error:
             raise disk_error(error, folder) from error
         pending: list[bytes] = []
         pending_bytes = 0
         size = 0
-        flight: asyncio.Future[None] | None = None
         try:
             async for chunk in body:
                 pending.append(chunk)
@@ -144,21 +161,15 @@ class Spool:
                 if pending_bytes < _WRITE_BYTES:
                     continue
                 size += self._take(pending_bytes, size, taken)
-                if flight is not None:
-                    await flight
-                flight = asyncio.ensure_future(run_in(executor, writer.write, pending))
+                await writer.write(pending, executor)
                 pending, pending_bytes = [], 0
             size += self._take(pending_bytes, size, taken)
-            if flight is not None:
-                await flight
-                flight = None
-            await run_in(executor, writer.write, pending)
+            await writer.write(pending, executor)
+            await writer.settle()
         except OSError as error:
             raise disk_error(error, folder) from error
         finally:
-            if flight is not None:
-                await asyncio.wait([flight])
-            await run_in(executor, writer.close)
+            writer.close()
         return SpooledBody(path, size, writer.hash.hexdigest())
 
     def _take(self, count: int, size: int, taken: list[int]) -> int:

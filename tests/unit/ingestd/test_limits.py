@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +18,10 @@ import pytest
 
 from lakehouse.contracts.ingest import IngestRequest
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.ingestd.spool import Spool
+from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.ids import SystemIds
 from support_ingest import CTX, MakeLake, chunks
 
 _MIB = 1 << 20
@@ -143,3 +151,40 @@ async def test_close_stops_what_is_under_way(make_lake: MakeLake) -> None:
     with pytest.raises(LakehouseError) as caught:
         await task
     assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+class _Held(Executor):
+    """Runs a task only when told to, as a slow disk would."""
+
+    def __init__(self) -> None:
+        self.tasks: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.tasks.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def run(self) -> None:
+        future, call = self.tasks.pop(0)
+        future.set_result(call())
+
+
+async def test_a_caller_that_goes_away_while_the_disk_is_slow(tmp_path: Path) -> None:
+    spool = Spool(IngestSettings(spool_dir=str(tmp_path)), SystemIds(SystemClock()))
+    spool.open()
+    folder = spool.new_folder()
+    held = _Held()
+    taken = [0]
+    task = asyncio.create_task(spool.receive(folder, chunks(b"x" * _MIB), held, taken))
+    while not held.tasks:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # The thread still has its file, and closes it when it is done.
+    before = len(os.listdir("/proc/self/fd"))
+    held.run()
+    assert (folder / "body").stat().st_size == _MIB
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+    spool.release(folder, taken[0])
+    spool.close()
