@@ -149,8 +149,8 @@ class TestMoto(ObjectStoreSuite):
 
     async def test_a_bucket_is_made_once(self, place: S3Place) -> None:
         fresh = S3Store(replace(place, bucket=place.bucket + "-more").settings())
-        await fresh.create_bucket()
-        await fresh.create_bucket()
+        assert await fresh.create_bucket()
+        assert not await fresh.create_bucket()
         assert await fresh.bucket_exists()
         await fresh.put("key", b"x")
         await fresh.close()

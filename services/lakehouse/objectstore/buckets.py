@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -49,6 +49,11 @@ class BucketSettings:
     bucket_class: str = ""
     residency: str = ""
     credentials: S3Credentials | None = None
+
+
+@runtime_checkable
+class _Creatable(Protocol):
+    async def create_bucket(self) -> bool: ...
 
 
 # One store a name within a process, so that two nodes of a test can share it.
@@ -135,6 +140,17 @@ class Buckets:
     def last_error(self, name: str) -> str:
         """What last went wrong with the bucket, "" if nothing did."""
         return self._meter(name).last_error
+
+    async def create(self, name: str) -> bool:
+        """Make the bucket at its server if it is not there; whether it was made.
+
+        For ``lakehouse init``, where a first use raised ``not_found`` with ``what="bucket"``.
+        Folders and memory are there as soon as they are written to: nothing is made. Raises
+        ``not_found`` for a name that is not configured, ``forbidden`` where the credentials may
+        not, ``unavailable``; ``already_exists`` where the name is another account's.
+        """
+        adapter = self._meter(name).inner
+        return await adapter.create_bucket() if isinstance(adapter, _Creatable) else False
 
     async def close(self) -> None:
         """Close every bucket that was opened; idempotent."""

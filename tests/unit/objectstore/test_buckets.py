@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from lakehouse.objectstore.buckets import (
 from lakehouse.objectstore.metered import MeteredStore
 from lakehouse.objectstore.retrying import RetryingStore
 from lakehouse.testing.clocks import SeededIds
+from support_peer import Peer, serving
 
 CLOCK = SystemClock()
 
@@ -131,3 +133,17 @@ def test_without_any_credentials_an_s3_bucket_says_so(
     with pytest.raises(LakehouseError) as caught:
         open_adapter(BucketSettings("x", "s3://b"), CLOCK)
     assert caught.value.kind is ErrorKind.FORBIDDEN
+
+
+async def test_only_buckets_of_a_server_are_made(tmp_path: Path) -> None:
+    with serving(Peer()) as peer:
+        peer.script.append((404, "", b""))
+        place = replace(peer.settings(), name="s3")
+        some = buckets(place, BucketSettings("disk", f"file://{tmp_path}/disk"))
+        assert await some.create("s3")
+        assert not await some.create("disk")
+        with pytest.raises(LakehouseError) as caught:
+            await some.create("nothing")
+        assert caught.value.kind is ErrorKind.NOT_FOUND
+        await some.close()
+    assert [(method, key) for method, key, _ in peer.requests] == [("HEAD", ""), ("PUT", "")]
