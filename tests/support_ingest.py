@@ -27,8 +27,10 @@ from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.ledger.ledger import WriterInfo
 from lakehouse.model.identity import Context, Principal, Scope
-from lakehouse.objectstore.buckets import Buckets, BucketSettings
+from lakehouse.objectstore.buckets import Buckets, BucketSettings, open_adapter
 from lakehouse.objectstore.identity import init_store
+from lakehouse.objectstore.metered import MeteredStore
+from lakehouse.objectstore.port import ObjectStore
 
 _COUNT = itertools.count()
 CTX = Context(principal=Principal("ada", (Scope.OPERATOR,)), request_id="r-1")
@@ -93,12 +95,26 @@ class Lake:
         await self.buckets.close()
 
 
-async def build_lake(spool: Path, url: str = "", **settings: Any) -> Lake:
+class WrappedBuckets(Buckets):
+    """Buckets whose adapters are wrapped, below meter and retries."""
+
+    def __init__(self, bucket: BucketSettings, wrap: Callable[[ObjectStore], ObjectStore]) -> None:
+        clock = SystemClock()
+        super().__init__([bucket], clock, SystemIds(clock))
+        self._meters[bucket.name] = MeteredStore(wrap(open_adapter(bucket, clock)))
+
+
+async def build_lake(
+    spool: Path,
+    bucket: BucketSettings | None = None,
+    wrap: Callable[[ObjectStore], ObjectStore] = lambda store: store,
+    **settings: Any,
+) -> Lake:
     """A lake on a fresh bucket; ``settings`` override those of ingest."""
     clock = SystemClock()
     ids = SystemIds(clock)
-    url = url or f"memory://ingest-{next(_COUNT)}"
-    buckets = Buckets([BucketSettings("primary", url)], clock, ids)
+    bucket = bucket or BucketSettings("primary", f"memory://ingest-{next(_COUNT)}")
+    buckets = WrappedBuckets(bucket, wrap)
     await init_store(buckets.get("primary"), clock, ids)
     writer = WriterInfo("tests", "")
     catalog = await open_catalog(CatalogSettings(), buckets, writer, clock, ids)

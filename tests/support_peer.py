@@ -25,16 +25,20 @@ class Peer:
     Attributes:
         conditional: "honour", "ignore" (200 to every put, as rclone), "501" (as Swift).
         script: answers to give instead, first in first out: (status, code, body) or the name of a
-            trouble: "reset", "slow", "short".
+            trouble: "reset", "slow", "short"; "pass" lets one request through.
+        uploads: multipart uploads under way: their parts by number.
+        refused_parts: so many parts are answered 503 from now on.
         requests: what came in, as (method, key, query).
     """
 
     def __init__(self, conditional: str = "honour") -> None:
         self.conditional = conditional
         self.objects: dict[str, bytes] = {}
+        self.uploads: dict[str, dict[int, bytes]] = {}
         self.lock = threading.Lock()
         self.script: list[tuple[int, str, bytes] | str] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.refused_parts = 0
         self.slow_seconds = 1.0
         self.endpoint = ""
 
@@ -72,12 +76,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         parts = urlsplit(self.path)
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        query = {name: values[0] for name, values in parse_qs(parts.query, True).items()}
         _, _, key = unquote(parts.path).lstrip("/").partition("/")
         peer = self.peer
         peer.requests.append((self.command, key, query))
-        if peer.script:
-            self._scripted(peer.script.pop(0))
+        answer = peer.script.pop(0) if peer.script else "pass"
+        if answer != "pass":
+            self._scripted(answer)
+        elif "uploads" in query or "uploadId" in query:
+            self._multipart(key, query, body)
         elif self.command == "PUT":
             self._put(key, body)
         elif self.command == "POST":
@@ -126,6 +133,38 @@ class _Handler(BaseHTTPRequestHandler):
             self._scripted((412, "PreconditionFailed", b""))
         else:
             self._answer(200, b"", {"ETag": _etag(body)})
+
+    def _multipart(self, key: str, query: dict[str, str], body: bytes) -> None:
+        """The four requests of an upload in parts: begin, part, complete, abort."""
+        peer = self.peer
+        with peer.lock:
+            if "uploads" in query:
+                name = f"upload-{len(peer.requests)}"
+                peer.uploads[name] = {}
+                answer = b"<UploadId>%s</UploadId>" % name.encode()
+                self._answer(
+                    200,
+                    b"<InitiateMultipartUploadResult>%s</InitiateMultipartUploadResult>" % answer,
+                )
+                return
+            name = query["uploadId"]
+            if name not in peer.uploads:
+                self._scripted((404, "NoSuchUpload", b""))
+            elif self.command == "PUT" and peer.refused_parts:
+                peer.refused_parts -= 1
+                self._scripted((503, "SlowDown", b""))
+            elif self.command == "PUT":
+                peer.uploads[name][int(query["partNumber"])] = body
+                self._answer(200, b"", {"ETag": _etag(body)})
+            elif self.command == "POST":
+                parts = peer.uploads.pop(name)
+                peer.objects[key] = b"".join(parts[number] for number in sorted(parts))
+                etag = b"<ETag>&quot;e&quot;</ETag>"
+                done = b"<CompleteMultipartUploadResult>%s</CompleteMultipartUploadResult>"
+                self._answer(200, done % etag)
+            else:
+                del peer.uploads[name]
+                self._answer(204, b"")
 
     def _get(self, key: str) -> None:
         data = self.peer.objects.get(key)

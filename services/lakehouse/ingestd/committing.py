@@ -52,6 +52,8 @@ from lakehouse.table.fingerprint import fingerprint
 _PREFIX: Final = "datasets/"
 _PART_BYTES: Final = 8 << 20
 _VERSIONS: Final = 100
+_UPLOADS_MAX: Final = 2
+_PASSING: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +149,33 @@ class Committer:
         store = ScopedStore(self._buckets.get(bucket), (_PREFIX,))
 
         async def send(local: LocalParquet, owner: str, schema: int) -> DataFile:
-            key = f"{_PREFIX}{session_id}/{owner}/{self._ids.ulid()}.parquet"
-            await _put(store, key, local, self._settings.upload_whole_bytes_max)
+            folder = f"{_PREFIX}{session_id}/{owner}/"
+            key = await self._send(store, folder, local)
             return data_file(local, key, bucket, schema)
 
         files = [await send(local, dataset_id, schema_id) for local in outcome.files]
         dead_files = [await send(local, dead_id, 1) for local in outcome.dead_letter_files]
         return Uploaded(dataset_id, bucket, session_id, tuple(files), dead_id, tuple(dead_files))
+
+    async def _send(self, store: ObjectStore, folder: str, local: LocalParquet) -> str:
+        """The key under which it was put. What fails in passing is put again, under a new key."""
+        whole = local.size_bytes <= self._settings.upload_whole_bytes_max
+        streams = None if whole or not isinstance(store, StreamingWrites) else store
+        # Whole objects are repeated by the store itself.
+        for left in reversed(range(1 if streams is None else _UPLOADS_MAX)):
+            key = f"{folder}{self._ids.ulid()}.parquet"
+            try:
+                if streams is None:
+                    await store.put(key, await run_blocking(local.path.read_bytes))
+                else:
+                    await streams.put_stream(key, _parts(local.path))
+                return key
+            except LakehouseError as error:
+                if error.kind not in _PASSING:
+                    raise
+                if not left:
+                    raise _not_uploaded(error) from error
+        raise AssertionError("the last attempt returns or raises")
 
     async def commit(
         self,
@@ -275,11 +297,14 @@ def _bare_entry(dataset: Dataset, version: int, digest: str) -> VersionEntry:
     )
 
 
-async def _put(store: ObjectStore, key: str, local: LocalParquet, whole_max: int) -> None:
-    if local.size_bytes > whole_max and isinstance(store, StreamingWrites):
-        await store.put_stream(key, _parts(local.path))
-    else:
-        await store.put(key, await run_blocking(local.path.read_bytes))
+def _not_uploaded(error: LakehouseError) -> LakehouseError:
+    """Whatever became of the object: it is not live, so of the ingest it is known."""
+    return LakehouseError(
+        ErrorKind.UNAVAILABLE,
+        "the rows could not be written to the bucket, and nothing was committed",
+        hint="send the file again when the bucket answers",
+        cause=str(error),
+    )
 
 
 async def _parts(path: Path) -> AsyncIterator[bytes]:

@@ -1,7 +1,8 @@
 """Any S3-compatible server as a bucket: obstore moves the data, boto3 lists and administers.
 
 obstore is twice as fast on small objects, but sends no ``max-keys``: a LIST of one key would ask
-for a thousand. So LIST goes by boto3. Neither library retries: only the wrapper and the ledger do.
+for a thousand. So LIST goes by boto3. Neither library retries: only the wrapper and the ledger do,
+but for the parts of a streamed write, whose chunks are gone by the time a wrapper could.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ _REQUEST_SECONDS: Final = 30
 _BULK_SECONDS: Final = 3_600
 _THREADS_MAX: Final = 8
 _PARTS_AT_ONCE: Final = 4
+# Of one request of a streamed write: a part sent twice is one part.
+_PART_RETRIES: Final = 5
+_PART_RETRY_SECONDS: Final = 20
 
 
 class S3Store:
@@ -79,12 +83,12 @@ class S3Store:
                 hint="set secret_ref of the bucket, or the variables of the aws tools",
             ) from error
         self._data = self._obstore({"timeout": timedelta(seconds=_REQUEST_SECONDS)})
-        self._bulk = self._obstore(
-            {
-                "timeout": timedelta(seconds=_BULK_SECONDS),
-                "read_timeout": timedelta(seconds=2 * _REQUEST_SECONDS),
-            }
-        )
+        patient: ClientConfig = {
+            "timeout": timedelta(seconds=_BULK_SECONDS),
+            "read_timeout": timedelta(seconds=2 * _REQUEST_SECONDS),
+        }
+        self._bulk = self._obstore(patient)
+        self._parts = self._obstore(patient, _PART_RETRIES)
         self._lock = threading.Lock()
         self._client: Any = None
         self._threads: ThreadPoolExecutor | None = None
@@ -188,9 +192,17 @@ class S3Store:
             source.stop()
             await asyncio.wait([upload], timeout=_CONNECT_SECONDS)
             raise
-        except LakehouseError:
+        except LakehouseError as error:
             if source.failure is not None:
                 raise source.failure from None
+            if error.kind is ErrorKind.NOT_FOUND and error.fields.get("what") != "bucket":
+                # The upload is gone: ended by others, or completed by a request whose answer
+                # was lost.
+                raise LakehouseError(
+                    ErrorKind.UNKNOWN,
+                    "the outcome of the write is not known: its upload is gone",
+                    key=key,
+                ) from error
             raise
         return ObjectMeta(key, source.size_bytes, done["e_tag"] or "")
 
@@ -208,16 +220,17 @@ class S3Store:
             raise
         return True
 
-    async def create_bucket(self) -> None:
-        """Make the bucket if it is not there."""
+    async def create_bucket(self) -> bool:
+        """Make the bucket if it is not there; whether it was made."""
         if await self.bucket_exists():
-            return
+            return False
         client = await self._run(self._boto)
         place: dict[str, Any] = {}
         if not self._settings.endpoint and self._settings.region != "us-east-1":
             place["CreateBucketConfiguration"] = {"LocationConstraint": self._settings.region}
         with translated("create_bucket", ""):
             await self._run(client.create_bucket, Bucket=self._bucket, **place)
+        return True
 
     async def close(self) -> None:
         """Close boto3's connections; obstore closes its own when it is collected."""
@@ -232,7 +245,7 @@ class S3Store:
 
     async def _upload(self, path: str, source: _Source) -> obstore.PutResult:
         return await obstore.put_async(
-            self._bulk,
+            self._parts,
             path,
             source,
             use_multipart=True,
@@ -266,7 +279,7 @@ class S3Store:
                 )
             return self._client
 
-    def _obstore(self, timeouts: ClientConfig) -> ObstoreS3:
+    def _obstore(self, timeouts: ClientConfig, retries: int = 0) -> ObstoreS3:
         return ObstoreS3(
             self._bucket,
             endpoint=self._endpoint,
@@ -278,7 +291,14 @@ class S3Store:
                 "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
                 **timeouts,
             },
-            retry_config={"max_retries": 0},
+            retry_config={
+                "max_retries": retries,
+                "retry_timeout": timedelta(seconds=_PART_RETRY_SECONDS),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=3),
+                },
+            },
         )
 
 

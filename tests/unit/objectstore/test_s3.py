@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -27,6 +28,7 @@ def peer(shared: Peer) -> Peer:
     shared.script.clear()
     shared.requests.clear()
     shared.objects.clear()
+    shared.uploads.clear()
     return shared
 
 
@@ -225,3 +227,46 @@ def test_credentials_do_not_show() -> None:
     settings = BucketSettings("b", "s3://b", credentials=keys)
     assert "the-secret" not in repr(settings)
     assert "the-token" not in repr(settings)
+
+
+async def _eight_mib_at_a_time(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 8 << 20):
+        yield data[at : at + (8 << 20)]
+
+
+TROUBLES: list[tuple[int, str, bytes] | str] = [
+    (503, "SlowDown", b""),
+    (500, "InternalError", b""),
+    "reset",
+]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("at", range(4), ids=["begin", "part", "another part", "complete"])
+async def test_one_failure_in_a_streamed_write_is_sent_again(
+    store: S3Store, peer: Peer, trouble: tuple[int, str, bytes] | str, at: int
+) -> None:
+    data = bytes(8 << 20) + b"x" * (1 << 20)
+    peer.script += ["pass"] * at + [trouble]
+    await store.put_stream("big", _eight_mib_at_a_time(data))
+    assert peer.objects["pre/big"] == data
+    assert (len(peer.requests), peer.uploads) == (5, {})
+
+
+async def test_a_streamed_write_to_a_store_that_stays_dead_ends(store: S3Store, peer: Peer) -> None:
+    peer.script += [(503, "SlowDown", b"")] * 100
+    started = time.monotonic()
+    with pytest.raises(LakehouseError) as caught:
+        await store.put_stream("big", _eight_mib_at_a_time(bytes(9 << 20)))
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert time.monotonic() - started < 20
+    assert (peer.objects, len(peer.requests)) == ({}, 6)
+
+
+async def test_a_completion_whose_answer_was_lost_is_not_called_a_missing_object(
+    store: S3Store, peer: Peer
+) -> None:
+    peer.script += ["pass", "pass", "pass", (404, "NoSuchUpload", b"")]
+    with pytest.raises(LakehouseError) as caught:
+        await store.put_stream("big", _eight_mib_at_a_time(bytes(9 << 20)))
+    assert caught.value.kind is ErrorKind.UNKNOWN
