@@ -41,6 +41,7 @@ class Stack:
     catalog: Catalog
     tokens: Tokens
     ids: SystemIds
+    services: Services
 
     def client(self, credential: str | None = None, **more: float) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {credential}"} if credential is not None else {}
@@ -107,4 +108,4 @@ async def http_stack(
             LocalOperator() if auth == "off" else TokenAuthenticator(tokens, clock, ids)
         )
         app = create_app(services, authenticator, limits.gateway, clock, ids)
-        yield Stack(app, catalog, tokens, ids)
+        yield Stack(app, catalog, tokens, ids, services)

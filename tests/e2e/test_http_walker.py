@@ -71,8 +71,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def strangers(stack: Stack) -> dict[str, str | None]:
+async def strangers_of(stack: Stack) -> dict[str, str | None]:
     """Credentials that are nobody's, by what is wrong with them; all were or look like an
     operator's."""
     good, revoked = await stack.token(Scope.OPERATOR), await stack.token(Scope.OPERATOR)
@@ -88,6 +87,11 @@ async def strangers(stack: Stack) -> dict[str, str | None]:
         "revoked": revoked,
         "expired": await stack.token(Scope.OPERATOR, Yesterday()),
     }
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def strangers(stack: Stack) -> dict[str, str | None]:
+    return await strangers_of(stack)
 
 
 async def call(stack: Stack, route: Route, credential: str | None) -> Any:

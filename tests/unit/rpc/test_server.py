@@ -69,9 +69,12 @@ class Explorer:
         answer = await self.ask(list_services="")
         return {service.name for service in answer.list_services_response.service}
 
-    async def method(self, service: str, name: str) -> Any:
+    async def service(self, service: str) -> Any:
         await self._add(await self.ask(file_containing_symbol=service))
-        return self._pool.FindServiceByName(service).FindMethodByName(name)
+        return self._pool.FindServiceByName(service)
+
+    async def method(self, service: str, name: str) -> Any:
+        return (await self.service(service)).FindMethodByName(name)
 
     async def _add(self, answer: Any) -> None:
         for data in answer.file_descriptor_response.file_descriptor_proto:
