@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2
 
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.kit.clock import Clock
+from lakehouse.rpc.draining import Leaving
 
 NAME: Final = "grpc.health.v1.Health"
 _WATCH_SECONDS: Final = 0.5
@@ -17,10 +18,17 @@ _WATCH_SECONDS: Final = 0.5
 class Health:
     """``serving`` are the full names of the services here; "" asks for the whole server."""
 
-    def __init__(self, source: ReadinessSource, serving: tuple[str, ...], clock: Clock) -> None:
+    def __init__(
+        self,
+        source: ReadinessSource,
+        serving: tuple[str, ...],
+        clock: Clock,
+        leaving: Leaving,
+    ) -> None:
         self._source = source
         self._serving = frozenset(("", *serving))
         self._clock = clock
+        self._leaving = leaving
 
     def handler(self) -> Any:
         """What a server registers."""
@@ -36,7 +44,7 @@ class Health:
         return grpc.method_handlers_generic_handler(NAME, handlers)
 
     def _now(self) -> Any:
-        ready = self._source.readiness().ready
+        ready = not self._leaving and self._source.readiness().ready
         status = health_pb2.HealthCheckResponse
         return status(status=status.SERVING if ready else status.NOT_SERVING)
 
@@ -46,11 +54,15 @@ class Health:
         return self._now()
 
     async def _watch(self, request: Any, call: Any) -> None:
+        """What is so at once, then every change; the last one is that the server leaves."""
         status, last = health_pb2.HealthCheckResponse, None
         known = request.service in self._serving
         while True:
+            ends = bool(self._leaving)
             now = self._now() if known else status(status=status.SERVICE_UNKNOWN)
             if last is None or now.status != last.status:
                 await call.write(now)
+            if ends:
+                return
             last = now
-            await self._clock.sleep(_WATCH_SECONDS)
+            await self._leaving.or_result(self._clock.sleep(_WATCH_SECONDS))

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.rpc.catalog import CatalogServicer
+from lakehouse.rpc.draining import DrainingServer, Leaving, Reflection
+from lakehouse.rpc.health import NAME as HEALTH
 from lakehouse.rpc.health import Health
 from lakehouse.rpc.ingest import IngestServicer
 from lakehouse.rpc.query import QueryServicer
@@ -55,16 +56,17 @@ def build_server(
 
     Call on the loop that will run it.
     """
-    edge = Edge(authenticator, clock, ids)
+    edge, leaving = Edge(authenticator, clock, ids), Leaving()
     servicers = [SERVICERS[noun](service, edge) for noun, service in services.items()]
     names = tuple(servicer.name for servicer in servicers)
     server = grpc.aio.server(options=_options(options), maximum_concurrent_rpcs=options.calls_max)
+    health = Health(readiness, names, clock, leaving)
     server.add_generic_rpc_handlers(
-        (*(servicer.handler() for servicer in servicers), Health(readiness, names, clock).handler())
+        (*(servicer.handler() for servicer in servicers), health.handler())
     )
-    health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflection.enable_server_reflection((*names, health, reflection.SERVICE_NAME), server)
-    return server
+    shown = (*names, HEALTH, reflection.SERVICE_NAME)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(shown, leaving), server)
+    return DrainingServer(server, leaving)
 
 
 def _options(options: ServerOptions) -> list[tuple[str, int]]:

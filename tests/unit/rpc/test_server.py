@@ -177,6 +177,47 @@ async def test_too_many_calls_at_once_are_refused_as_exhausted() -> None:
         await asyncio.gather(*held, return_exceptions=True)
 
 
+async def test_streams_without_an_end_do_not_hold_up_a_stop() -> None:
+    async with loopback() as there:
+        health = health_pb2_grpc.HealthStub(there.channel)
+        watches = [
+            health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "nothing")
+        ]
+        assert [(await watch.read()).status for watch in watches] == [
+            STATUS.SERVING,
+            STATUS.SERVICE_UNKNOWN,
+        ]
+        explored = reflection_pb2_grpc.ServerReflectionStub(there.channel).ServerReflectionInfo()
+        await explored.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert await explored.read()
+        await asyncio.wait_for(there.server.stop(60), 5)
+        # Who watches is told, and none of them sees an error.
+        assert (await watches[0].read()).status == STATUS.NOT_SERVING
+        for call in (*watches, explored):
+            assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]
+            assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_stop_lets_calls_finish_that_do_some_work() -> None:
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def work(_: Any, request: Any) -> ListResult:
+        began.set()
+        await may_end.wait()
+        return ListResult((), 7)
+
+    async with loopback({"catalog": Recorder(CatalogService, answer=work)}) as there:
+        client = there.client("Catalog")
+        asked = asyncio.ensure_future(client.list(context(), ListRequest()))
+        await began.wait()
+        stopping = asyncio.ensure_future(there.server.stop(60))
+        await asyncio.sleep(0.05)
+        assert not stopping.done()
+        may_end.set()
+        assert (await asked).version == 7
+        await asyncio.wait_for(stopping, 5)
+
+
 async def test_a_noun_that_is_none_is_a_programming_error() -> None:
     with pytest.raises(KeyError):
         build_server({"catalogue": object()}, KeyRing(), CLOCK, IDS, Ready())
