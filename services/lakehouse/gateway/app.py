@@ -63,7 +63,7 @@ def create_app(
     ids: Ids,
 ) -> FastAPI:
     """The whole of HTTP over ``services``; holds no state but its counters."""
-    metrics = Metrics(services.footprints)
+    metrics = Metrics(services.footprints, services.rpc_calls)
     app = _Gateway(authenticator, settings, clock, ids, metrics)
     for router in (
         health.routes(services.readiness, metrics),

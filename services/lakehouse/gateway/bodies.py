@@ -95,6 +95,7 @@ class RegisterBody(Body):
     fingerprint: str = ""
     columns: tuple[ColumnBody, ...] = ()
     primary_key: tuple[str, ...] = ()
+    expected_version: Whole | None = None
 
     def request(self) -> RegisterRequest:
         return RegisterRequest(
@@ -104,6 +105,7 @@ class RegisterBody(Body):
             fingerprint=self.fingerprint,
             columns=tuple(Column(c.id, c.name, c.type) for c in self.columns),
             primary_key=self.primary_key,
+            expected_version=self.expected_version,
         )
 
 

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from lakehouse.contracts.ingest import IngestReport
-from lakehouse.gateway.services import Footprints
+from lakehouse.gateway.services import Footprints, RpcCalls
 
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -36,10 +36,25 @@ class _BucketCounters(Collector):
         yield volume
 
 
+class _RpcCounters(Collector):
+    """Reads the gRPC server's own counters when asked."""
+
+    def __init__(self, calls: RpcCalls) -> None:
+        self._calls = calls
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        ended = CounterMetricFamily(
+            "lakehouse_grpc_calls", "Calls over gRPC that have ended", labels=("method", "status")
+        )
+        for (method, status), count in self._calls().items():
+            ended.add_metric((method, status), count)
+        yield ended
+
+
 class Metrics:
     """One registry an app, so that two nodes in one process do not share figures."""
 
-    def __init__(self, footprints: Footprints | None) -> None:
+    def __init__(self, footprints: Footprints | None, rpc_calls: RpcCalls | None) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "lakehouse_http_requests",
@@ -71,6 +86,8 @@ class Metrics:
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if footprints is not None:
             self._registry.register(_BucketCounters(footprints))
+        if rpc_calls is not None:
+            self._registry.register(_RpcCounters(rpc_calls))
 
     def opened(self) -> None:
         self._open.inc()

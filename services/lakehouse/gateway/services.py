@@ -14,13 +14,15 @@ from lakehouse.contracts.tokens import TokenService
 from lakehouse.objectstore.port import StoreFootprint
 
 Footprints = Callable[[], Mapping[str, StoreFootprint]]
+RpcCalls = Callable[[], Mapping[tuple[str, str], int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """The implementations themselves or gRPC clients of them; the gateway cannot tell.
 
-    ``footprints`` gives the counters of each bucket of this process for ``/metrics``.
+    For ``/metrics``, ``footprints`` gives the counters of each bucket of this process, and
+    ``rpc_calls`` those of its gRPC server: how many calls of a method ended with a status.
     """
 
     catalog: CatalogService
@@ -30,3 +32,4 @@ class Services:
     storage: StorageService
     readiness: ReadinessSource
     footprints: Footprints | None = None
+    rpc_calls: RpcCalls | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -14,6 +14,7 @@ from lakehouse.contracts.tokens import Authenticator
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.rpc.catalog import CatalogServicer
+from lakehouse.rpc.counts import CallCounts
 from lakehouse.rpc.draining import DrainingServer, Leaving, Reflection
 from lakehouse.rpc.health import NAME as HEALTH
 from lakehouse.rpc.health import Health
@@ -38,10 +39,12 @@ class ServerOptions:
     """Attributes:
     request_bytes_max: one message of a caller; bodies come in chunks far below it.
     calls_max: calls at once, streams included; the next is refused as exhausted.
+    counts: where calls are counted, for who wants to show it.
     """
 
     request_bytes_max: int = 64 << 20
     calls_max: int = 1_024
+    counts: CallCounts = field(default_factory=CallCounts)
 
 
 def build_server(
@@ -50,13 +53,14 @@ def build_server(
     clock: Clock,
     ids: Ids,
     readiness: ReadinessSource,
-    options: ServerOptions = ServerOptions(),
+    options: ServerOptions | None = None,
 ) -> grpc.aio.Server:
     """A server, not yet bound nor started, of ``services`` by noun (KeyError for an unknown one).
 
     Call on the loop that will run it.
     """
-    edge, leaving = Edge(authenticator, clock, ids), Leaving()
+    options = options or ServerOptions()
+    edge, leaving = Edge(authenticator, clock, ids, options.counts), Leaving()
     servicers = [SERVICERS[noun](service, edge) for noun, service in services.items()]
     names = tuple(servicer.name for servicer in servicers)
     server = grpc.aio.server(options=_options(options), maximum_concurrent_rpcs=options.calls_max)

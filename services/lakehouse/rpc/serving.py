@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NoReturn
 
 import grpc
 
 from lakehouse.contracts.tokens import Authenticator
-from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.errors import GRPC_STATUS, ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context
 from lakehouse.rpc.bulk import decode, encode_answer
 from lakehouse.rpc.context import Incoming
 from lakehouse.rpc.convert import PACKAGE
+from lakehouse.rpc.counts import CallCounts
 from lakehouse.rpc.errors import TRAILER, detail_of, pack, status_of
 from lakehouse.rpc.methods import Method, key_of, methods_of
 
 _LOG = logging.getLogger(__name__)
+_OK: Final = grpc.StatusCode.OK.name
+_CANCELLED: Final = grpc.StatusCode.CANCELLED.name
 
 Body = Callable[[Context], Awaitable[Any]]
 Call = Any
@@ -38,21 +41,29 @@ class Edge:
     authenticator: Authenticator
     clock: Clock
     ids: Ids
+    counts: CallCounts = field(default_factory=CallCounts)
 
     async def serve(self, call: Call, path: str, body: Body) -> Any:
         """Run ``body`` with the caller's context; a failure ends the call with its typed error."""
         incoming = Incoming(call.invocation_metadata())
         request_id = incoming.request_id(self.ids)
+        status = _CANCELLED
         try:
             left = call.time_remaining()
-            return await body(
+            answer = await body(
                 await incoming.context(self.authenticator, self.clock, request_id, left)
             )
+            status = _OK
+            return answer
         except LakehouseError as error:
+            status = GRPC_STATUS[error.kind]
             await _refuse(call, error, incoming)
         except Exception:  # noqa: BLE001 - the servicer edge
+            status = GRPC_STATUS[ErrorKind.INTERNAL]
             _LOG.exception("unexpected failure", extra={"call": path, "request_id": request_id})
             await _refuse(call, _internal(request_id), incoming)
+        finally:
+            self.counts.ended(path, status)
 
 
 def _internal(request_id: str) -> LakehouseError:

@@ -18,7 +18,7 @@ from lakehouse.contracts import tokens as t
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.app import create_app
-from lakehouse.gateway.services import Footprints, Services
+from lakehouse.gateway.services import Footprints, RpcCalls, Services
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
@@ -275,7 +275,10 @@ class World:
     """A gateway over recording fakes, and a client that is an operator unless told otherwise."""
 
     def __init__(
-        self, settings: GatewaySettings | None = None, footprints: Footprints | None = None
+        self,
+        settings: GatewaySettings | None = None,
+        footprints: Footprints | None = None,
+        rpc_calls: RpcCalls | None = None,
     ) -> None:
         self.catalog = FakeCatalog()
         self.tokens = FakeTokens()
@@ -291,6 +294,7 @@ class World:
             self.storage,
             self.readiness,
             footprints,
+            rpc_calls,
         )
         clock = SystemClock()
         self.app: FastAPI = create_app(

@@ -183,6 +183,15 @@ async def test_metrics_show_what_buckets_cost() -> None:
     assert 'lakehouse_bucket_bytes_total{bucket="primary",direction="written"} 20.0' in text
 
 
+async def test_metrics_show_calls_over_grpc() -> None:
+    calls = {("lakehouse.v1.Catalog/Get", "OK"): 2, ("lakehouse.v1.Catalog/Get", "NOT_FOUND"): 1}
+    async with World(rpc_calls=lambda: calls).client() as client:
+        text = (await client.get("/metrics")).text
+    for (method, status), count in calls.items():
+        line = f'lakehouse_grpc_calls_total{{method="{method}",status="{status}"}} {count}.0'
+        assert line in text
+
+
 async def test_metrics_count_routes_and_never_paths() -> None:
     world = World()
     async with world.client() as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -13,7 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from lakehouse.contracts.catalog import CatalogService, ListRequest, ListResult, StatusRequest
+from lakehouse.contracts.query import QueryRequest
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.rpc.counts import CallCounts
 from lakehouse.rpc.server import ServerOptions, build_server
 from unit.rpc.loopback import CLOCK, IDS, KeyRing, Ready, Recorder, context, loopback
 from unit.rpc.samples import SERVICES
@@ -216,6 +219,48 @@ async def test_a_stop_lets_calls_finish_that_do_some_work() -> None:
         may_end.set()
         assert (await asked).version == 7
         await asyncio.wait_for(stopping, 5)
+
+
+async def test_calls_are_counted_by_how_they_ended() -> None:
+    async def answer(_: Any, request: Any) -> ListResult:
+        match request.query:
+            case "":
+                return ListResult((), 1)
+            case "hang":
+                await asyncio.Event().wait()
+            case "forbidden":
+                raise LakehouseError(ErrorKind.FORBIDDEN, "not for you")
+        raise RuntimeError("a bug")
+
+    counts = CallCounts()
+    catalog = Recorder(CatalogService, answer=answer)
+    query = Source(count=2, chunk=b"[1]")
+    async with loopback(
+        {"catalog": catalog, "query": query}, options=ServerOptions(counts=counts)
+    ) as there:
+        client = there.client("Catalog")
+        for text in ("", "", "forbidden", "bug"):
+            with contextlib.suppress(LakehouseError):
+                await client.list(context(), ListRequest(query=text))
+        with contextlib.suppress(LakehouseError):
+            await client.list(context(credential="nobody's"), ListRequest())
+        stream = await there.client("Query").run(context(), QueryRequest("select 1"))
+        assert [chunk async for chunk in stream.chunks]
+        hanging = asyncio.ensure_future(client.list(context(), ListRequest(query="hang")))
+        while len(catalog.calls) < 5:
+            await asyncio.sleep(0.01)
+        hanging.cancel()
+        expected = {
+            ("lakehouse.v1.Catalog/List", "OK"): 2,
+            ("lakehouse.v1.Catalog/List", "PERMISSION_DENIED"): 1,
+            ("lakehouse.v1.Catalog/List", "INTERNAL"): 1,
+            ("lakehouse.v1.Catalog/List", "UNAUTHENTICATED"): 1,
+            ("lakehouse.v1.Catalog/List", "CANCELLED"): 1,
+            ("lakehouse.v1.Query/Run", "OK"): 1,
+        }
+        async with asyncio.timeout(5):
+            while counts.totals() != expected:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_noun_that_is_none_is_a_programming_error() -> None:
