@@ -14,8 +14,6 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,83 +24,14 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.queryd.folders import Claim
-from lakehouse.queryd.plan import TableScan
+from lakehouse.queryd.process import Inbox, Link, WorkerProcess
 from lakehouse.queryd.settings import GIB, QuerySettings
-from lakehouse.queryd.wire import FRAME_BYTES_MAX, HEADER, Frame, frame
 
 WATCH_SECONDS: Final = 0.05
-SCANS_MAX: Final = 2048
+# A result that is not fetched keeps its worker so long; less when somebody waits for one.
+STALL_SECONDS_MAX: Final = 60.0
+STALL_WAITED_FOR_SECONDS_MAX: Final = 5.0
 ADDRESS_SPACE_EXTRA: Final = 16 * GIB
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(eq=False, slots=True)
-class WorkerProcess:
-    """One process and its socket. ``deadline``, ``expires`` and ``memory_max`` bound the query
-    that runs on it now; ``stopped`` says why it was killed."""
-
-    process: subprocess.Popen[bytes]
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    spill: Path
-    known: set[str] = field(default_factory=set)
-    deadline: float = float("inf")
-    expires: float = float("inf")
-    timeout_seconds: float = 0.0
-    memory_max: int = 0
-    stopped: LakehouseError | None = None
-    busy: bool = False
-    rows: int = 0
-
-    def unknown(self, scans: tuple[TableScan, ...]) -> tuple[TableScan, ...]:
-        """The scans it has not been told yet; from now on it has."""
-        if len(self.known) > SCANS_MAX:
-            self.known.clear()
-        news = tuple(scan for scan in scans if scan.name not in self.known)
-        self.known.update(scan.name for scan in news)
-        return news
-
-    async def send(self, plan: bytes) -> None:
-        """Hand a plan over."""
-        self.writer.write(frame(Frame.PLAN, plan))
-        with contextlib.suppress(ConnectionError):  # the reader tells why it is gone
-            await self.writer.drain()
-
-    async def receive(self) -> tuple[Frame, bytes]:
-        """The next frame; an ERROR frame is raised, so is the death of the process."""
-        try:
-            kind, size, rows = HEADER.unpack(await self.reader.readexactly(HEADER.size))
-            body = await self.reader.readexactly(size)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise self.stopped or self._died() from error
-        if kind == Frame.ERROR:
-            raw = orjson.loads(body)
-            raise LakehouseError(ErrorKind(raw["kind"]), raw["message"], **raw["fields"])
-        self.rows = max(self.rows, rows)
-        return Frame(kind), body
-
-    def _died(self) -> LakehouseError:
-        return LakehouseError(
-            ErrorKind.EXHAUSTED,
-            "the query worker ended before the query did",
-            http_status=422,
-            hint="it ran out of memory, CPU or spill space: ask for less at a time",
-        )
-
-    def stop(self, why: LakehouseError) -> None:
-        """Kill it, whatever it is doing; the first reason counts."""
-        if self.stopped is None:
-            self.stopped = why
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-
-    def resident_bytes(self) -> int:
-        """Resident memory now; 0 once it has ended."""
-        try:
-            with open(f"/proc/{self.process.pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * _PAGE
-        except (OSError, IndexError):
-            return 0
 
 
 def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> asyncio.Task[None]:
@@ -110,6 +39,17 @@ def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> asyncio.T
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return task
+
+
+def _waited_too_long(seconds: float, expired: bool) -> LakehouseError:
+    if expired:
+        return LakehouseError(ErrorKind.TIMEOUT, "the request's deadline has passed")
+    return LakehouseError(
+        ErrorKind.UNAVAILABLE,
+        "no query worker became free in time",
+        waited_seconds=round(seconds, 3),
+        retry_after_seconds=1,
+    )
 
 
 def _over(limit: str, message: str, value: float) -> LakehouseError:
@@ -161,37 +101,47 @@ class WorkerPool:
                 waiter.set_exception(gone)
         for task in list(self._starts):
             task.cancel()
-        await asyncio.gather(*self._starts, *self._burials, return_exceptions=True)
+        await asyncio.gather(*self._starts, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         for worker in list(self._all):
-            worker.stop(gone)
-            await self._bury(worker)
+            self._discard(worker, gone)
+        await asyncio.gather(*self._burials, return_exceptions=True)
         if self._claim is not None:
             await run_blocking(self._claim.release)
 
-    @contextlib.asynccontextmanager
-    async def worker(self, deadline: float) -> AsyncIterator[WorkerProcess]:
-        """A warm worker for one query, to be given back idle; else it is killed and replaced."""
-        worker = await self._take(deadline)
-        worker.busy, worker.rows = True, 0
-        try:
-            yield worker
-        finally:
-            worker.deadline = worker.expires = float("inf")
-            worker.memory_max = 0
-            if worker.busy or worker.stopped is not None:
-                worker.stop(LakehouseError(ErrorKind.UNAVAILABLE, "the query was given up"))
-                self._replace(worker)
-            else:
-                self._give(worker)
+    async def take(self, deadline: float, expires: float) -> WorkerProcess:
+        """A warm worker for one query, with an inbox of its own; give it back by ``release``.
 
-    async def _take(self, deadline: float) -> WorkerProcess:
+        Raises ``timeout`` when ``expires`` passes before one is free, and ``unavailable`` when
+        ``deadline`` does, the line is full or the pool is closed. Both on the boot-time clock.
+        """
+        worker = await self._free_worker(deadline, expires)
+        worker.busy = True
+        worker.deadline, worker.expires = deadline, expires
+        worker.link.open_inbox(Inbox(self._clock.monotonic))
+        return worker
+
+    def release(self, worker: WorkerProcess) -> None:
+        """The query on it has ended: the worker is idle again, or if it is not, killed."""
+        worker.deadline = worker.expires = float("inf")
+        worker.memory_max = 0
+        if worker.busy or worker.stopped is not None:
+            worker.stop(LakehouseError(ErrorKind.UNAVAILABLE, "the query was given up"))
+            self._replace(worker)
+        else:
+            worker.link.open_inbox(None)
+            self._give(worker)
+
+    async def _free_worker(self, deadline: float, expires: float) -> WorkerProcess:
         if self._closed:
             raise LakehouseError(ErrorKind.UNAVAILABLE, "the query service is closed")
-        if self._idle:
-            return self._idle.popleft()
+        while self._idle:
+            worker = self._idle.popleft()
+            if not worker.link.closed.done():
+                return worker
+            self._replace(worker)
         if self.size < self._settings.workers_max:
             self._spawn()
         if len(self._waiters) >= self._settings.queue_max:
@@ -203,26 +153,23 @@ class WorkerPool:
             )
         waiter: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        seconds = max(0.0, deadline - self._clock.monotonic())
-        taken = False
+        seconds = max(0.0, min(deadline, expires) - self._clock.monotonic())
         try:
             async with asyncio.timeout(None if seconds == float("inf") else seconds):
-                worker = await waiter
-            taken = True
-            return worker
-        except TimeoutError as error:
-            raise LakehouseError(
-                ErrorKind.UNAVAILABLE,
-                "no query worker became free in time",
-                waited_seconds=round(seconds, 3),
-                retry_after_seconds=1,
-            ) from error
-        finally:
+                return await waiter
+        except BaseException as error:
+            self._leave(waiter)
+            if isinstance(error, TimeoutError):
+                raise _waited_too_long(seconds, expires <= deadline) from error
+            raise
+
+    def _leave(self, waiter: asyncio.Future[WorkerProcess]) -> None:
+        """Nobody waits any more; a worker that was given in the same moment is given on."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self._give(waiter.result())
+        else:
             with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
-            granted = waiter.done() and not waiter.cancelled() and waiter.exception() is None
-            if granted and not taken:
-                self._give(waiter.result())
 
     def _give(self, worker: WorkerProcess) -> None:
         while self._waiters:
@@ -291,46 +238,61 @@ class WorkerPool:
                 start_new_session=True,
             )
         )
+        # Not before the fork: another descriptor could get its number, and be passed instead.
+        starting.add_done_callback(lambda _: theirs.close())
         try:
             process = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            process = await starting  # it starts all the same: end it, or nobody will
-            ours.close()
-            process.kill()
-            await run_blocking(process.wait)
-            raise
         except OSError as error:
             ours.close()
             raise LakehouseError(
                 ErrorKind.UNAVAILABLE, "a query worker did not start", reason=error.strerror
             ) from error
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=2 * FRAME_BYTES_MAX)
-        worker = WorkerProcess(process, reader, writer, spill)
+        except asyncio.CancelledError:
+            # It starts all the same: end it, or nobody will.
+            ours.close()
+            _keep(self._burials, asyncio.ensure_future(_end(starting, spill)))
+            raise
+        return await self._greet(process, ours, spill)
+
+    async def _greet(
+        self, process: subprocess.Popen[bytes], ours: socket.socket, spill: Path
+    ) -> WorkerProcess:
+        """The worker, once it has said that it is warm."""
+        link = Link()
+        worker = WorkerProcess(process, link, spill)
+        link.on_lost = worker.ended
+        inbox = Inbox(self._clock.monotonic)
+        link.open_inbox(inbox)
         try:
-            async with asyncio.timeout(settings.start_seconds_max):
-                await worker.receive()
+            ours.setblocking(False)
+            await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+            async with asyncio.timeout(self._settings.start_seconds_max):
+                await inbox.get()
         except (TimeoutError, LakehouseError) as error:
             gone = LakehouseError(ErrorKind.UNAVAILABLE, "a query worker did not start")
-            worker.stop(gone)
-            await self._bury(worker)
+            self._discard(worker, gone)
             raise gone from error
         except BaseException:
-            worker.stop(LakehouseError(ErrorKind.UNAVAILABLE, "the query service is closing"))
-            await self._bury(worker)
+            ours.close()
+            self._discard(
+                worker, LakehouseError(ErrorKind.UNAVAILABLE, "the query service is closing")
+            )
             raise
+        link.open_inbox(None)
         return worker
+
+    def _discard(self, worker: WorkerProcess, why: LakehouseError) -> None:
+        worker.stop(why)
+        _keep(self._burials, asyncio.ensure_future(self._bury(worker)))
 
     async def _bury(self, worker: WorkerProcess) -> None:
         self._all.discard(worker)
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
-        worker.writer.close()
-        with contextlib.suppress(ConnectionError):
-            await worker.writer.wait_closed()
+        # Its end is read to the end first, so that whoever waits for it hears why.
         await run_blocking(worker.process.wait)
+        worker.link.close()
+        await worker.link.closed
         await run_blocking(shutil.rmtree, worker.spill, ignore_errors=True)
 
     async def _watch(self) -> None:
@@ -346,9 +308,23 @@ class WorkerPool:
                 self._replace(worker)
 
     def _check(self, worker: WorkerProcess, now: float) -> None:
+        inbox = worker.link.inbox
+        if inbox is None:
+            return
         if now > worker.expires:
             worker.stop(LakehouseError(ErrorKind.TIMEOUT, "the request's deadline has passed"))
-        elif now > worker.deadline:
+        elif inbox.full_since is not None:
+            patience = STALL_WAITED_FOR_SECONDS_MAX if self._waiters else STALL_SECONDS_MAX
+            if now - inbox.full_since > patience:
+                worker.stop(
+                    LakehouseError(
+                        ErrorKind.TIMEOUT,
+                        "the result was not fetched",
+                        stalled_seconds=patience,
+                        hint="fetch it faster, or ask for less at a time",
+                    )
+                )
+        elif now - inbox.waited > worker.deadline:
             message = "the query ran longer than its limit"
             worker.stop(_over("timeout_seconds", message, worker.timeout_seconds))
         elif worker.memory_max and worker.resident_bytes() > worker.memory_max:
@@ -359,3 +335,12 @@ class WorkerPool:
                     worker.memory_max,
                 )
             )
+
+
+async def _end(starting: asyncio.Future[subprocess.Popen[bytes]], spill: Path) -> None:
+    """Kill a process that is being started, and wait for it."""
+    with contextlib.suppress(OSError):
+        process = await starting
+        process.kill()
+        await run_blocking(process.wait)
+    await run_blocking(shutil.rmtree, spill, ignore_errors=True)

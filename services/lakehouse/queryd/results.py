@@ -4,56 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from typing import Final
+from contextlib import ExitStack
 
 import orjson
 
 from lakehouse.contracts.query import ResultFormat
-from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.kit.clock import Clock
-from lakehouse.queryd.pool import WorkerProcess
+from lakehouse.errors import LakehouseError
+from lakehouse.queryd.process import Inbox
 from lakehouse.queryd.wire import Frame
-
-STALL_SECONDS_MAX: Final = 300.0
 
 
 class Chunks(AsyncIterator[bytes]):
     """Chunks of one document. ``aclose`` before the end kills the query.
 
-    While the reader is slow the query's own time does not run; a reader that stalls for five
-    minutes loses the query.
+    The worker runs ahead of the reader by what the inbox holds, and is free once it has said all;
+    while the inbox is full the query's own time does not run (``pool`` bounds that wait).
     """
 
-    def __init__(
-        self, worker: WorkerProcess, stack: AsyncExitStack, kind: ResultFormat, clock: Clock
-    ) -> None:
-        self._worker = worker
+    def __init__(self, inbox: Inbox, stack: ExitStack, kind: ResultFormat) -> None:
+        self._inbox = inbox
         self._stack = stack
         self._lines = kind is ResultFormat.NDJSON
-        self._clock = clock
-        self._left = worker.deadline - clock.monotonic()
         self._line_open = False
         self._done = False
         self._loop = asyncio.get_running_loop()
-        self._pause()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
-    def _pause(self) -> None:
-        self._left = max(0.0, self._worker.deadline - self._clock.monotonic())
-        self._worker.deadline = self._clock.monotonic() + STALL_SECONDS_MAX
-
     async def __anext__(self) -> bytes:
         if self._done:
             raise StopAsyncIteration
-        self._worker.deadline = self._clock.monotonic() + self._left
         try:
-            kind, body = await self._worker.receive()
+            kind, body = await self._inbox.get()
         except LakehouseError as error:
-            gone = self._worker.stopped is not None or self._worker.process.poll() is not None
-            self._worker.busy = gone
             await self.aclose()
             if not self._lines:
                 raise
@@ -62,11 +46,9 @@ class Chunks(AsyncIterator[bytes]):
             await self.aclose()
             raise
         if kind is Frame.END:
-            self._worker.busy = False
             await self.aclose()
             raise StopAsyncIteration
         self._line_open = not body.endswith(b"\n")
-        self._pause()
         return body
 
     def _error_line(self, error: LakehouseError) -> bytes:
@@ -76,13 +58,9 @@ class Chunks(AsyncIterator[bytes]):
 
     async def aclose(self) -> None:
         """End the query; idempotent."""
-        if not self._done:
-            self._done = True
-            await self._stack.aclose()
+        self._done = True
+        self._stack.close()
 
     def __del__(self) -> None:
-        if not self._done:
-            gone = LakehouseError(ErrorKind.UNAVAILABLE, "the result was given up")
-            self._worker.stop(gone)
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._loop.create_task, self._stack.aclose())
+        if not self._done and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stack.close)

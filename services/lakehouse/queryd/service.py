@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -39,8 +39,9 @@ from lakehouse.queryd.folders import Claim
 from lakehouse.queryd.limits import effective_limits
 from lakehouse.queryd.parse import Statement, parse
 from lakehouse.queryd.plan import Plan, encode
-from lakehouse.queryd.pool import WorkerPool, WorkerProcess
+from lakehouse.queryd.pool import WorkerPool
 from lakehouse.queryd.prepare import Lru, Prepared, prepare
+from lakehouse.queryd.process import Inbox, WorkerProcess
 from lakehouse.queryd.results import Chunks
 from lakehouse.queryd.scan import Relation, relation
 from lakehouse.queryd.settings import QuerySettings
@@ -63,6 +64,7 @@ class _Running:
     started: float
     task: asyncio.Task[Any] | None = None
     worker: WorkerProcess | None = None
+    inbox: Inbox | None = None
     cancelled: bool = False
 
 
@@ -110,7 +112,11 @@ class Query:
             folder, settings.cache_bytes_max, self._buckets, settings.fetches_max
         )
         self._system = SystemTables(self._catalog, folder)
-        await self._pool.start()
+        try:
+            await self._pool.start()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Stop what runs, end the workers, remove the scratch folders; idempotent."""
@@ -130,18 +136,18 @@ class Query:
             asyncio.current_task(),
         )
         self._running[entry.query_id] = entry
-        stack = AsyncExitStack()
+        stack = ExitStack()
         stack.callback(self._running.pop, entry.query_id, None)
         try:
             return await self._run(ctx, request, entry, stack)
         except asyncio.CancelledError:
-            await stack.aclose()
+            stack.close()
             if entry.cancelled and entry.task is not None:
                 entry.task.uncancel()
                 raise _cancelled() from None
             raise
         except BaseException:
-            await stack.aclose()
+            stack.close()
             raise
 
     async def running(self, ctx: Context, request: RunningRequest) -> RunningResult:
@@ -156,7 +162,7 @@ class Query:
                     engine=entry.engine,
                     started_at=entry.started_at,
                     elapsed_ms=round((now - entry.started) * 1000, 3),
-                    rows=entry.worker.rows if entry.worker is not None else 0,
+                    rows=entry.inbox.rows if entry.inbox is not None else 0,
                     state="running" if entry.worker is not None else "waiting",
                 )
                 for entry in self._running.values()
@@ -183,7 +189,7 @@ class Query:
         return entry.actor == ctx.principal.id or ctx.principal.allows(Scope.OPERATOR)
 
     async def _run(
-        self, ctx: Context, request: QueryRequest, entry: _Running, stack: AsyncExitStack
+        self, ctx: Context, request: QueryRequest, entry: _Running, stack: ExitStack
     ) -> QueryStream:
         if self._cache is None:
             raise LakehouseError(ErrorKind.UNAVAILABLE, "the query service has not started")
@@ -205,11 +211,14 @@ class Query:
             entry.query_id, engine, pinned.version, pinned.versions, (), request.format
         )
         deadline = entry.started + limits.timeout_seconds
-        waited = deadline if ctx.deadline is None else min(deadline, ctx.deadline)
-        worker = await stack.enter_async_context(self._pool.worker(waited))
-        entry.worker = worker
-        worker.deadline, worker.timeout_seconds = deadline, limits.timeout_seconds
-        worker.expires = float("inf") if ctx.deadline is None else ctx.deadline
+        expires = float("inf") if ctx.deadline is None else ctx.deadline
+        worker = await self._pool.take(deadline, expires)
+        stack.callback(self._pool.release, worker)
+        inbox = worker.link.inbox
+        assert inbox is not None
+        inbox.on_end = partial(_ended, worker, stack)
+        entry.worker, entry.inbox = worker, inbox
+        worker.timeout_seconds = limits.timeout_seconds
         worker.memory_max = limits.memory_bytes + self._settings.memory_slack_bytes
         plan = Plan(
             engine=engine.value,
@@ -226,23 +235,14 @@ class Query:
             head=_json_head(head),
             started=entry.started,
         )
-        await worker.send(encode(plan))
-        kind, body = await self._first(worker)
+        worker.link.send(Frame.PLAN, encode(plan))
+        kind, body = await inbox.get()
         assert kind is Frame.HEAD
         columns = tuple(ResultColumn(name, text) for name, text in orjson.loads(body))
         header = QueryHeader(
             head.query_id, engine, head.version, head.versions, columns, request.format
         )
-        return QueryStream(header, Chunks(worker, stack, request.format, self._clock))
-
-    @staticmethod
-    async def _first(worker: WorkerProcess) -> tuple[Frame, bytes]:
-        try:
-            return await worker.receive()
-        except LakehouseError:
-            # The worker has said why and is ready for the next plan, unless it is gone.
-            worker.busy = worker.stopped is not None or worker.process.poll() is not None
-            raise
+        return QueryStream(header, Chunks(inbox, stack, request.format))
 
     def _parse(self, sql: str) -> tuple[Statement, tuple[str, ...]]:
         statement = parse(sql, self._settings.sql_bytes_max, self._settings.nesting_max)
@@ -254,6 +254,7 @@ class Query:
         prefix = f"{SYSTEM_SCHEMA}."
         datasets = tuple(name for name in names if not name_key(name).startswith(prefix))
         system = [name_key(name) for name in names if name_key(name).startswith(prefix)]
+        _check_pins(request, datasets)
         relations: dict[str, Relation] = {}
         paths: dict[str, str] = {}
         as_of, version = request.as_of, 0
@@ -281,6 +282,24 @@ class Query:
                 paths[name] = opened.path
                 versions.append(PinnedVersion(name, version))
         return _Pinned(version, relations, tuple(versions), paths)
+
+
+def _ended(worker: WorkerProcess, stack: ExitStack, ready: bool) -> None:
+    """Nothing more comes from the worker (``ready`` for the next plan): let go of what it held."""
+    worker.busy = not ready
+    stack.close()
+
+
+def _check_pins(request: QueryRequest, datasets: tuple[str, ...]) -> None:
+    used = {name_key(name) for name in datasets}
+    unused = [pin.name[:80] for pin in request.pins if name_key(pin.name) not in used]
+    if unused:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "as_of pins a dataset that the statement does not use",
+            datasets=unused[:20],
+            hint="pin what the statement reads, by the dataset's name",
+        )
 
 
 def _cancelled() -> LakehouseError:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Final
 
 HEADER: Final = struct.Struct("!BIQ")
-FRAME_BYTES_MAX: Final = 1 << 20
+FRAME_BYTES_MAX: Final = 256 << 10
 
 
 class Frame(IntEnum):
