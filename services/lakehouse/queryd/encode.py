@@ -188,22 +188,22 @@ class NdjsonEncoder:
 
 
 class CsvEncoder:
-    """RFC 4180 with a header line; lines end in CR LF."""
+    """RFC 4180 with a header line; lines end in LF, as Unix tools expect."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._header = ",".join(csv_field(name) for name in schema.names) + "\r\n"
+        self._header = ",".join(csv_field(name) for name in schema.names) + "\n"
 
     def begin(self) -> bytes:
         return self._header.encode()
 
     def batch(self, batch: pa.RecordBatch) -> bytes:
         if batch.num_columns == 0:
-            return b"\r\n" * int(batch.num_rows)
+            return b"\n" * int(batch.num_rows)
         parts: list[pa.Array | str] = []
         for index, column in enumerate(batch.columns):
             parts += [","] if index else []
             parts.append(csv_texts(column))
-        return _joined(*parts, "\r\n")
+        return _joined(*parts, "\n")
 
     def end(self, rows: int, elapsed_ms: float) -> bytes:
         return b""

@@ -1,8 +1,9 @@
 """Columns as text, whole columns at a time: JSON and CSV spelling of every logical type.
 
-JSON: integers beyond 2^53 and decimals are strings, times RFC 3339, binary base64, NaN and
-infinities null. CSV (RFC 4180): null is empty, the empty string ``""``, a field is quoted where it
-must be; nested values are their JSON text; NaN and infinities ``NaN`` ``Infinity`` ``-Infinity``.
+JSON: integers beyond 2^53 and decimals of more than 15 digits are strings (a reader that takes
+numbers for doubles would change them), times RFC 3339, binary base64, NaN and infinities null.
+CSV (RFC 4180): null is empty, the empty string ``""``, a field is quoted where it must be; nested
+values are their JSON text; NaN and infinities ``NaN`` ``Infinity`` ``-Infinity``.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 SAFE_INTEGER: Final = 1 << 53
+SAFE_DIGITS: Final = 15  # every decimal of so many digits survives as a double
 _JSON_ESCAPES: Final = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 _JSON_UNSAFE: Final = r'["\\\x00-\x1f]'
 _CONTROL: Final = r"[\x00-\x1f]"
+_NO_DIGITS: Final = r"^-?0*\.?0*|\."  # sign, leading zeros, point
 _CSV_UNSAFE: Final = r'[",\r\n]'
 
 
@@ -72,7 +75,7 @@ def _json_or_null(column: pa.Array) -> pa.Array:
         values = [None if v is None else _nested_json(v, kind) for v in column.to_pylist()]
         return pa.array(values, pa.string())
     if pat.is_decimal(kind):
-        return _wrapped(_decimal_texts(column))
+        return _json_decimals(column)
     if pat.is_binary(kind):
         return _wrapped(_base64_texts(column))
     return _wrapped(_plain_texts(column))
@@ -109,6 +112,15 @@ def _json_integers(column: pa.Array) -> pa.Array:
     if pat.is_signed_integer(column.type):
         wide = pc.or_(wide, pc.less(column, pa.scalar(-SAFE_INTEGER, column.type)))
     return pc.if_else(wide, _wrapped(texts), texts)
+
+
+def _json_decimals(column: pa.Array) -> pa.Array:
+    texts = _decimal_texts(column)
+    longest = pc.max(pc.binary_length(texts)).as_py()
+    if longest is None or longest <= SAFE_DIGITS:
+        return texts
+    digits = pc.replace_substring_regex(texts, _NO_DIGITS, "")
+    return pc.if_else(pc.greater(pc.binary_length(digits), SAFE_DIGITS), _wrapped(texts), texts)
 
 
 def _float_texts(column: pa.Array) -> pa.Array:
@@ -163,7 +175,7 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return format(value, "f")
+        return float(value) if len(value.as_tuple().digits) <= SAFE_DIGITS else format(value, "f")
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime):
