@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
+from lakehouse.catalogd.codec import decode, encode
 from lakehouse.catalogd.core import Core, Planned
 from lakehouse.catalogd.draft import Draft
 from lakehouse.catalogd.fsck import listed, unreferenced
@@ -133,34 +134,32 @@ class Collecting:
     async def collect(self, ctx: Context, request: c.PlanRequest) -> c.CollectReport:
         """Give up, delete what was given up long enough ago, and pack old records."""
         state = await self._core.read(ctx, Scope.OPERATOR)
+        known = None if request.dry_run else await self._core.recall(ctx, "collect", request)
+        if known is not None:
+            return replace(decode(c.CollectReport, known.answer), version=known.seq)
         now_us, settings = self._core.clock.now_us(), self._core.settings
         purge_before_us = now_us - int(settings.undrop_seconds * 1e6)
         horizon = self._horizon(state, request, now_us)
         swept = await self._sweep(state)
         plan = plan_collect(state, horizon, purge_before_us, swept)
         check_plan(request.plan, plan.name)
-        version, packed = state.version, 0
-        if not request.dry_run:
+        if request.dry_run:
+            return _report(plan, state.version)
+        # First, so that the commit can keep the whole answer.
+        packed = await self._pack()
+        report = replace(_report(plan, state.version), applied=True, records_packed=packed)
 
-            def decide(head: CatalogState) -> Planned:
-                again = plan_collect(head, horizon, purge_before_us, swept)
-                check_plan(request.plan, again.name)
-                return again.changes, {}
+        def decide(head: CatalogState) -> Planned:
+            again = plan_collect(head, horizon, purge_before_us, swept)
+            check_plan(request.plan, again.name)
+            told = replace(_report(again, 0), applied=True, records_packed=packed)
+            return again.changes, encode(told)
 
-            if plan.changes:
-                version = (await self._core.commit(ctx, "collect", request, decide, "condemn")).seq
-            await self._delete(ctx, now_us, swept)
-            version = max(version, self._core.ledger.state.version)
-            packed = await self._pack()
-        return c.CollectReport(
-            plan=plan.name,
-            applied=not request.dry_run,
-            horizon=plan.horizon,
-            objects=plan.keys,
-            size_bytes=plan.size_bytes,
-            records_packed=packed,
-            version=version,
-        )
+        if plan.changes:
+            done = await self._core.commit(ctx, "collect", request, decide, "condemn")
+            report = replace(decode(c.CollectReport, done.answer), version=done.seq)
+        await self._delete(ctx, now_us, swept)
+        return report
 
     def _horizon(self, state: CatalogState, request: c.PlanRequest, now_us: int) -> int:
         """The newest version that is older than time travel reaches; that of the plan if it is no
@@ -224,6 +223,18 @@ class Collecting:
 
     async def _pack(self) -> int:
         return (await self._core.ledger.collect_records()).packed_records
+
+
+def _report(plan: CollectPlan, version: int) -> c.CollectReport:
+    return c.CollectReport(
+        plan=plan.name,
+        applied=False,
+        horizon=plan.horizon,
+        objects=plan.keys,
+        size_bytes=plan.size_bytes,
+        records_packed=0,
+        version=version,
+    )
 
 
 def _finished(state: CatalogState, swept: Swept, left: set[str], before_us: int) -> Sequence[str]:

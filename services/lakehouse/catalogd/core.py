@@ -55,6 +55,15 @@ def request_sha256(request: object) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _identified(ctx: Context, method: str, request: object) -> tuple[str, str]:
+    """The idempotency key within its principal and method, hashed, and the hash of the body."""
+    key = ctx.idempotency_key
+    if not key:
+        return "", ""
+    name = f"{ctx.principal.id}\0{method}\0{key}"
+    return hashlib.sha256(name.encode()).hexdigest(), request_sha256(request)
+
+
 def encode_cursor(*parts: str | int) -> str:
     """An opaque cursor: where the last page ended, never an offset."""
     return base64.urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
@@ -125,12 +134,11 @@ class Core:
             drafted(state, seq, changes)
             return Verdict(encode_changes(changes), answer)
 
-        key = ctx.idempotency_key
-        secret = f"{ctx.principal.id}\0{method}\0{key}" if key else ""
+        key_hash, body_sha256 = _identified(ctx, method, request)
         proposal: Proposal[CatalogState] = Proposal(
             decide=verdict,
-            key_hash=hashlib.sha256(secret.encode()).hexdigest() if key else "",
-            body_sha256=request_sha256(request) if key else "",
+            key_hash=key_hash,
+            body_sha256=body_sha256,
             actor=ctx.principal.id,
             request_id=ctx.request_id,
             kind=kind,
@@ -139,6 +147,13 @@ class Core:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return await self._awaited(task, ctx.deadline)
+
+    async def recall(
+        self, ctx: Context, method: str, request: object
+    ) -> Committed[CatalogState] | None:
+        """What the same call with the same idempotency key came to, asked before any work is done
+        for it: by now its objects may be gone and its plan another. Raises ``invalid`` (422)."""
+        return await self.ledger.recall(*_identified(ctx, method, request))
 
     async def _awaited(
         self, task: asyncio.Task[Committed[CatalogState]], deadline: float | None
@@ -179,6 +194,13 @@ class Core:
     def result(self, committed: Committed[CatalogState], dataset_id: str) -> DatasetResult:
         """The dataset right after the commit; for a replayed one, as it was then."""
         dataset: DatasetState | None = committed.state.datasets.get(dataset_id)
+        if dataset is None and committed.replayed:
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND,
+                "the dataset of this answer was purged since",
+                dataset_id=dataset_id,
+                version=committed.seq,
+            )
         if dataset is None:
             raise no_such_dataset(committed.state, dataset_id)
         revision = dataset.at(committed.seq) or dataset.now

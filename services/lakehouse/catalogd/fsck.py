@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
+from lakehouse.catalogd.codec import decode, encode
 from lakehouse.catalogd.core import Core, Planned
 from lakehouse.catalogd.importing import check_plan
 from lakehouse.catalogd.state import CatalogState, DatasetState
@@ -80,6 +81,9 @@ class Fsck:
         that cannot be read, and objects that nothing names. A bucket that does not answer is an
         error, never a finding: damage is only what was seen."""
         state = await self._core.read(ctx, Scope.OPERATOR)
+        known = None if request.dry_run else await self._core.recall(ctx, "fsck", request)
+        if known is not None:
+            return replace(decode(c.FsckReport, known.answer), version=known.seq)
         survey = _Survey()
         for broken in state.broken.values():
             survey.findings.append(c.FsckFinding("manifest", broken.name, "", broken.reason))
@@ -90,24 +94,25 @@ class Fsck:
         plan = _digest(survey.findings, changes)
         if not request.dry_run:
             check_plan(request.plan, plan)
-        version, applied = state.version, False
-        if changes and not request.dry_run:
-
-            def decide(head: CatalogState) -> Planned:
-                return [each for each in changes if each.dataset_id in head.datasets], {}
-
-            done = await self._core.commit(ctx, "fsck", request, decide)
-            version, applied = done.seq, not done.no_op
-        names = {each.id: each.now.head.name for each in state.datasets.values()}
-        return c.FsckReport(
+        hidden = [each.dataset_id for each in changes if each.reason]
+        report = c.FsckReport(
             plan=plan,
-            applied=applied,
+            applied=False,
             findings=tuple(survey.findings),
             objects_checked=survey.objects,
             bytes_checked=survey.bytes,
-            quarantined=tuple(sorted(names[each.dataset_id] for each in changes if each.reason)),
-            version=version,
+            quarantined=tuple(sorted(state.datasets[each].now.head.name for each in hidden)),
+            version=state.version,
         )
+        if not changes or request.dry_run:
+            return report
+
+        def decide(head: CatalogState) -> Planned:
+            wanted = [each for each in changes if each.dataset_id in head.datasets]
+            return wanted, encode(replace(report, applied=bool(wanted)))
+
+        done = await self._core.commit(ctx, "fsck", request, decide)
+        return replace(decode(c.FsckReport, done.answer), version=done.seq)
 
     async def _check_files(self, state: CatalogState, survey: _Survey, *, deep: bool) -> None:
         """An object that several datasets name is read once."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from lakehouse.catalogd.codec import decode, encode
 from lakehouse.catalogd.core import Core, Planned
-from lakehouse.catalogd.dedupe import plan_dedupe
+from lakehouse.catalogd.dedupe import DedupePlan, plan_dedupe
 from lakehouse.catalogd.inspect import Inspected, Inspector
 from lakehouse.catalogd.internal import ImportDataset, StoredChange
 from lakehouse.catalogd.lifecycle import without_foreign_stats
@@ -15,6 +16,7 @@ from lakehouse.catalogd.state import CatalogState
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_micros
+from lakehouse.ledger.machine import Committed
 from lakehouse.model.changes import AddFiles, CreateDataset, QuarantineDataset
 from lakehouse.model.dataset import DatasetStatus
 from lakehouse.model.identity import Context, Scope
@@ -59,6 +61,9 @@ class Importing:
                 "an import has 1 to 10,000 manifests",
                 datasets=len(request.datasets),
             )
+        known = await self._core.recall(ctx, "import_datasets", request)
+        if known is not None:
+            return _import_report(known)
         seen = await self._inspected(request)
         wanted = [(each, self._changes(each, seen)) for each in request.datasets]
 
@@ -77,7 +82,7 @@ class Importing:
             return changes, {"imported": imported, "duplicates": duplicates}
 
         done = await self._core.commit(ctx, "import_datasets", request, decide)
-        return c.ImportReport(done.answer["imported"], done.answer["duplicates"], done.seq)
+        return _import_report(done)
 
     async def _inspected(self, request: c.ImportRequest) -> dict[ObjectRef, Inspected | str]:
         """Each object once, however many manifests name it; for a bad one, why."""
@@ -137,29 +142,34 @@ class Importing:
     async def dedupe(self, ctx: Context, request: c.PlanRequest) -> c.DedupeReport:
         """Collapse datasets that share a name, in one commit."""
         state = await self._core.read(ctx, Scope.OPERATOR)
-        before = len(state.names.order)
-        plan = plan_dedupe(state)
-        version, applied = state.version, False
-        if not request.dry_run:
+        if request.dry_run:
+            return _dedupe_report(state, plan_dedupe(state))
 
-            def decide(head: CatalogState) -> Planned:
-                nonlocal plan, before
-                plan, before = plan_dedupe(head), len(head.names.order)
-                check_plan(request.plan, plan.digest)
-                return plan.changes, {}
+        def decide(head: CatalogState) -> Planned:
+            plan = plan_dedupe(head)
+            check_plan(request.plan, plan.digest)
+            report = replace(_dedupe_report(head, plan), applied=bool(plan.changes))
+            return plan.changes, encode(report)
 
-            done = await self._core.commit(ctx, "dedupe", request, decide)
-            version, applied = done.seq, not done.no_op
-        gone = sum(len(group.dropped_ids) for group in plan.groups)
-        return c.DedupeReport(
-            plan=plan.digest,
-            applied=applied,
-            groups=plan.groups,
-            skipped=plan.skipped,
-            datasets_before=before,
-            datasets_after=before - gone,
-            version=version,
-        )
+        done = await self._core.commit(ctx, "dedupe", request, decide)
+        return replace(decode(c.DedupeReport, done.answer), version=done.seq)
+
+
+def _import_report(done: Committed[CatalogState]) -> c.ImportReport:
+    return c.ImportReport(done.answer["imported"], done.answer["duplicates"], done.seq)
+
+
+def _dedupe_report(state: CatalogState, plan: DedupePlan) -> c.DedupeReport:
+    before = len(state.names.order)
+    return c.DedupeReport(
+        plan=plan.digest,
+        applied=False,
+        groups=plan.groups,
+        skipped=plan.skipped,
+        datasets_before=before,
+        datasets_after=before - sum(len(group.dropped_ids) for group in plan.groups),
+        version=state.version,
+    )
 
 
 def _cast(change: object) -> StoredChange:

@@ -110,6 +110,9 @@ class Lifecycle:
         for change in request.changes:
             ctx.require(_scope_of(change))
         ctx.require(Scope.WRITE)
+        method = f"commit {request.route}".rstrip()
+        if request.request_sha256 and not request.changes:
+            return await self._recalled(ctx, method, request)
         if not 1 <= len(request.changes) <= CHANGES_MAX:
             raise LakehouseError(
                 ErrorKind.INVALID,
@@ -125,10 +128,20 @@ class Lifecycle:
 
         def decide(state: CatalogState) -> Planned:
             check_requirements(state, request.requirements)
-            return changes, {}
+            return changes, {"json": request.answer_json} if request.answer_json else {}
 
-        done = await self._core.commit(ctx, "commit", request, decide)
-        return c.CommitResult(done.seq, done.replayed)
+        asked = request.request_sha256 or request
+        done = await self._core.commit(ctx, method, asked, decide)
+        return c.CommitResult(done.seq, done.replayed, str(done.answer.get("json", "")))
+
+    async def _recalled(
+        self, ctx: Context, method: str, request: c.CommitRequest
+    ) -> c.CommitResult:
+        state = await self._core.read(ctx, Scope.WRITE)
+        done = await self._core.recall(ctx, method, request.request_sha256)
+        if done is None:
+            return c.CommitResult(state.version)
+        return c.CommitResult(done.seq, True, str(done.answer.get("json", "")))
 
     async def update_card(self, ctx: Context, request: c.UpdateCardRequest) -> c.DatasetResult:
         ctx.require(Scope.WRITE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from lakehouse.catalogd.cards import check_complete, detected_card, merged_card
 from lakehouse.catalogd.core import Core, Planned
 from lakehouse.catalogd.inspect import Inspected, Inspector, copy_object
-from lakehouse.catalogd.lifecycle import without_foreign_stats
+from lakehouse.catalogd.lifecycle import check_expected, without_foreign_stats
 from lakehouse.catalogd.rules import check_columns
 from lakehouse.catalogd.sessions import Sessions
 from lakehouse.catalogd.state import CatalogState, DatasetState
@@ -94,12 +94,14 @@ class Registering:
     async def register(self, ctx: Context, request: c.RegisterRequest) -> c.DatasetResult:
         state = await self._core.read(ctx, Scope.WRITE)
         name = _checked(request)
+        # A retry gets its old answer, whatever the name has come to mean and the objects since.
+        known = await self._core.recall(ctx, "register", request)
+        if known is not None:
+            return self._core.result(known, str(known.answer["dataset_id"]))
         existing = _holder(state, name)
-        retried = bool(ctx.idempotency_key)
+        _check_expected(existing, request)
         if existing is not None:
-            # A retry must get its old answer, whatever the name has come to mean since.
-            if not retried:
-                _refuse_early(existing, request)
+            _refuse_early(existing, request)
         else:
             check_complete(request.card)
         refs = [ObjectRef(each.bucket, each.key) for each in request.objects]
@@ -108,7 +110,7 @@ class Registering:
         dataset_id = self._core.ids.ulid() if existing is None else existing.id
         # Refused before a byte is copied; the commit checks again against what is then there.
         differs = existing is not None and existing.now.head.fingerprint != fingerprint(columns)
-        if existing is not None and differs and not retried:
+        if existing is not None and differs:
             raise drift(name, _current(existing), columns)
         offer = _Offer(
             request=request,
@@ -176,6 +178,21 @@ def _holder(state: CatalogState, name: str) -> DatasetState | None:
     return state.datasets.get(state.names.holder(name_key(name)))
 
 
+def _check_expected(existing: DatasetState | None, request: c.RegisterRequest) -> None:
+    """Raise ``conflict`` if the request was made for another state of the name."""
+    expected = request.expected_version
+    if existing is not None:
+        check_expected(existing, expected)
+    elif expected:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the dataset is gone",
+            name=request.name,
+            expected_version=expected,
+            hint="read it again and decide anew",
+        )
+
+
 def _current(dataset: DatasetState) -> tuple[Column, ...]:
     return dataset.schema(dataset.now.head.schema_id).columns
 
@@ -215,6 +232,7 @@ def _columns(request: c.RegisterRequest, found: Sequence[Inspected]) -> tuple[Co
 def _decide(state: CatalogState, offer: _Offer) -> Planned:
     """Create the dataset, or replace the objects of the one that has the name."""
     existing = _holder(state, offer.name)
+    _check_expected(existing, offer.request)
     if existing is None:
         check_complete(offer.request.card)
         return _create(offer)

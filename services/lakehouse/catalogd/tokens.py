@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from lakehouse.catalogd.core import request_sha256
 from lakehouse.catalogd.sessions import SYSTEM
 from lakehouse.contracts import tokens as c
 from lakehouse.contracts.catalog import CatalogService, CommitRequest, Document, DocumentsRequest
@@ -43,6 +44,15 @@ def _refused() -> LakehouseError:
     )
 
 
+def _made_before(token_id: str) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.ALREADY_EXISTS,
+        "this request has made a token; its secret was shown once and is not kept",
+        token_id=token_id,
+        hint="if the first answer is lost, revoke that token and make another with a new key",
+    )
+
+
 def _info(document: Document) -> c.TokenInfo:
     body = orjson.loads(document.body)
     expires = body["expires_us"]
@@ -66,8 +76,8 @@ class Tokens:
         self._inside = Context(principal=SYSTEM, request_id="tokens")
 
     async def create(self, ctx: Context, request: c.CreateTokenRequest) -> c.CreatedToken:
-        """Make a token. Its secret is not kept, so a retry with the same idempotency key cannot
-        show it again: it makes another token."""
+        """Make a token. Its secret is not kept, so a retry with the same idempotency key makes no
+        other and cannot show this one again: it raises ``already_exists`` naming the id."""
         ctx.require(Scope.OPERATOR)
         name = check_name(request.name, "token name")
         expires = request.expires_seconds
@@ -95,9 +105,16 @@ class Tokens:
             "expires_us": expires_us,
         }
         put = PutDocument(_KIND, token_id, orjson.dumps(body).decode())
-        done = await self._catalog.commit(
-            self._without_key(ctx), CommitRequest((put,), (DocumentAt(_KIND, token_id, 0),))
+        commit = CommitRequest(
+            (put,),
+            (DocumentAt(_KIND, token_id, 0),),
+            request_sha256=request_sha256(request),
+            answer_json=orjson.dumps({"id": token_id}).decode(),
+            route="token create",
         )
+        done = await self._catalog.commit(ctx, commit)
+        if done.replayed:
+            raise _made_before(orjson.loads(done.answer_json)["id"])
         info = _info(Document(_KIND, token_id, put.body, done.version))
         return c.CreatedToken(info=info, token=f"lh_{token_id}.{secret}")
 
@@ -112,7 +129,8 @@ class Tokens:
         """From the answer on the token is refused. Raises ``not_found``."""
         ctx.require(Scope.OPERATOR)
         change = DeleteDocument(_KIND, request.id)
-        done = await self._catalog.commit(ctx, CommitRequest((change,)))
+        commit = CommitRequest((change,), route="token revoke")
+        done = await self._catalog.commit(ctx, commit)
         return c.RevokeTokenResult(request.id, done.version)
 
     async def verify(self, ctx: Context, request: c.VerifyTokenRequest) -> Principal:
@@ -138,14 +156,3 @@ class Tokens:
         if not right or expired:
             raise _refused()
         return Principal(id=f"token:{token_id}", scopes=info.scopes)
-
-    @staticmethod
-    def _without_key(ctx: Context) -> Context:
-        return Context(
-            principal=ctx.principal,
-            request_id=ctx.request_id,
-            deadline=ctx.deadline,
-            workspace=ctx.workspace,
-            source=ctx.source,
-            credential=ctx.credential,
-        )

@@ -15,18 +15,34 @@ from lakehouse.model.schema import Column, Schema
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """Atomic over all it names. At most 10,000 changes."""
+    """Atomic over all it names. At most 10,000 changes.
+
+    A service that makes the changes for a caller of its own has them differ when that caller
+    repeats a call (fresh object keys, a fresh secret), so it says what makes the call the same.
+
+    Attributes:
+        request_sha256: of what the caller asked; tells two bodies of one idempotency key apart in
+            place of this commit's own hash. With it and without changes nothing is committed: the
+            result is the earlier one of that key, or ``replayed`` is false.
+        answer_json: kept with the commit, for the answer to a repeated call; never a secret.
+        route: the call that the key belongs to; "" is this one.
+    """
 
     changes: tuple[Change, ...]
     requirements: tuple[Requirement, ...] = ()
+    request_sha256: str = ""
+    answer_json: str = ""
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """``replayed``: the answer of an earlier commit with the same idempotency key."""
+    """``replayed``: the answer of an earlier commit with the same idempotency key, then with the
+    ``answer_json`` that was kept with it."""
 
     version: int
     replayed: bool = False
+    answer_json: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +59,9 @@ class RegisterRequest:
     """ADR-020. Objects are Parquet; ``columns`` empty means the schema of the first object.
 
     ``fingerprint`` "" means computed; given, it must be the ``fp1:`` of the schema. The card's
-    owner and description are required on manual registration of a new name.
+    owner and description are required on manual registration of a new name. ``expected_version``:
+    refuse if the dataset's last change is another, so that a delayed retry rolls nothing back; 0
+    means that there must be none.
     """
 
     name: str
@@ -52,6 +70,7 @@ class RegisterRequest:
     fingerprint: str = ""
     columns: tuple[Column, ...] = ()
     primary_key: tuple[str, ...] = ()
+    expected_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from lakehouse.contracts.catalog import (
     GetRequest,
     PageRequest,
 )
-from lakehouse.contracts.ingest import IngestRequest
+from lakehouse.contracts.ingest import IngestReport, IngestRequest
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.answers import asked_sha256, kept_answer, told_again
 from lakehouse.ingestd.convert import Outcome
 from lakehouse.ingestd.deadletters import DEAD_LETTER_SCHEMA
 from lakehouse.ingestd.deciding import Action, Standing
@@ -52,6 +53,7 @@ from lakehouse.table.fingerprint import fingerprint
 _PREFIX: Final = "datasets/"
 _PART_BYTES: Final = 8 << 20
 _VERSIONS: Final = 100
+_ROUTE: Final = "ingest"
 _UPLOADS_MAX: Final = 2
 _PASSING: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.UNKNOWN})
 
@@ -184,16 +186,38 @@ class Committer:
         outcome: Outcome,
         uploaded: Uploaded,
         decided: tuple[Action, Standing],
-    ) -> int:
-        """Make it live; the version. Raises ``conflict`` if the world moved since the decision."""
+        report: IngestReport,
+    ) -> IngestReport:
+        """Make it live; ``report`` with its version, or the answer of an earlier call with the same
+        idempotency key. Raises ``conflict`` if the world moved since the decision."""
         action, standing = decided
         changes, needs = self._main(ctx, job, outcome, uploaded, action, standing)
         if uploaded.dead_files:
             more, also = await self._dead(ctx, job, uploaded)
             changes += more
             needs += also
-        result = await self._catalog.commit(ctx, CommitRequest(tuple(changes), tuple(needs)))
-        return result.version
+        commit = self._keyed(ctx, job, CommitRequest(tuple(changes), tuple(needs)))
+        if commit.request_sha256:
+            commit = replace(commit, answer_json=kept_answer(report))
+        result = await self._catalog.commit(ctx, commit)
+        if result.replayed and result.answer_json:
+            return told_again(result.answer_json, result.version)
+        return replace(report, version=result.version)
+
+    async def recall(self, ctx: Context, job: Job) -> IngestReport | None:
+        """What this very call came to when it was made before with its idempotency key. Raises
+        ``invalid`` (422) if another one was made with it."""
+        if not ctx.idempotency_key:
+            return None
+        result = await self._catalog.commit(ctx, self._keyed(ctx, job, CommitRequest(())))
+        return told_again(result.answer_json, result.version) if result.replayed else None
+
+    @staticmethod
+    def _keyed(ctx: Context, job: Job, commit: CommitRequest) -> CommitRequest:
+        if not ctx.idempotency_key:
+            return commit
+        sha256 = asked_sha256(job.request, job.digest)
+        return replace(commit, request_sha256=sha256, route=_ROUTE)
 
     def _main(
         self,
@@ -267,16 +291,6 @@ class Committer:
             uploaded.dead_id, name, held, DEAD_LETTER_SCHEMA, card, (), uploaded.bucket
         )
         return [create, add], [NameFree(name)]
-
-    async def replayed(self, ctx: Context, job: Job) -> VersionEntry | None:
-        """The version in which the same caller brought the same content, if it is not long ago."""
-        dataset = await self.find(ctx, job.name)
-        if dataset is None:
-            return None
-        page = await self._catalog.versions(ctx, PageRequest(dataset.name, AsOf(), limit=_VERSIONS))
-        actor = ctx.principal.id
-        found = (e for e in page.versions if e.content_digest == job.digest and e.actor == actor)
-        return next(found, None)
 
 
 def _bare_entry(dataset: Dataset, version: int, digest: str) -> VersionEntry:

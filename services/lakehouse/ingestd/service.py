@@ -171,7 +171,8 @@ class Ingest:
         conflict: LakehouseError | None = None
         for _ in range(_ATTEMPTS):
             standing = await self._committer.standing(ctx, under.job)
-            replay = await self._replay(ctx, under, standing)
+            # After the look at what is there: that may be what this very call did before.
+            replay = await self._committer.recall(ctx, under.job)
             if replay is not None:
                 return replay
             action = decide(request, standing)
@@ -181,27 +182,10 @@ class Ingest:
             try:
                 return await self._publish(ctx, under, action, standing)
             except LakehouseError as error:
-                if error.fields.get("http_status") == 422 and ctx.idempotency_key:
-                    return await self._settled(ctx, under, error)
                 if error.kind not in (ErrorKind.CONFLICT, ErrorKind.ALREADY_EXISTS):
                     raise
                 conflict = error
         raise conflict or LakehouseError(ErrorKind.INTERNAL, "an ingest was never attempted")
-
-    async def _replay(self, ctx: Context, under: _Under, standing: Standing) -> IngestReport | None:
-        """A retry with an idempotency key, of what its first attempt has done: the same effect."""
-        if not ctx.idempotency_key or standing.entry is None or under.job.request.options.force:
-            return None
-        same = standing.entry.actor == ctx.principal.id
-        return self._no_op(under, standing) if same else None
-
-    async def _settled(self, ctx: Context, under: _Under, error: LakehouseError) -> IngestReport:
-        """The key was used: by this very ingest (its objects had other keys), or by another."""
-        entry = await self._committer.replayed(ctx, under.job)
-        if entry is None:
-            raise error
-        standing = replace(await self._committer.standing(ctx, under.job), entry=entry)
-        return self._no_op(under, standing)
 
     async def _dry_run(self, ctx: Context, under: _Under) -> IngestReport:
         """Read it all as an ingest would, and commit nothing."""
@@ -282,9 +266,13 @@ class Ingest:
                     ctx, under.job, outcome, standing, session_id
                 )
             assert under.uploaded is not None
+            report = self._report(under, 0, action)
+            if dataset is not None:
+                # It is called as it was named, not as this request spelt it.
+                report = replace(report, dataset=dataset.name)
             try:
-                version = await self._committer.commit(
-                    ctx, under.job, outcome, under.uploaded, (action, standing)
+                report = await self._committer.commit(
+                    ctx, under.job, outcome, under.uploaded, (action, standing), report
                 )
             except LakehouseError as error:
                 # The catalog names objects only where their session has ended or they were
@@ -293,9 +281,9 @@ class Ingest:
                     self._sessions.lost(session_id)
                     under.uploaded = None
                 raise
-        report = self._report(under, version, action)
-        # An existing dataset is called as it was named, not as this request spelt it.
-        return replace(report, dataset=dataset.name) if dataset else report
+        # With a key the answer is the one that was kept, to the letter.
+        elapsed_ms = report.elapsed_ms if ctx.idempotency_key else self._measured(under).elapsed_ms
+        return replace(report, elapsed_ms=elapsed_ms)
 
     def _report(self, under: _Under, version: int, action: Action) -> IngestReport:
         outcome = _made(under)

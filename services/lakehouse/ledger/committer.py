@@ -88,12 +88,12 @@ class Committer(Generic[S]):
     async def commit(self, proposal: Proposal[S]) -> Committed[S]:
         """See ``LedgerHandle.commit``."""
         self._check_open()
-        replayed = await self._known(proposal)
+        replayed = await self.recall(proposal.key_hash, proposal.body_sha256)
         if replayed is not None:
             return replayed
         waiting = self._inflight.get(proposal.key_hash) if proposal.key_hash else None
         if waiting is not None:
-            _check_body(waiting.proposal.body_sha256, proposal)
+            _check_body(waiting.proposal.body_sha256, proposal.body_sha256)
             return replace(await asyncio.shield(waiting.future), replayed=True)
         self._check_open()
         if self._settling:
@@ -156,14 +156,12 @@ class Committer(Generic[S]):
         if self._closing:
             raise unavailable("the ledger is closing")
 
-    async def _known(self, proposal: Proposal[S]) -> Committed[S] | None:
-        """The answer of an earlier commit with the same key."""
-        if not proposal.key_hash:
-            return None
-        key = self.keys.find(proposal.key_hash, self._access.clock.now_us())
+    async def recall(self, key_hash: str, body_sha256: str) -> Committed[S] | None:
+        """See ``Ledger.recall``."""
+        key = self.keys.find(key_hash, self._access.clock.now_us()) if key_hash else None
         if key is None:
             return None
-        _check_body(key.body_sha256, proposal)
+        _check_body(key.body_sha256, body_sha256)
         answer = await self._history.answer(key)
         return Committed(key.seq, answer, self.head.state, replayed=True)
 
@@ -313,8 +311,8 @@ class Committer(Generic[S]):
                 future.exception()
 
 
-def _check_body(body_sha256: str, proposal: Proposal[S]) -> None:
-    if body_sha256 != proposal.body_sha256:
+def _check_body(known_sha256: str, body_sha256: str) -> None:
+    if known_sha256 != body_sha256:
         raise LakehouseError(
             ErrorKind.INVALID,
             "the idempotency key was used with another body",

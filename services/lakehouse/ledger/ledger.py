@@ -125,6 +125,13 @@ class Ledger(Generic[S]):
         """
         return await self._committer.commit(proposal)
 
+    async def recall(self, key_hash: str, body_sha256: str) -> Committed[S] | None:
+        """The answer of an earlier commit with this key, before any work is done for it again.
+
+        Raises ``invalid`` (422) if that had another body.
+        """
+        return await self._committer.recall(key_hash, body_sha256)
+
     async def collect_records(self, *, dry_run: bool = False) -> Collected:
         """Pack old records, raise the floor, delete their slots and outlived checkpoint parts.
 

@@ -23,13 +23,24 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CommitRequest(_message.Message):
-    """Atomic over all it names. At most 10,000 changes."""
+    """Atomic over all it names. At most 10,000 changes. A service that commits for a caller of its own
+    says with `request_sha256` what makes that caller's call the same when it is repeated; with it
+    and without changes only the earlier answer of the key is asked for.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGES_FIELD_NUMBER: _builtins.int
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_SHA256_FIELD_NUMBER: _builtins.int
+    ANSWER_JSON_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    request_sha256: _builtins.str
+    answer_json: _builtins.str
+    """kept with the commit; never a secret"""
+    route: _builtins.str
+    """the call that the key belongs to; "" is this one"""
     idempotency_key: _builtins.str
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Change]: ...
@@ -40,11 +51,14 @@ class CommitRequest(_message.Message):
         *,
         changes: _abc.Iterable[_model_pb2.Change] | None = ...,
         requirements: _abc.Iterable[_model_pb2.Requirement] | None = ...,
+        request_sha256: _builtins.str = ...,
+        answer_json: _builtins.str = ...,
+        route: _builtins.str = ...,
         idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "changes", b"changes", "idempotency_key", b"idempotency_key", "requirements", b"requirements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "answer_json", b"answer_json", "changes", b"changes", "idempotency_key", b"idempotency_key", "request_sha256", b"request_sha256", "requirements", b"requirements", "route", b"route"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
@@ -60,17 +74,20 @@ class CommitResult(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    ANSWER_JSON_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     replayed: _builtins.bool
+    answer_json: _builtins.str
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         replayed: _builtins.bool = ...,
+        answer_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_json", b"answer_json", "replayed", b"replayed", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,9 +139,12 @@ class RegisterRequest(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     PRIMARY_KEY_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     fingerprint: _builtins.str
+    expected_version: _builtins.int
+    """0: there must be none"""
     idempotency_key: _builtins.str
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForeignObject]: ...
@@ -143,14 +163,20 @@ class RegisterRequest(_message.Message):
         fingerprint: _builtins.str = ...,
         columns: _abc.Iterable[_model_pb2.Column] | None = ...,
         primary_key: _abc.Iterable[_builtins.str] | None = ...,
+        expected_version: _builtins.int | None = ...,
         idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "card", b"card", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_idempotency_key", b"_idempotency_key", "card", b"card", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "card", b"card", "columns", b"columns", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "name", b"name", "objects", b"objects", "primary_key", b"primary_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_idempotency_key", b"_idempotency_key", "card", b"card", "columns", b"columns", "expected_version", b"expected_version", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "name", b"name", "objects", b"objects", "primary_key", b"primary_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___RegisterRequest: _TypeAlias = RegisterRequest  # noqa: Y015

@@ -108,12 +108,22 @@ async def test_bad_requests(tokens: Tokens) -> None:
     assert caught.value.kind is ErrorKind.NOT_FOUND
 
 
-async def test_a_retried_create_makes_another_token(tokens: Tokens) -> None:
+async def test_a_retried_create_makes_no_other_token(tokens: Tokens, catalog: Catalog) -> None:
     request = t.CreateTokenRequest("ci", (Scope.READ,))
-    one = await tokens.create(key_ctx("k"), request)
-    two = await tokens.create(key_ctx("k"), request)
-    for made in (one, two):
-        assert (await verified(tokens, made.token)).scopes == (Scope.READ,)
+    made = await tokens.create(key_ctx("k"), request)
+    with pytest.raises(LakehouseError) as caught:
+        await tokens.create(key_ctx("k"), request)
+    assert caught.value.kind is ErrorKind.ALREADY_EXISTS
+    assert caught.value.fields["token_id"] == made.info.id
+    assert "revoke" in str(caught.value.fields["hint"])
+    assert len((await tokens.list(CTX, t.ListTokensRequest())).tokens) == 1
+    assert (await verified(tokens, made.token)).scopes == (Scope.READ,)
+
+
+async def test_a_key_of_one_call_is_free_for_another(tokens: Tokens) -> None:
+    made = await tokens.create(key_ctx("k"), t.CreateTokenRequest("ci", (Scope.READ,)))
+    gone = await tokens.revoke(key_ctx("k"), t.RevokeTokenRequest(made.info.id))
+    assert await tokens.revoke(key_ctx("k"), t.RevokeTokenRequest(made.info.id)) == gone
 
 
 async def test_tokens_do_not_show_among_documents_to_readers(

@@ -116,15 +116,24 @@ async def test_a_retry_with_its_key_has_one_effect(lake: Lake) -> None:
     ctx = replace(CTX, idempotency_key="k-1")
     first = await lake.put(A, mode="create", ctx=ctx)
     again = await lake.put(A, mode="create", ctx=ctx)
-    assert again.no_op
-    assert again.version == first.version
+    assert again == first
+    assert again.created
     forced = replace(CTX, idempotency_key="k-2")
     one = await lake.put(A, mode="append", force=True, ctx=forced)
     two = await lake.put(A, mode="append", force=True, ctx=forced)
-    assert two.version == one.version
+    assert two == one
     assert len(await lake.rows()) == 4
     error = await lake.refused(B, mode="append", ctx=forced)
     assert error.http_status == 422
+    assert (await lake.refused(A, mode="append", ctx=forced)).http_status == 422
+
+
+async def test_two_at_once_with_one_key_are_one_ingest(lake: Lake) -> None:
+    ctx = replace(CTX, idempotency_key="k-1")
+    calls = [lake.put(A, mode="create", ctx=ctx) for _ in range(4)]
+    answers = await asyncio.gather(*calls)
+    assert all(each == answers[0] for each in answers)
+    assert len(await lake.rows()) == 2
 
 
 async def test_a_key_is_checked_and_kept(lake: Lake) -> None:
