@@ -83,11 +83,15 @@ async def send_all(call: Any, messages: AsyncGenerator[bytes, None]) -> None:
     """Write ``messages`` to a call as fast as the peer takes them, then half-close.
 
     An error of the source cancels the call and is raised here: the peer never sees a short stream
-    as a whole one. A call that has ended meanwhile is not an error: its answer says why.
+    as a whole one. A call that has ended meanwhile is not an error: its answer says why. A peer
+    that has heard enough says so by the head of its answer, and nothing more is written.
     """
+    heard = asyncio.ensure_future(call.initial_metadata())
     try:
         async with contextlib.aclosing(messages):
             async for message in messages:
+                if heard.done():
+                    break
                 try:
                     await call.write(message)
                 except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
@@ -96,6 +100,9 @@ async def send_all(call: Any, messages: AsyncGenerator[bytes, None]) -> None:
     except BaseException:
         call.cancel()
         raise
+    finally:
+        heard.cancel()
+        await asyncio.gather(heard, return_exceptions=True)
 
 
 class Chunks:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,6 +22,16 @@ from lakehouse.rpc.convert import from_message, to_message
 from lakehouse.rpc.methods import key_of, set_key
 from lakehouse.rpc.serving import Call, Edge, Servicer
 from lakehouse.v1.ingest_pb2 import IngestEnd, IngestPart
+
+_HEAR_OUT_SECONDS: Final = 2.0
+_SILENCE_SECONDS: Final = 0.1
+_HEARD: Final = (
+    TimeoutError,
+    StopAsyncIteration,
+    grpc.aio.AioRpcError,
+    grpc.aio.UsageError,
+    asyncio.InvalidStateError,
+)
 
 
 class IngestClient:
@@ -63,11 +75,12 @@ class IngestServicer(Servicer):
         return {"ingest": grpc.stream_unary_rpc_method_handler(self._handle)}
 
     async def _handle(self, messages: AsyncIterator[bytes], call: Call) -> Any:
-        body = functools.partial(self._answer, messages)
-        return await self._edge.serve(call, self.methods["ingest"].path, body)
-
-    async def _answer(self, messages: AsyncIterator[bytes], ctx: Context) -> bytes:
         parts = aiter(messages)
+        body = functools.partial(self._answer, parts)
+        farewell = functools.partial(_hear_out, call, parts)
+        return await self._edge.serve(call, self.methods["ingest"].path, body, farewell)
+
+    async def _answer(self, parts: AsyncIterator[bytes], ctx: Context) -> bytes:
         first = _part(await anext(parts, b""))
         if first.WhichOneof("part") != "request":
             raise _out_of_order("the first part must be the request")
@@ -75,6 +88,20 @@ class IngestServicer(Servicer):
         ctx = replace(ctx, idempotency_key=key_of(first.request))
         report = await self._ingest(ctx, request, _body(parts))
         return await encode_answer(report)
+
+
+async def _hear_out(call: Call, parts: AsyncIterator[bytes]) -> None:
+    """Before a refusal: tell the caller to stop, and take what is under way.
+
+    A status that meets a message on its way in makes grpc's client forget the status, and the
+    caller would not learn why it was refused, nor that nothing was committed.
+    """
+    with contextlib.suppress(*_HEARD):
+        async with asyncio.timeout(_HEAR_OUT_SECONDS):
+            await call.send_initial_metadata(())
+            while True:
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    await anext(parts)
 
 
 async def _body(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -30,6 +30,7 @@ _OK: Final = grpc.StatusCode.OK.name
 _CANCELLED: Final = grpc.StatusCode.CANCELLED.name
 
 Body = Callable[[Context], Awaitable[Any]]
+Farewell = Callable[[], Awaitable[None]]
 Call = Any
 """A ``grpc.aio.ServicerContext``, whose stubs lag behind the library."""
 
@@ -43,8 +44,11 @@ class Edge:
     ids: Ids
     counts: CallCounts = field(default_factory=CallCounts)
 
-    async def serve(self, call: Call, path: str, body: Body) -> Any:
-        """Run ``body`` with the caller's context; a failure ends the call with its typed error."""
+    async def serve(
+        self, call: Call, path: str, body: Body, farewell: Farewell | None = None
+    ) -> Any:
+        """Run ``body`` with the caller's context; a failure ends the call with its typed error,
+        after ``farewell``."""
         incoming = Incoming(call.invocation_metadata())
         request_id = incoming.request_id(self.ids)
         status = _CANCELLED
@@ -57,6 +61,8 @@ class Edge:
             return answer
         except LakehouseError as error:
             status = GRPC_STATUS[error.kind]
+            if farewell is not None:
+                await farewell()
             await _refuse(call, error, incoming)
         except Exception:  # noqa: BLE001 - the servicer edge
             status = GRPC_STATUS[ErrorKind.INTERNAL]

@@ -190,25 +190,50 @@ async def test_a_stream_of_parts_is_whole_or_refused(parts: Any, whole: list[byt
     assert intake.whole == whole
 
 
-async def test_a_refusal_ends_an_endless_body() -> None:
-    ended = asyncio.Event()
+@pytest.mark.parametrize("known", [True, False], ids=["refused", "a stranger"])
+async def test_a_refusal_ends_endless_bodies_and_is_heard(known: bool) -> None:
+    ended: list[int] = []
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body(number: int) -> AsyncIterator[bytes]:
         try:
             while True:
                 yield b"a" * MIB
         finally:
-            ended.set()
+            ended.append(number)
 
     error = LakehouseError(ErrorKind.CONFLICT, "the schema differs", diff=["c"])
+    ctx = context() if known else context(credential="nobody's")
     async with loopback({"ingest": Intake(refusal=error)}) as there:
-        source = body()
-        with pytest.raises(LakehouseError) as caught:
-            await there.client("Ingest").ingest(context(), IngestRequest("d"), source)
-        assert caught.value.kind is ErrorKind.CONFLICT
-        assert caught.value.fields == {"diff": ["c"]}
-        await source.aclose()
-        assert ended.is_set()
+        client = there.client("Ingest")
+
+        async def refused(number: int) -> None:
+            source = body(number)
+            with pytest.raises(LakehouseError) as caught:
+                await client.ingest(ctx, IngestRequest("d"), source)
+            if known:
+                assert caught.value.kind is ErrorKind.CONFLICT
+                assert caught.value.fields == {"diff": ["c"]}
+            else:
+                assert caught.value.kind is ErrorKind.UNAUTHENTICATED
+            await source.aclose()
+
+        # Several at once: the refusal meets messages that are on their way.
+        for _ in range(4):
+            await asyncio.gather(*(refused(number) for number in range(4)))
+        assert sorted(ended) == sorted([0, 1, 2, 3] * 4)
+
+
+async def test_a_refusal_does_not_wait_for_a_body_that_is_silent() -> None:
+    error = LakehouseError(ErrorKind.CONFLICT, "the schema differs")
+    async with loopback({"ingest": Intake(refusal=error)}) as there:
+        path = "/lakehouse.v1.Ingest/Ingest"
+        call = there.channel.stream_unary(path)(
+            metadata=(("authorization", "Bearer lh_anna.secret"),)
+        )
+        await call.write(IngestPart(request={"dataset": "d"}).SerializeToString())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(call, 1.5)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 async def test_a_slow_server_slows_the_body_down() -> None:
