@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx
 from fastapi import FastAPI
@@ -271,8 +272,39 @@ class FakeReadiness:
         return self.found
 
 
+class _Current:
+    """The ``noun`` of the world made last."""
+
+    world: World
+
+    def __init__(self, noun: str) -> None:
+        self._noun = noun
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(self.world, self._noun), name)
+
+
+@functools.cache
+def _shared_app() -> FastAPI:
+    """One application for all worlds without settings of their own: making one takes longer than
+    most tests."""
+    return _app(GatewaySettings(), Services(*(_Current(noun) for noun in _NOUNS)))
+
+
+def _app(settings: GatewaySettings, services: Services) -> FastAPI:
+    clock = SystemClock()
+    return create_app(services, FakeAuthenticator(), settings, clock, SystemIds(clock))
+
+
+_NOUNS: Final[Any] = ("catalog", "tokens", "ingest", "query", "storage", "readiness")
+
+
 class World:
-    """A gateway over recording fakes, and a client that is an operator unless told otherwise."""
+    """A gateway over recording fakes, and a client that is an operator unless told otherwise.
+
+    One world a test: without settings of its own, it takes the application over from the one before
+    it, whose counters go on.
+    """
 
     def __init__(
         self,
@@ -286,6 +318,9 @@ class World:
         self.query = FakeQuery()
         self.storage = FakeStorage()
         self.readiness = FakeReadiness()
+        if settings is None and footprints is None and rpc_calls is None:
+            _Current.world, self.app = self, _shared_app()
+            return
         services = Services(
             self.catalog,
             self.tokens,
@@ -296,10 +331,7 @@ class World:
             footprints,
             rpc_calls,
         )
-        clock = SystemClock()
-        self.app: FastAPI = create_app(
-            services, FakeAuthenticator(), settings or GatewaySettings(), clock, SystemIds(clock)
-        )
+        self.app = _app(settings or GatewaySettings(), services)
 
     def client(self, token: str | None = "operator") -> httpx.AsyncClient:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}

@@ -193,7 +193,7 @@ async def test_metrics_show_calls_over_grpc() -> None:
 
 
 async def test_metrics_count_routes_and_never_paths() -> None:
-    world = World()
+    world = World(GatewaySettings())
     async with world.client() as client:
         for name in ("ada", "bob"):
             await client.get(f"/catalog/datasets/{name}")
