@@ -9,7 +9,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lakehouse import __version__
 from lakehouse.catalogd.settings import CatalogSettings
@@ -27,6 +27,7 @@ from lakehouse.model.refs import PRIMARY
 from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, TokenAuthenticator
 from lakehouse.node.config import Config
 from lakehouse.node.holder import HolderProbe, endpoint_of
+from lakehouse.node.late import LateQuery
 from lakehouse.node.primary import prepare_primary
 from lakehouse.node.readiness import NodeReadiness
 from lakehouse.node.roles import SERVED_BY
@@ -35,6 +36,9 @@ from lakehouse.node.settings import BucketEntry
 from lakehouse.node.wiring import CONTRACTS, Wiring
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
 from lakehouse.objectstore.identity import state_folder
+
+if TYPE_CHECKING:
+    from lakehouse.queryd.service import Query
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +130,7 @@ class Node:
         self._closing: list[Any] = []
         self._stopping = asyncio.Event()
         self._servers: Servers | None = None
+        self._late: LateQuery | None = None
 
     @property
     def http_address(self) -> str:
@@ -162,13 +167,14 @@ class Node:
             from lakehouse.storaged.service import Storage
 
             self._wiring.contracts["storage"] = Storage(buckets, self._clock, self._ids)
+        self._add_queryd(buckets)
         await asyncio.gather(
             self._start_ingestd(buckets),
-            self._start_queryd(buckets),
-            # Half a second of imports, while the query worker starts in a process of its own.
             run_blocking(_import_edges, "gateway" in roles),
         )
         await self._serve(buckets)
+        if self._late is not None:
+            self._supervisor.start("query", self._late.load)
         self._readiness.enter("running")
         log.info(
             "the node is ready",
@@ -251,16 +257,22 @@ class Node:
             self._wiring.contracts["ingest"] = ingest
             self._readiness.add("ingestd", ingest)
 
-    async def _start_queryd(self, buckets: Buckets) -> None:
+    def _add_queryd(self, buckets: Buckets) -> None:
         if "queryd" in self._config.node.roles:
-            from lakehouse.queryd.service import Query
+            self._late = LateQuery(lambda: self._load_query(buckets))
+            self._closing.append(self._late)
+            self._wiring.contracts["query"] = self._late
 
-            catalog = self._wiring.contracts["catalog"]
-            query = Query(self._config.query, catalog, buckets, self._clock, self._ids)
+    async def _load_query(self, buckets: Buckets) -> Query:
+        service = await run_blocking(importlib.import_module, "lakehouse.queryd.service")
+        catalog = self._wiring.contracts["catalog"]
+        query: Query = service.Query(self._config.query, catalog, buckets, self._clock, self._ids)
+        try:
             await query.start()
-            self._closing.append(query)
-            self._wiring.contracts["query"] = query
-            self._readiness.add("queryd", query)
+        except BaseException:
+            await query.close()
+            raise
+        return query
 
     def _authenticator(self) -> Authenticator:
         if self._config.listen.auth == "off":
