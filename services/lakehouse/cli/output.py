@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from lakehouse.errors import LakehouseError
 
 if TYPE_CHECKING:
@@ -60,10 +62,10 @@ class Output:
         if self.as_json:
             self._json(value)
             return
+        # Plain lines, without the library that draws tables: a node says where it is with these.
         width = max((len(name) for name in lines), default=0)
         for name, text in lines.items():
-            self.console.print(f"{name:<{width}}  ", end="", markup=False, style="dim")
-            self.console.print(str(text), markup=False, soft_wrap=True)
+            click.echo(click.style(f"{name:<{width}}  ", dim=True) + str(text))
 
     def records(self, value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Many alike: the whole ``value`` as JSON, or a table."""
