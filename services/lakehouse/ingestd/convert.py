@@ -28,7 +28,7 @@ from lakehouse.ingestd.typing_blocks import Surprise, Target, Typed, guess_colum
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.infer import Guess, has_null, join
-from lakehouse.table.types import arrow_schema, from_arrow
+from lakehouse.table.types import arrow_schema, from_arrow, to_arrow
 
 R = TypeVar("R")
 SAMPLE_ROWS: Final = 10_000
@@ -95,6 +95,11 @@ def _infer(
             key = name_key(name)
             names.setdefault(key, name)
             guesses[key] = join(guesses.get(key, Guess()), guess)
+    if source.columns is not None and not source.texts:
+        # No row says otherwise: a column is what the file calls it.
+        for field in source.columns:
+            if has_null(guesses[name_key(field.name)].type):
+                guesses[name_key(field.name)] = Guess(to_arrow(from_arrow(field.type)))
     columns = tuple(
         Column(index, names[key], target.stated.get(key) or from_arrow(guess.type))
         for index, (key, guess) in enumerate(guesses.items(), start=1)

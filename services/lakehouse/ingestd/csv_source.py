@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -22,6 +23,9 @@ from lakehouse.ingestd.records import Piece, pieces, spans
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.sources import NotUtf8, Parsed, Reject
 from lakehouse.table.infer import NULL_TEXTS
+
+# A line of these alone is a blank one; DOS ended its texts with a Ctrl-Z.
+_BLANK: Final = " \t\x1a"
 
 
 class CsvSource:
@@ -109,6 +113,8 @@ class CsvSource:
             fields: list[str | None] = list(fields_of(text, self.dialect.grammar))
             extra = fields[self._width :]
             line = lines_of_rows[number - 1]
+            if len(fields) == 1 and not text.strip(_BLANK):
+                continue
             if any(extra):
                 reason = f"has {len(fields)} fields, {self._width} expected"
                 lost.append(Reject(line, reason, text))

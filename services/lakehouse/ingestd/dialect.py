@@ -26,9 +26,12 @@ from lakehouse.model.refs import name_key
 from lakehouse.table.infer import guess_text
 
 SAMPLE_BYTES: Final = 1 << 18
+_SAID_MAX: Final = 500
 _SAMPLE_RECORDS: Final = 200
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SEP_LINE: Final = re.compile(rb'"?sep=(.)"?(?:\r\n|\n|\r)', re.IGNORECASE)
+_PREAMBLE_MAX: Final = 20
+_REGULAR_MIN: Final = 0.8
 _YEAR: Final = re.compile(r"(?:19|20)\d\d")
 _NAME_BYTES_MAX: Final = 1_024
 
@@ -41,8 +44,8 @@ class Dialect:
 
     Attributes:
         names: of its columns, unique by ``name_key``, none empty.
-        skip_bytes, skip_lines: what comes before the first row: blank lines, a ``sep=`` line, the
-            header.
+        skip_bytes, skip_lines: what comes before the first row: blank lines, a ``sep=`` line,
+            titles and comments, the header.
     """
 
     grammar: Grammar
@@ -110,12 +113,15 @@ def _best(
 ) -> tuple[Grammar, list[list[str]]]:
     """The grammar with the most regular records, and those records."""
     escapes = ("", "\\") if quote and b"\\" + quote.encode() in sample else ("",)
-    best: tuple[tuple[float, int], Grammar, list[list[str]]] | None = None
+    best: tuple[tuple[float, bool, int, bool], Grammar, list[list[str]]] | None = None
     for escape in escapes:
         for candidate in (delimiter,) if delimiter else _DELIMITERS:
             grammar = Grammar(candidate, quote, escape, newline)
             rows = _rows(sample, whole, grammar)
-            score = _score(rows)
+            fits = bool(escape) and _escapes_quotes(sample, grammar)
+            before = _preamble(rows)
+            regular, width = _score(rows[before:])
+            score = regular, not before, width, fits
             if best is None or score > best[0]:
                 best = score, grammar, rows
     if best is None:
@@ -135,6 +141,26 @@ def _rows(sample: bytes, whole: bool, grammar: Grammar) -> list[list[str]]:
     return rows
 
 
+def _escapes_quotes(sample: bytes, grammar: Grammar) -> bool:
+    """True if a quoted field goes on behind ``\\"``, and no backslash stands for itself."""
+    quote, delimiter = re.escape(grammar.quote), re.escape(grammar.delimiter)
+    inside = rf"(?:^|{delimiter}){quote}[^{quote}]*\\{quote}(?!{quote}|{delimiter}|\s*$)"
+    lone = sample.replace(b"\\\\", b"").replace(b"\\" + grammar.quote.encode(), b"")
+    return b"\\" not in lone and bool(re.search(inside.encode(), sample, re.MULTILINE))
+
+
+def _preamble(rows: Sequence[Sequence[str]]) -> int:
+    """How many records stand before the table: titles and comments, of one field each.
+
+    Only where nearly all that follows has one larger width, so that they can be no rows of it.
+    """
+    wide = (at for at, row in enumerate(rows[: _PREAMBLE_MAX + 1]) if len(row) > 1)
+    at = next(wide, 0)
+    rest = rows[at:]
+    regular = sum(len(row) == len(rest[0]) for row in rest)
+    return at if len(rest) >= max(at, 2) and regular >= _REGULAR_MIN * len(rest) else 0
+
+
 def _score(rows: Sequence[Sequence[str]]) -> tuple[float, int]:
     width = len(rows[0]) if rows else 1
     if width < 2:
@@ -147,6 +173,20 @@ def _with_names(
     sample: bytes, start: int, grammar: Grammar, rows: list[list[str]], options: IngestOptions
 ) -> Dialect:
     warnings: list[IngestWarning] = []
+    if before := _preamble(rows):
+        found = (span for span in spans(sample, grammar, start) if span.end > span.start)
+        for _ in range(before):
+            start = _blank_before(sample, next(found).next)
+        said = " / ".join(row[0] for row in rows[:before])
+        rows = rows[before:]
+        warnings.append(
+            IngestWarning(
+                "lines_skipped",
+                f"before the table, and no part of it: {said[:_SAID_MAX]}",
+                line=1,
+                count=before,
+            )
+        )
     header = options.header
     if header is None:
         header = _first_is_header(rows)

@@ -115,9 +115,20 @@ def _binary(head: bytes) -> SourceFormat | None:
     return None
 
 
+def _is_array(text: bytes) -> bool:
+    """An array of plain values: no table, but no CSV either, and to be refused as JSON."""
+    if not text.startswith(b"["):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _sniff_text(head: bytes) -> SourceFormat:
     text = head.removeprefix(_MARKS).lstrip()
-    if not _JSON_START.match(text):
+    if not _JSON_START.match(text) and not _is_array(text):
         return SourceFormat.CSV
     if text.startswith(b"["):
         return SourceFormat.JSON

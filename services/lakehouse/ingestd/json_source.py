@@ -27,6 +27,7 @@ from lakehouse.ingestd.json_values import (
     columns_of,
     decode,
     decode_next,
+    has_repeated,
     too_deep,
     unescaped,
 )
@@ -321,6 +322,8 @@ def _problem(value: Any) -> str:
         return "is not a json object"
     if len({name_key(name or _UNNAMED) for name in value}) < len(value):
         return "has fields whose names differ only in case"
+    if has_repeated(value):
+        return "has a field twice"
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:

@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 import pyarrow.types as pat
 
-from lakehouse.table.infer import EXACT_INTEGER_MAX
+from lakehouse.table.infer import EXACT_INTEGER_MAX, read_text
 
-_DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
+_DIGITS: Final = bytes.maketrans(b"123456789.", b"0000000000")
 _LONG: Final = b"0" * 16
 _LONG_INTEGER: Final = re.compile(rb"[\s:,\[]-?[0-9]{16,}\s*[,}\]\s]")
+_FRACTION: Final = re.compile(rb"[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STRING: Final = re.compile(rb'"[^"]*"')
 _FLOAT_DIGITS_ALWAYS: Final = 15
@@ -75,8 +76,12 @@ def bulk(data: bytes, wrapped: bool, strings: frozenset[str]) -> pa.RecordBatch:
         data: objects one after the other; ``wrapped``: separated by commas, as in an array.
         strings: fields known to hold strings, so that no date is made of them here.
     """
-    if _LONG in data.translate(_DIGITS) and _LONG_INTEGER.search(b" " + data + b" "):
-        raise Inexact
+    if _LONG in data.translate(_DIGITS):
+        if _LONG_INTEGER.search(b" " + data + b" "):
+            raise Inexact
+        fractions = pa.array(_FRACTION.findall(data), pa.binary()).cast(pa.string())
+        if read_text(fractions, "float64", ()) is None:
+            raise Inexact
     if wrapped:
         data = b'{"' + WRAP.encode() + b'":[' + data + b"]}"
     batch = _read(data, wrapped, strings)
@@ -139,7 +144,31 @@ def _number(text: str) -> float | Decimal:
     return value if same else exact
 
 
-_DECODER: Final = json.JSONDecoder(parse_float=_number, strict=False)
+class Repeated(dict[str, Any]):
+    """An object that has a field twice; ``items`` are all of its fields."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self._pairs = pairs
+
+    def items(self) -> Any:
+        return self._pairs
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Repeated(pairs)
+
+
+def has_repeated(value: Any) -> bool:
+    """True if an object in ``value`` has a field twice."""
+    if isinstance(value, Repeated):
+        return True
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(has_repeated(one) for one in inner)
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_number, object_pairs_hook=_object, strict=False)
 
 
 def decode(text: str) -> Any:

@@ -232,3 +232,60 @@ async def test_json_sent_as_csv_is_told_so(lake: Lake) -> None:
     assert "json" in error.message
     report = await lake.put(b'[{"a": 1}]', content_type="application/octet-stream")
     assert report.format == "json"
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("# exported 2024\n# by x\n", "# exported 2024 / # by x"),
+        ("Monthly report\n\n", "Monthly report"),
+        ('"Report, monthly"\n', "Report, monthly"),
+    ],
+)
+async def test_titles_and_comments_before_the_table(lake: Lake, before: str, said: str) -> None:
+    body = f"{before}a,b\n1,2\n3,x\n5,6,7\n1,2\n3,4\n5,6\n"
+    report = await lake.put(body.encode())
+    assert (await lake.table()).num_rows == 5
+    assert await lake.types() == {"a": "int64", "b": "string"}
+    [warning] = [one for one in report.warnings if one.code == "lines_skipped"]
+    assert (said in warning.message, warning.line) == (True, 1)
+    [dead] = await lake.rows("t__dead_letters")
+    assert dead["line"] == body[: body.index("5,6,7")].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"name\nann\nbob\nsmith, john\n",
+        b"#,b\n1,2\n3,4\n",
+        b"a;b\n1,5;2,5\n2,5;3,5\n",
+        b"a,b\n1,2,3\n4,5\n6,7\n8,9\n",
+    ],
+)
+async def test_a_header_is_no_title(lake: Lake, body: bytes) -> None:
+    report = await lake.put(body)
+    assert not [one for one in report.warnings if one.code == "lines_skipped"]
+    first = body.split(b"\n")[0].decode()
+    assert list(await lake.types()) == first.replace(";", ",").split(",")
+
+
+async def test_a_line_of_spaces_is_blank(lake: Lake) -> None:
+    report = await lake.put(b"a,b\n1,2\n   \n3,4\n \t\n\x1a")
+    assert await lake.rows() == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+    assert report.warnings == ()
+    await lake.put(b"a\nx\n  \n", "one")
+    assert await lake.rows("one") == [{"a": "x"}, {"a": "  "}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (rb'"x\"y"', 'x"y'),
+        (rb'"x\\ and \"y"', 'x\\ and "y'),
+        (rb'"C:\dir\"', "C:\\dir\\"),
+        (rb"5\" pipe", r"5\" pipe"),
+    ],
+)
+async def test_a_backslash_escapes_only_where_it_must(lake: Lake, field: bytes, value: str) -> None:
+    await lake.put(b"a,b\n" + field + b',1\n"z",2\n')
+    assert [row["a"] for row in await lake.rows()] == [value, "z"]

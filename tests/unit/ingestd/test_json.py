@@ -172,3 +172,40 @@ async def test_utf16_and_bad_utf8(lake: Lake) -> None:
     body = '{"a": "ü€"}\n'.encode() + b'{"a": "\xff"}\n'
     report = await lake.put(body, "u")
     assert (report.rows, report.dead_letters) == (1, 1)
+
+
+async def test_a_field_that_comes_twice_is_a_dead_letter(lake: Lake) -> None:
+    report = await lake.put(b'[{"a":1},{"a":2,"a":3},{"a":4,"b":{"c":5,"c":6}}]')
+    assert (report.rows, report.dead_letters) == (1, 2)
+    dead = await lake.rows("t__dead_letters")
+    assert [row["raw"] for row in dead] == [
+        '{"a": 2, "a": 3}',
+        '{"a": 4, "b": {"c": 5, "c": 6}}',
+    ]
+    await lake.put(b'{"a":1}\n{"a":2,"a":3}\n', "lines", content_type="application/x-ndjson")
+    assert (await lake.rows("lines__dead_letters"))[0]["raw"] == '{"a":2,"a":3}'
+
+
+@pytest.mark.parametrize(
+    ("number", "type_text"),
+    [
+        ("0.1234567890123456789", "string"),
+        ("1234567890.12345678", "string"),
+        ("0.30000000000000004", "float64"),
+        ("1.7976931348623157e308", "float64"),
+        ("2.2250738585072014E-308", "float64"),
+        ("123456789012.5", "float64"),
+    ],
+)
+async def test_a_fraction_keeps_its_digits(lake: Lake, number: str, type_text: str) -> None:
+    rows = ",".join('{"n":0.5,"ip":"10.0.0.1"}' for _ in range(50))
+    await lake.put(f'[{rows},{{"n":{number}}}]'.encode())
+    assert (await lake.types())["n"] == type_text
+    value = (await lake.rows())[-1]["n"]
+    assert value == (number if type_text == "string" else float(number))
+
+
+async def test_an_array_of_plain_values_is_no_table(lake: Lake) -> None:
+    error = await lake.refused(b"[1, 2.5, null]")
+    assert error.fields["format"] == "json"
+    assert error.fields["first"][0]["reason"] == "is not a json object"

@@ -105,7 +105,7 @@ async def test_a_full_disk_is_told_and_leaves_nothing(
     def full(self: object, chunks: list[bytes]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(spool_module._Writer, "write", full)
+    monkeypatch.setattr(spool_module._Writer, "_write", full)
     error = await lake.refused(b"a\n1\n")
     assert error.kind is ErrorKind.EXHAUSTED
     assert "disk is full" in error.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -156,3 +157,11 @@ async def test_files_follow_the_rules(lake: Lake) -> None:
     column = read.metadata.row_group(0).column(0)
     assert (column.compression, column.is_stats_set) == ("ZSTD", True)
     assert len(dataset.files[0].rows_hash) == 16
+
+
+@pytest.mark.parametrize("write", [parquet, stream])
+async def test_a_table_without_rows_keeps_its_types(
+    lake: Lake, write: Callable[[pa.Table], bytes]
+) -> None:
+    await lake.put(write(TABLE.slice(0, 0).drop_columns(["s"])))
+    assert await lake.types() == {name: one for name, one in TYPES.items() if name != "s"}
