@@ -271,7 +271,7 @@ async def fuzz(folder: Path, requests: int) -> None:
     print(f"LAKEHOUSE_FUZZ_SEED={SEED}")
     async with http_stack(folder, limits=Limits(query_seconds=5)) as stack:
         document = stack.app.openapi()
-        wires = from_schema(document, requests // 3)
+        wires = from_schema(document, requests // 6)
         wires += from_examples(document, requests - len(wires))
         assert len(wires) >= requests
         random.Random(SEED).shuffle(wires)
