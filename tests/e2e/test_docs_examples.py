@@ -12,7 +12,9 @@ from typing import Final
 
 import pytest
 
-from e2e.nodes import PROGRAM, Node, running
+from e2e.nodes import END_SECONDS_MAX, PROGRAM, Node, running
+
+pytestmark = pytest.mark.timeout(400)
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
@@ -71,7 +73,7 @@ def test_the_examples_of_a_page_run(page: Path, node: Node) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=END_SECONDS_MAX,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), f"an example that shows nothing:\n{block}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +20,17 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from e2e.nodes import PEOPLE_CSV, Node, free_ports, running
+from e2e.nodes import (
+    END_SECONDS_MAX,
+    PEOPLE_CSV,
+    START_SECONDS_MAX,
+    Node,
+    free_ports,
+    running,
+)
+
+# Every test starts processes: on a busy machine that takes longer than a bound for hangs allows.
+pytestmark = pytest.mark.timeout(400)
 
 ROWS = [["007", "Jürgen", "12"], ["008", "Zoë", "N/A"], ["010", "Ann", "7"]]
 SELECT = "select id, name, score from people order by id"
@@ -123,7 +136,7 @@ def test_what_was_acknowledged_survives_kill_9_at_any_time(node: Node) -> None:
 
 def _wait_for_one(tasks: list[Future[bool]]) -> None:
     """Kills before the first answer prove little, and on a slow machine would be all there are."""
-    done, _ = wait(tasks, timeout=30, return_when=FIRST_COMPLETED)
+    done, _ = wait(tasks, timeout=START_SECONDS_MAX, return_when=FIRST_COMPLETED)
     assert done, "no append was answered"
 
 
@@ -190,7 +203,7 @@ def test_split_roles_answer_the_same(tmp_path: Path) -> None:
 
 def _until_answered(node: Node) -> None:
     """The writer has no HTTP of its own to ask; the reader's catalog calls tell."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + START_SECONDS_MAX
     while httpx.get(f"{node.url}/catalog/datasets", timeout=30).status_code != 200:
         assert time.monotonic() < deadline, node.log
         time.sleep(0.1)
@@ -265,7 +278,7 @@ def test_a_graceful_stop_finishes_what_runs(node: Node) -> None:
         answer = pool.submit(
             lambda: httpx.post(f"{node.url}/ingest/datasets/slow", content=body(), timeout=60)
         )
-        assert started.wait(30)
+        assert started.wait(END_SECONDS_MAX)
         time.sleep(0.3)
         node.signal(signal.SIGTERM)
         assert answer.result(60).status_code == 201, answer.result().text
@@ -303,4 +316,25 @@ def test_split_roles_show_each_other_tokens(tmp_path: Path) -> None:
 
 def _until_listening(node: Node) -> None:
     with grpc.insecure_channel(node.grpc) as channel:
-        grpc.channel_ready_future(channel).result(timeout=40)
+        grpc.channel_ready_future(channel).result(timeout=START_SECONDS_MAX)
+
+
+def test_a_node_dies_with_the_process_that_tests_it(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from e2e.nodes import Node\n"
+        f"node = Node(Path({str(tmp_path / 'node')!r}), Path({str(tmp_path / 'bucket')!r}))\n"
+        "node.start(); print(node.process.pid, flush=True); time.sleep(600)"
+    )
+    tests = str(Path(__file__).resolve().parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": tests},
+        stdout=subprocess.PIPE,
+    ) as tester:
+        assert tester.stdout is not None
+        pid = int(tester.stdout.readline())
+        tester.kill()
+    deadline = time.monotonic() + END_SECONDS_MAX
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, "the node outlived its test"
+        time.sleep(0.05)

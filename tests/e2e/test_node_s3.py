@@ -11,7 +11,7 @@ import pytest
 from e2e.nodes import PEOPLE_CSV, Node, running
 from support_s3 import S3Place, new_place
 
-pytestmark = pytest.mark.s3
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(400)]
 
 SELECT = "select id, name, score from people order by id"
 ROWS = [["007", "Jürgen", "12"], ["008", "Zoë", "N/A"], ["010", "Ann", "7"]]
