@@ -185,7 +185,17 @@ class TokenBody(Body):
 
 
 async def read_limited(request: Request, bytes_max: int) -> bytes:
-    """The whole body, at most ``bytes_max`` bytes. Raises ``invalid`` with 413 beyond that."""
+    """The whole body, at most ``bytes_max`` bytes.
+
+    Raises ``invalid``: with 413 beyond that, with 415 if it is compressed.
+    """
+    packed = request.headers.get("content-encoding", "").strip().lower()
+    if packed not in ("", "identity"):
+        raise unsupported(
+            "this body must not be compressed",
+            content_encoding=ascii(packed[:80])[1:-1],
+            hint="only files sent to /ingest may be",
+        )
     check_length(request, bytes_max)
     return b"".join([chunk async for chunk in limited(request.stream(), bytes_max)])
 

@@ -124,7 +124,9 @@ class Edge:
     def _check_origin(self, scope: Scope, headers: auth.Headers) -> None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if self._settings.hosts and name not in self._settings.hosts:
+        # HTTP/1.0 knows no Host; a browser always sends one.
+        nameless = not host and scope["http_version"] == "1.0"
+        if self._settings.hosts and name not in self._settings.hosts and not nameless:
             raise LakehouseError(
                 ErrorKind.FORBIDDEN,
                 "this server does not answer to that host name",

@@ -6,6 +6,7 @@ import csv
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Path, Query
+from pydantic import BeforeValidator
 
 from lakehouse.contracts.catalog import AsOf
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -25,7 +26,9 @@ Cursor = Annotated[
     str, Query(description="`next` of the page before; absent for the first.", max_length=4000)
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most entries on a page.")]
-DryRun = Annotated[bool, Query(description="Only say what would be done.")]
+# A flag that is named and given no value is meant: ``?dry_run`` must not become a run.
+Flag = Annotated[bool, BeforeValidator(lambda text: text if text != "" else True)]
+DryRun = Annotated[Flag, Query(description="Only say what would be done.")]
 Plan = Annotated[
     str, Query(description="The hash a dry run gave: apply exactly that plan.", max_length=200)
 ]

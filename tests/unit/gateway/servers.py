@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 import uvicorn
 from fastapi import FastAPI
 
+from lakehouse.gateway.wire import BoundedHttp
+
 
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[int]:
     """The port on which ``app`` is served while the block lasts."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="critical", http="httptools", lifespan="off")
+    config = uvicorn.Config(app, log_level="critical", http=BoundedHttp, lifespan="off")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

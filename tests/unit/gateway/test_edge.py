@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from lakehouse.contracts.readiness import Readiness
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.objectstore.port import StoreFootprint
 from unit.gateway.fakes import World
+from unit.gateway.servers import serving
 
 PERSON = "/catalog/datasets/people"
 
@@ -210,3 +212,21 @@ async def test_metrics_count_routes_and_never_paths() -> None:
     assert "lakehouse_ingest_bytes_total 5.0" in text
     assert 'lakehouse_queries_total{engine="duckdb",format="json"} 1.0' in text
     assert "ada" not in text
+
+
+async def test_a_client_of_http_1_0_may_name_no_host() -> None:
+    world = World(GatewaySettings(hosts=("localhost",)))
+    async with serving(world.app) as port:
+        for version, status in ((b"1.0", b"200"), (b"1.1", b"403")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /health HTTP/%b\r\nconnection: close\r\n\r\n" % version)
+            assert (await reader.readline()).split()[1] == status
+            writer.close()
+
+
+async def test_a_compressed_json_body_is_told_so() -> None:
+    async with World().client() as client:
+        answer = await client.post(
+            "/query/sql", content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}
+        )
+    assert (answer.status_code, answer.json()["content_encoding"]) == (415, "gzip")

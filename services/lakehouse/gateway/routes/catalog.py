@@ -22,7 +22,7 @@ from lakehouse.gateway import examples
 from lakehouse.gateway.auth import Reader, Writer
 from lakehouse.gateway.bodies import PatchBody, RegisterBody, RestoreBody, read_json
 from lakehouse.gateway.openapi import told, with_json
-from lakehouse.gateway.params import AsOfParam, Cursor, ExpectedVersion, Limit, Name
+from lakehouse.gateway.params import AsOfParam, Cursor, ExpectedVersion, Flag, Limit, Name
 from lakehouse.gateway.replies import made, reply
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.gateway.shapes import (
@@ -42,6 +42,7 @@ from lakehouse.gateway.shapes import (
     schema_shape,
     versions_shape,
 )
+from lakehouse.gateway.strict import StrictRoute
 from lakehouse.model.identity import Context
 
 _ONE = "/catalog/datasets/{name}"
@@ -56,13 +57,13 @@ Search = Annotated[
 ]
 Tag = Annotated[str, Query(description="Only datasets with this tag.", max_length=1000)]
 Owner = Annotated[str, Query(description="Only datasets of this owner.", max_length=1000)]
-WithDropped = Annotated[bool, Query(description="Dropped ones too, while they can be restored.")]
+WithDropped = Annotated[Flag, Query(description="Dropped ones too, while they can be restored.")]
 Purge = Annotated[bool, Query(description="Make it final: it cannot be restored.")]
 
 
 def routes(catalog: CatalogService, settings: GatewaySettings) -> APIRouter:
     """The routes of this noun over the contract."""
-    router = APIRouter(tags=["catalog"])
+    router = APIRouter(tags=["catalog"], route_class=StrictRoute)
     _add_collection(router, catalog, settings)
     _add_dataset(router, catalog, settings)
     _add_pages(router, catalog)

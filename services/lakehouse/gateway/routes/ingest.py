@@ -29,10 +29,11 @@ from lakehouse.gateway.auth import Writer
 from lakehouse.gateway.bodies import SECONDS_MAX
 from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.openapi import told, with_body
-from lakehouse.gateway.params import DryRun, Name, split_list, split_schema
+from lakehouse.gateway.params import DryRun, Flag, Name, split_list, split_schema
 from lakehouse.gateway.replies import made
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.gateway.shapes import IngestShape, ingest_shape
+from lakehouse.gateway.strict import StrictRoute
 from lakehouse.gateway.uploads import Upload, open_upload
 from lakehouse.model.dataset import Sensitivity
 from lakehouse.model.refs import PRIMARY
@@ -123,7 +124,7 @@ async def _how(
         list[str] | None,
         Query(description="Columns of the primary key.", examples=[["id"]]),
     ] = None,
-    force: Annotated[bool, Query(description="Even if the same content is there.")] = False,
+    force: Annotated[Flag, Query(description="Even if the same content is there.")] = False,
     dry_run: DryRun = False,
     object: Annotated[  # noqa: A002 - the parameter's name on the wire
         str,
@@ -172,7 +173,7 @@ _BODY: dict[str, Any] = {
 
 def routes(ingest: IngestService, metrics: Metrics, settings: GatewaySettings) -> APIRouter:
     """The route of this noun over the contract."""
-    router = APIRouter(tags=["ingest"])
+    router = APIRouter(tags=["ingest"], route_class=StrictRoute)
     doc = told(
         "Ingest a file",
         IngestShape,

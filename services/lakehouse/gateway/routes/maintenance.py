@@ -20,16 +20,17 @@ from lakehouse.gateway import examples
 from lakehouse.gateway.auth import Operator
 from lakehouse.gateway.bodies import ImportBody, read_json
 from lakehouse.gateway.openapi import told, with_json
-from lakehouse.gateway.params import DryRun, Plan
+from lakehouse.gateway.params import DryRun, Flag, Plan
 from lakehouse.gateway.replies import reply
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.gateway.strict import StrictRoute
 
-Deep = Annotated[bool, Query(description="Read every byte and compare checksums.")]
+Deep = Annotated[Flag, Query(description="Read every byte and compare checksums.")]
 
 
 def routes(catalog: CatalogService, settings: GatewaySettings) -> APIRouter:
     """The routes of these errands over the contract; all need the scope operator."""
-    router = APIRouter(tags=["catalog"])
+    router = APIRouter(tags=["catalog"], route_class=StrictRoute)
 
     @router.post(
         "/catalog/dedupe",

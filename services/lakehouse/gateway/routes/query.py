@@ -39,6 +39,7 @@ from lakehouse.gateway.openapi import result_content, told, with_body
 from lakehouse.gateway.params import parse_as_of
 from lakehouse.gateway.replies import VERSION_HEADER, ChunkedReply, reply, while_connected
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.gateway.strict import StrictRoute
 
 _SQL_TYPES: Final = frozenset({"text/plain", "application/sql", "text/sql"})
 _JSON_TYPES: Final = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
@@ -133,7 +134,7 @@ _SQL_DOC: Final[dict[str, Any]] = {
 
 def routes(query: QueryService, metrics: Metrics, settings: GatewaySettings) -> APIRouter:
     """The routes of this noun over the contract."""
-    router = APIRouter(tags=["query"])
+    router = APIRouter(tags=["query"], route_class=StrictRoute)
 
     @router.post("/query/sql", **with_body(_SQL_DOC, _SQL_BODY))
     async def sql(ctx: Reader, request: Request) -> Response:

@@ -17,6 +17,7 @@ from lakehouse.gateway import examples
 from lakehouse.gateway.auth import Operator
 from lakehouse.gateway.openapi import told
 from lakehouse.gateway.replies import reply
+from lakehouse.gateway.strict import StrictRoute
 from lakehouse.model.probe import ProbeReport
 
 Bucket = Annotated[
@@ -27,7 +28,7 @@ Bucket = Annotated[
 
 def routes(storage: StorageService) -> APIRouter:
     """The routes of this noun over the contract."""
-    router = APIRouter(tags=["storage"])
+    router = APIRouter(tags=["storage"], route_class=StrictRoute)
 
     @router.get("/storage/buckets", **told("The buckets", BucketsResult, examples.BUCKETS))
     async def buckets(ctx: Operator) -> Response:

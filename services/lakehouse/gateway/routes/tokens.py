@@ -25,6 +25,7 @@ from lakehouse.gateway.shapes import (
     created_token_shape,
     token_shape,
 )
+from lakehouse.gateway.strict import StrictRoute
 
 TokenId = Annotated[
     str,
@@ -38,7 +39,7 @@ TokenId = Annotated[
 
 def routes(tokens: TokenService, settings: GatewaySettings) -> APIRouter:
     """The routes of this noun over the contract; all need the scope operator."""
-    router = APIRouter(tags=["tokens"])
+    router = APIRouter(tags=["tokens"], route_class=StrictRoute)
 
     @router.get("/tokens", **told("The tokens", TokensShape, examples.TOKENS))
     async def list_tokens(ctx: Operator) -> Response:
