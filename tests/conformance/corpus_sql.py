@@ -289,6 +289,10 @@ TIME: Final[list[Case]] = [
     ("select time '10:30:00'", ["10:30:00"]),
     ("select timestamp '9999-12-31 23:59:59'", ["9999-12-31T23:59:59"]),
     ("select current_date = cast(now() as date)", [True]),
+    ("select x > '2020-01-01' from (select now() as x) y", [True]),
+    ("select count(x) from (select now() as x, current_date, current_timestamp) y", [1]),
+    ("select localtimestamp between '2020-01-01' and '2200-01-01' as localtimestamp", [True]),
+    ("select current_date as current_date, id from t where id = 1 and current_date < now()", None),
     ("select min(ts), max(ts), min(day), max(day) from t", None),
     ("select ts - ts from t where id = 1", None),
 ]

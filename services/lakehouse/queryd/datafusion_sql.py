@@ -327,6 +327,7 @@ _BY_TYPE: Final[dict[Any, Rewrite]] = {
     exp.TimestampTrunc: _trunc_time,
     exp.DateTrunc: _trunc_time,
     exp.CurrentTimestamp: _now,
+    exp.Localtimestamp: lambda node: _micros(call("now")),
     exp.Hex: lambda node: call("to_hex", node.this.copy()),
     exp.LowerHex: lambda node: call("to_hex", node.this.copy()),
 }

@@ -11,6 +11,7 @@ from lakehouse.queryd.kinds import kind
 from lakehouse.queryd.rewriting import argument, call, cast, hole, replace_outermost
 
 _INT_TARGETS: Final = frozenset({exp.DType.INT, exp.DType.SMALLINT, exp.DType.BIGINT})
+_NOW: Final = (exp.CurrentTimestamp, exp.CurrentDate, exp.Localtimestamp)
 _ARITHMETIC: Final = (exp.Add, exp.Sub, exp.Mul)
 
 
@@ -36,9 +37,20 @@ def rewrite_duckdb(node: exp.Expr) -> exp.Expr | None:
         return cast(hole(), "TIMESTAMPTZ")
     if isinstance(node, exp.Hex | exp.LowerHex):
         return exp.Lower(this=call("to_hex", node.this))
+    if isinstance(node, _NOW):
+        return _now(node)
     if isinstance(node, exp.Anonymous | exp.Func) and function_name(node) == "octet_length":
         return call("strlen", argument(node))
     return None
+
+
+def _now(node: exp.Expr) -> exp.Expr:
+    """As calls: a bare ``CURRENT_DATE`` next to a column of that name would be that column."""
+    if isinstance(node, exp.CurrentDate):
+        return cast(call("now"), "DATE")
+    if isinstance(node, exp.Localtimestamp):
+        return cast(call("now"), "TIMESTAMP")
+    return call("now")
 
 
 def _substring(node: exp.Substring) -> exp.Expr | None:
