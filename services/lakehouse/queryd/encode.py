@@ -6,6 +6,7 @@ the same whichever engine made it.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -16,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from lakehouse.queryd.plan import OutputColumn
-from lakehouse.queryd.texts import csv_field, csv_texts, json_texts
+from lakehouse.queryd.texts import csv_field, csv_texts, json_rows, json_texts
 from lakehouse.table.types import from_arrow, to_arrow
 
 ROW_GROUP_ROWS: Final = 128 * 1024
+FEW_ROWS: Final = 32
 
 
 class Encoder(Protocol):
@@ -46,7 +48,8 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return result
 
 
-def output_schema(engine: pa.Schema, output: Sequence[OutputColumn]) -> pa.Schema:
+@functools.lru_cache(maxsize=256)
+def output_schema(engine: pa.Schema, output: tuple[OutputColumn, ...]) -> pa.Schema:
     """The schema clients see: given names, logical types, all nullable.
 
     A computed decimal has precision 38 on both engines; a plain column keeps its own.
@@ -138,6 +141,8 @@ class JsonEncoder:
         self._schema = schema
         self._head = head
         self._first = True
+        # Python has no times before the year 1, and its decimals are written as floats.
+        self._by_row = not any(pat.is_temporal(t) or pat.is_decimal(t) for t in schema.types)
 
     def begin(self) -> bytes:
         document = {
@@ -154,6 +159,8 @@ class JsonEncoder:
         self._first = False
         if batch.num_columns == 0:
             return lead + b",".join([b"[]"] * batch.num_rows)
+        if self._by_row and batch.num_rows <= FEW_ROWS:
+            return lead + json_rows(batch)
         parts: list[pa.Array | str] = []
         for index, column in enumerate(batch.columns):
             parts += ["," if index else "[", json_texts(column)]

@@ -297,7 +297,7 @@ def _check_pins(request: QueryRequest, datasets: tuple[str, ...]) -> None:
         raise LakehouseError(
             ErrorKind.INVALID,
             "as_of pins a dataset that the statement does not use",
-            datasets=unused[:20],
+            datasets=[*unused[:20]],
             hint="pin what the statement reads, by the dataset's name",
         )
 

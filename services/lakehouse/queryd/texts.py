@@ -33,6 +33,20 @@ def json_texts(column: pa.Array) -> pa.Array:
     return pc.fill_null(_json_or_null(column), "null")
 
 
+def json_rows(batch: pa.RecordBatch) -> bytes:
+    """The rows of ``batch`` as JSON arrays with commas between them; for a few rows faster than
+    ``json_texts``, whose cost is by column."""
+    columns = [_plain_values(column) for column in batch.columns]
+    return orjson.dumps(list(zip(*columns, strict=True)))[1:-1]
+
+
+def _plain_values(column: pa.Array) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    if pat.is_string(column.type) or pat.is_boolean(column.type):
+        return values
+    return [_plain_value(value) for value in values]
+
+
 def csv_texts(column: pa.Array) -> pa.Array:
     """Each value of ``column`` as one CSV field; empty for null."""
     kind = column.type

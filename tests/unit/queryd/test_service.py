@@ -257,6 +257,19 @@ async def test_rows_and_bytes_are_limited(query: Query, engine: Engine) -> None:
         assert (error.kind, error.http_status) == (ErrorKind.EXHAUSTED, 422)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_statement_that_ran_before_runs_anew(query: Query, engine: Engine) -> None:
+    sql = "select id, random(), now() from people where id = 4"
+    rows = [(await ask(query, sql, engine=engine))["rows"][0] for _ in range(3)]
+    assert [row[0] for row in rows] == [4, 4, 4]  # and the random and the time are new
+    assert len({row[1] for row in rows}) == len({row[2] for row in rows}) == 3
+    cut = QueryLimits(rows_max=10)
+    for _ in range(2):
+        assert (await refusal(query, HUGE, engine=engine, limits=cut)).kind is ErrorKind.EXHAUSTED
+        found = await query.run(CTX, QueryRequest(HUGE, engine=engine, format=ResultFormat.CSV))
+        assert (await read(found)).count(b"\n") == 3_000_001
+
+
 @pytest.mark.parametrize(
     ("limits", "minimum"),
     [

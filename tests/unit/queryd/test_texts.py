@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lakehouse.queryd import encode
 from lakehouse.queryd.encode import conform, make_encoder, output_schema, unique_names
 from lakehouse.queryd.plan import OutputColumn
 
@@ -29,7 +30,11 @@ def document(kind: str, table: pa.Table, *output: OutputColumn) -> bytes:
 
 
 def spelled(column: pa.Array) -> list[object]:
+    """Row by row and column by column; both must be spelled alike."""
     rows = orjson.loads(document("json", pa.table({"a": column})))["rows"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "FEW_ROWS", -1)
+        assert orjson.loads(document("json", pa.table({"a": column})))["rows"] == rows
     return [row[0] for row in rows]
 
 
@@ -114,10 +119,10 @@ def test_null_and_the_empty_string_differ_in_csv() -> None:
 def test_names_are_made_different_and_types_logical() -> None:
     assert unique_names(["a", "a", "a_2", "a"]) == ["a", "a_2", "a_2_2", "a_3"]
     engine = pa.schema([("x", pa.int32()), ("x", pa.decimal128(5, 2)), ("n", pa.null())])
-    found = output_schema(engine, [OutputColumn("i"), OutputColumn("d"), OutputColumn("n")])
+    found = output_schema(engine, (OutputColumn("i"), OutputColumn("d"), OutputColumn("n")))
     assert found.types == [pa.int64(), pa.decimal128(38, 2), pa.string()]
     own = output_schema(engine.field(1) and pa.schema([engine.field(1)]),
-                        [OutputColumn("d", "decimal(5,2)")])  # fmt: skip
+                        (OutputColumn("d", "decimal(5,2)"),))  # fmt: skip
     assert own.types == [pa.decimal128(5, 2)]
 
 

@@ -16,7 +16,8 @@ from lakehouse.queryd.plan import ScanColumn, ScanGroup, TableScan
 from lakehouse.table.types import to_arrow
 
 BATCH_ROWS: Final = 16_384
-SESSIONS_MAX: Final = 4
+SESSIONS_MAX: Final = 8
+STATEMENTS_MAX: Final = 64
 # Small relations are copied into memory when a session opens: looking into the footers of their
 # files takes longer than most queries on them.
 COPY_ROWS_MAX: Final = 10_000
@@ -100,6 +101,41 @@ def _define(session: duckdb.DuckDBPyConnection, scan: TableScan) -> None:
     session.execute(statement)
 
 
+class _Session:
+    """A locked connection over one set of scans, with the statements it has bound already.
+
+    A bound statement runs anew each time it is read; nothing of a run stays behind.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._bound: OrderedDict[str, duckdb.DuckDBPyRelation] = OrderedDict()
+
+    def run(self, sql: str) -> pa.RecordBatchReader:
+        bound = self._bound.get(sql)
+        if bound is None:
+            bound = self._bind(sql)
+        else:
+            self._bound.move_to_end(sql)
+        return bound.to_arrow_reader(BATCH_ROWS)
+
+    def _bind(self, sql: str) -> duckdb.DuckDBPyRelation:
+        statements = self._connection.extract_statements(sql)
+        kinds = [statement.type for statement in statements]
+        if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+            raise LakehouseError(ErrorKind.FORBIDDEN, "only one SELECT may run")
+        bound = self._connection.sql(sql)
+        if kinds == [duckdb.StatementType.SELECT]:  # an EXPLAIN is run, and held, when it is bound
+            self._bound[sql] = bound
+            while len(self._bound) > STATEMENTS_MAX:
+                self._bound.popitem(last=False)
+        return bound
+
+    def close(self) -> None:
+        self._bound.clear()
+        self._connection.close()
+
+
 class DuckDbEngine:
     """SqlEngine over DuckDB. A connection serves one set of scans; few are kept warm.
 
@@ -117,7 +153,7 @@ class DuckDbEngine:
             "allow_community_extensions": False,
             "python_enable_replacements": False,
         }
-        self._sessions: OrderedDict[tuple[Any, ...], duckdb.DuckDBPyConnection] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Any, ...], _Session] = OrderedDict()
         self._spare: duckdb.DuckDBPyConnection | None = None
         self.prepare()
 
@@ -130,12 +166,7 @@ class DuckDbEngine:
         self, sql: str, tables: Sequence[TableScan], memory_bytes: int
     ) -> pa.RecordBatchReader:
         try:
-            connection = self._session(tables, memory_bytes)
-            statements = connection.extract_statements(sql)
-            allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-            if len(statements) != 1 or statements[0].type not in allowed:
-                raise LakehouseError(ErrorKind.FORBIDDEN, "only one SELECT may run")
-            return connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+            return self._session(tables, memory_bytes).run(sql)
         except duckdb.Error as error:
             raise engine_error("duckdb", error) from error
 
@@ -144,7 +175,7 @@ class DuckDbEngine:
             return engine_error("duckdb", error)
         return error
 
-    def _session(self, tables: Sequence[TableScan], memory_bytes: int) -> duckdb.DuckDBPyConnection:
+    def _session(self, tables: Sequence[TableScan], memory_bytes: int) -> _Session:
         key = (memory_bytes, *sorted(table.name for table in tables))
         session = self._sessions.get(key)
         if session is None:
@@ -155,7 +186,7 @@ class DuckDbEngine:
         self._sessions.move_to_end(key)
         return session
 
-    def _open(self, tables: Sequence[TableScan], memory_bytes: int) -> duckdb.DuckDBPyConnection:
+    def _open(self, tables: Sequence[TableScan], memory_bytes: int) -> _Session:
         self.prepare()
         session, self._spare = self._spare, None
         assert session is not None
@@ -177,4 +208,4 @@ class DuckDbEngine:
         for table in tables:
             _define(session, table)
         session.execute("SET lock_configuration=true")
-        return session
+        return _Session(session)
