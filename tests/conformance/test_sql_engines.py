@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conformance.corpus_attacks import ATTACKS
 from conformance.corpus_refused import DIFFERENCES, REFUSED
 from conformance.corpus_sql import CORPUS, ERROR, table_t, table_u
 from lakehouse.contracts.query import Engine, QueryRequest, ResultFormat
@@ -77,7 +78,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Engine]
         query, buckets = make_query(root, catalog)
         await query.start()
         statements = [sql for sql, _ in CORPUS] + [sql for sql, _, _ in DIFFERENCES]
-        statements += [sql.format(canary=canary) for sql in REFUSED]
+        statements += [sql.format(canary=canary) for sql in REFUSED + ATTACKS]
         try:
             return {
                 (sql, engine): await ask(query, sql, engine)
@@ -134,13 +135,14 @@ def test_what_differs_is_as_documented(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("sql", REFUSED)
+@pytest.mark.parametrize("sql", REFUSED + ATTACKS)
 def test_it_is_refused(answers: dict[tuple[str, Engine], Any], sql: str, engine: Engine) -> None:
     canary = answers["canary", ENGINES[0]]
     found = answers[sql.format(canary=canary), engine]
     assert isinstance(found, LakehouseError)
     assert found.kind in (ErrorKind.FORBIDDEN, ErrorKind.INVALID, ErrorKind.NOT_FOUND)
     assert CANARY not in f"{found.message} {found.fields}"
+    assert "engine" not in found.fields, "an engine was asked"
 
 
 def test_the_corpus_is_as_large_as_promised() -> None:

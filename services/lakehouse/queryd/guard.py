@@ -90,6 +90,16 @@ _REFUSED: Final[tuple[type, ...]] = (
 )
 
 
+_T: Final = exp.DType
+# Types that both engines have; a cast to any other is refused before an engine sees it.
+_TYPES: Final = frozenset(
+    {_T.BOOLEAN, _T.TINYINT, _T.SMALLINT, _T.INT, _T.BIGINT, _T.UBIGINT, _T.FLOAT, _T.DOUBLE}
+    | {_T.DECIMAL, _T.TEXT, _T.VARCHAR, _T.CHAR, _T.DATE, _T.TIME, _T.TIMESTAMP, _T.TIMESTAMPTZ}
+    | {_T.TIMESTAMPNTZ, _T.INTERVAL, _T.BINARY, _T.VARBINARY, _T.ARRAY, _T.LIST, _T.BPCHAR}
+    | {_T.NULL, _T.UNKNOWN}
+)
+
+
 def _forbidden(message: str, **fields: str) -> LakehouseError:
     return LakehouseError(ErrorKind.FORBIDDEN, message, **fields)
 
@@ -111,7 +121,9 @@ def check(tree: exp.Expr) -> None:
             raise _forbidden("this syntax is not allowed", syntax=node.key)
         if isinstance(node, exp.Table):
             _check_table(node)
-        if isinstance(node, exp.DataType) and node.this == exp.DType.USERDEFINED:
+        if isinstance(node, exp.Like | exp.ILike) and node.this.find(exp.Star):
+            raise _forbidden("this syntax is not allowed", syntax="a star with like")
+        if isinstance(node, exp.DataType) and node.this not in _TYPES:
             raise LakehouseError(ErrorKind.INVALID, "this type is not known", type=node.sql()[:80])
 
 
