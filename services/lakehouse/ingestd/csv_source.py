@@ -234,9 +234,9 @@ class CsvSource:
 
 
 def _line_ends(data: bytes) -> int:
-    returns = data.count(b"\r")
     newlines = data.count(b"\n")
-    return newlines + returns - data.count(b"\r\n") if returns else newlines
+    # Looking for one is ten times faster than counting none.
+    return newlines + data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else newlines
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -8,6 +8,7 @@ ends at LF, CR or CRLF outside quotes.
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from lakehouse.ingestd.decoded import Reader
 
 _BACK_STEPS_MAX: Final = 10_000
+_OFFSET_MAX: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ def _cut(data: bytes, grammar: Grammar) -> int:
         quote = grammar.quote.encode()
         if not quote or quote not in data:
             return last + 1
-        if _regular(data, grammar):
-            return _last_even(data, quote, last, grammar.newline)
+        quotes = _regular(data, grammar)
+        if quotes >= 0:
+            return _last_even(data, quotes, grammar)
     cut = 0
     for span in spans(data, grammar):
         end = data[span.end : span.next]
@@ -163,40 +166,42 @@ def _cut(data: bytes, grammar: Grammar) -> int:
     return cut
 
 
-def _last_even(data: bytes, quote: bytes, last: int, newline: bytes) -> int:
-    quotes = data.count(quote, 0, last)
+def _last_even(data: bytes, quotes: int, grammar: Grammar) -> int:
+    """The end of the last line with an even number of quotes before it; 0 if there is none."""
+    quote = grammar.quote.encode()
+    last = len(data)
     for _ in range(_BACK_STEPS_MAX):
-        if quotes % 2 == 0:
-            return last + 1
-        before = data.rfind(newline, 0, last)
+        before = data.rfind(grammar.newline, 0, last)
         if before < 0:
             return 0
         quotes -= data.count(quote, before, last)
         last = before
+        if quotes % 2 == 0:
+            return last + 1
     return 0
 
 
-def _regular(data: bytes, grammar: Grammar) -> bool:
-    """True if every quote opens at a field's start or closes at its end, so that quotes before a
-    place tell by their parity whether it is inside quotes. Vectorised."""
-    quote = ord(grammar.quote)
-    neighbours = pa.array([ord(grammar.delimiter), 10, 13, quote], pa.uint8())
-    size = len(data)
-    values = pa.Array.from_buffers(pa.uint8(), size, [None, pa.py_buffer(data)])
-    places = pc.indices_nonzero(pc.equal(values, pa.scalar(quote, pa.uint8()))).cast(pa.int64())
-    count = len(places)
-    opening = places.take(_every_second(count, 0))
-    closing = places.take(_every_second(count, 1))
-    inner_open = pc.filter(opening, pc.greater(opening, 0))
-    inner_close = pc.filter(closing, pc.less(closing, size - 1))
-    before = values.take(pc.subtract(inner_open, 1))
-    after = values.take(pc.add(inner_close, 1))
-    return bool(
-        pc.all(pc.is_in(before, value_set=neighbours), min_count=0).as_py()
-        and pc.all(pc.is_in(after, value_set=neighbours), min_count=0).as_py()
-    )
+def _regular(data: bytes, grammar: Grammar) -> int:
+    """How many quotes there are, if every one opens at a field's start or closes at its end, so
+    that quotes before a place tell by their parity whether it is inside quotes; else -1.
+
+    Vectorised: of the texts between quotes, every second one is outside of them, and must begin
+    and end as a field does (or be nothing: a doubled quote).
+    """
+    if len(data) > _OFFSET_MAX:
+        return -1
+    offsets = pa.py_buffer(b"\0\0\0\0" + len(data).to_bytes(4, sys.byteorder))
+    whole = pa.Array.from_buffers(pa.binary(), 1, [None, offsets, pa.py_buffer(data)])
+    parts = pc.split_pattern(whole, grammar.quote).values
+    quotes = len(parts) - 1
+    outside = _every_second(quotes // 2 + 1)
+    edges = pa.array([b"", grammar.delimiter.encode(), b"\n", b"\r"], pa.binary())
+    first = pc.binary_slice(parts, 0, 1).take(outside).slice(1)
+    last = pc.binary_slice(parts, -1, None).take(outside).slice(0, (quotes + 1) // 2)
+    fine = (pc.all(pc.is_in(ends, value_set=edges), min_count=0) for ends in (first, last))
+    return quotes if all(one.as_py() for one in fine) else -1
 
 
-def _every_second(count: int, first: int) -> pa.Array:
-    ones = pa.repeat(pa.scalar(2, pa.int64()), (count - first + 1) // 2)
-    return pc.add(pc.cumulative_sum(ones), first - 2)
+def _every_second(count: int) -> pa.Array:
+    """0, 2, 4, ..., ``count`` of them."""
+    return pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(2, pa.int64()), count)), 2)
