@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from fastapi.routing import APIRoute
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from lakehouse.gateway.auth import PUBLIC_PATHS
 from lakehouse.gateway.problems import PROBLEM_TYPE
@@ -126,3 +127,13 @@ def test_shared_parts_are_all_there() -> None:
     names = set(re.findall(r"#/components/(\w+)/(\w+)", text))
     missing = [(kind, name) for kind, name in names if name not in document()["components"][kind]]
     assert missing == []
+
+
+def test_it_is_openapi_by_the_standard_itself() -> None:
+    OpenAPIV31SpecValidator(document()).validate()
+
+
+def test_whatever_changes_something_takes_an_idempotency_key() -> None:
+    for method, path, operation in operations():
+        headers = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
+        assert ("Idempotency-Key" in headers) == (method != "GET"), (method, path)
