@@ -12,6 +12,7 @@ from lakehouse.catalogd.reads import Reads
 from lakehouse.catalogd.registering import Registering
 from lakehouse.catalogd.sessions import Sessions
 from lakehouse.catalogd.settings import CatalogSettings
+from lakehouse.catalogd.timetable import Timetable
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.kit.clock import Clock
@@ -58,7 +59,9 @@ class Catalog:
         self.import_datasets = importing.import_datasets
         self.dedupe = importing.dedupe
         self.fsck = Fsck(core).fsck
-        self.collect = Collecting(core).collect
+        collecting = Collecting(core)
+        self.collect = collecting.collect
+        self._timetable = Timetable(core, collecting)
 
     async def status(self, ctx: Context, request: c.StatusRequest) -> c.CatalogStatus:
         """Who holds the store, and how it fares."""
@@ -106,6 +109,7 @@ class Catalog:
         if self._closing:
             return
         self._closing = True
+        await self._timetable.stop()
         await self._sessions.stop()
         await self._core.drain()
         await self._core.ledger.close()

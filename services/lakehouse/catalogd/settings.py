@@ -26,6 +26,7 @@ class CatalogSettings:
         session_check_seconds: how often that is looked at.
         history_seconds: time travel reaches so far back; collection gives up what is older.
         undrop_seconds: collection purges what was dropped longer ago.
+        collect_seconds: between collections that run by themselves; 0 is never.
         object_bytes_max: larger foreign objects are streamed through a temporary file.
         parallel: objects read at once by one call.
         sample_rows: rows of a foreign object looked at for personal data.
@@ -39,6 +40,7 @@ class CatalogSettings:
     session_check_seconds: float = 5.0
     history_seconds: float = 30 * _DAY
     undrop_seconds: float = 7 * _DAY
+    collect_seconds: float = 3600.0
     object_bytes_max: int = 32 * 1024 * 1024
     parallel: int = 16
     sample_rows: int = 1000
