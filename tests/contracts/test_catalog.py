@@ -350,7 +350,7 @@ async def test_fsck_finds_what_is_named_and_not_there(catalog: Any) -> None:
     done = await catalog.fsck(OPERATOR, c.FsckRequest(dry_run=False, plan=report.plan))
     assert (done.applied, done.quarantined) == (True, ("people",))
     error = await refused(
-        catalog.snapshot(READER, c.SnapshotRequest(("people",))), ErrorKind.CORRUPT
+        catalog.snapshot(READER, c.SnapshotRequest(("people",))), ErrorKind.CONFLICT
     )
     assert error.fields["reason"]
 

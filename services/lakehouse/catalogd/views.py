@@ -150,14 +150,14 @@ def dataset_at(
 
 
 def check_readable(revision: Revision) -> None:
-    """Raise ``corrupt`` for a quarantined dataset: its rows are not to be trusted."""
+    """Raise ``conflict`` for a quarantined dataset: its rows are not to be trusted."""
     if revision.head.status is DatasetStatus.QUARANTINED:
         raise LakehouseError(
-            ErrorKind.CORRUPT,
+            ErrorKind.CONFLICT,
             "the dataset is quarantined",
             name=revision.head.name,
             reason=revision.head.reason,
-            hint="see fsck; restore the damaged objects or replace the dataset",
+            hint="restore the damaged objects and run fsck, or drop it and ingest it anew",
         )
 
 

@@ -254,7 +254,7 @@ class Committer(Generic[S]):
             outcome = await self._settle(append)
         if outcome is Outcome.COMMITTED:
             self._advance(head.after(encoded.record, encoded.sha256, group.state), encoded.record)
-            group.succeed()
+            await group.succeed()
             return None
         taken = fenced(append.other)
         group.fail(unknown if outcome is Outcome.LOST else lambda: taken, fenced)

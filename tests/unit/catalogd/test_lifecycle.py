@@ -111,7 +111,7 @@ async def test_quarantine_hides_only_itself(catalog: Catalog, session: str) -> N
     assert found.status is DatasetStatus.QUARANTINED
     with pytest.raises(LakehouseError) as caught:
         await catalog.snapshot(CTX, c.SnapshotRequest(("t1",)))
-    assert (caught.value.kind, caught.value.fields["reason"]) == (ErrorKind.CORRUPT, "bad bytes")
+    assert (caught.value.kind, caught.value.fields["reason"]) == (ErrorKind.CONFLICT, "bad bytes")
     assert len((await catalog.snapshot(CTX, c.SnapshotRequest(("t2",)))).datasets) == 1
     await catalog.drop(CTX, c.DropRequest("t1"))
     back = await catalog.restore(CTX, c.RestoreRequest("t1"))

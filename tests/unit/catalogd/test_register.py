@@ -118,6 +118,27 @@ async def test_a_delayed_retry_of_an_old_register_rolls_nothing_back(
     assert (later.version, later.dataset.id) == (first.version, first.dataset.id)
 
 
+async def test_a_version_that_is_expected_must_be_the_last(house: House, catalog: Catalog) -> None:
+    first = await put_parquet(house, "raw/1.parquet")
+    second = await put_parquet(house, "raw/2.parquet", parquet_bytes(5))
+
+    async def register(ref: c.ForeignObject, expected: int | None) -> int:
+        request = c.RegisterRequest("t", (ref,), CARD, expected_version=expected)
+        return (await catalog.register(CTX, request)).version
+
+    with pytest.raises(LakehouseError) as caught:
+        await register(first, 7)
+    assert caught.value.kind is ErrorKind.CONFLICT
+    one = await register(first, 0)
+    two = await register(second, one)
+    for late in (0, one):
+        with pytest.raises(LakehouseError) as caught:
+            await register(first, late)
+        assert caught.value.kind is ErrorKind.CONFLICT
+        assert caught.value.fields["version"] == two
+    assert (await catalog.get(CTX, c.GetRequest("t"))).dataset.row_count == 5
+
+
 async def test_a_new_name_needs_owner_and_description(house: House, catalog: Catalog) -> None:
     ref = await put_parquet(house, "raw/a.parquet")
     for card, missing in (
