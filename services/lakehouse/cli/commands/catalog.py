@@ -14,7 +14,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
     from lakehouse.contracts.catalog import AsOf
-    from lakehouse.model.dataset import Dataset
+    from lakehouse.model.dataset import Dataset, Sensitivity
 
 
 @click.group()
@@ -203,6 +203,66 @@ async def card(invocation: Invocation, name: str, **given: Any) -> None:
     async with invocation.clients() as clients:
         result = await clients.catalog.update_card(invocation.context(), request)
     invocation.output.record(result, card_lines(result.dataset))
+
+
+@command.command()
+@click.argument("name")
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@click.option("--owner", required=True, help="Who answers for it.")
+@click.option("--description", required=True, help="What it is.")
+@click.option(
+    "--sensitivity", default="internal", help="public, internal, confidential, restricted."
+)
+@click.option("--tag", "tags", multiple=True, help="For the card; repeatable.")
+@click.option("--source-system", default="", help="Where it comes from.")
+@click.option("--bucket", default="primary", show_default=True, help="Where the objects are.")
+@click.option("--copy", is_flag=True, help="Copy the objects in; else they are referred to.")
+@click.option("--key", "primary_key", default="", metavar="COL,COL", help="The primary key.")
+@click.option("--fingerprint", default="", help="Refuse another schema than this one's.")
+@click.option("--expected-version", type=int, help="Refuse if it changed since; 0: it must be new.")
+@click.option("--idempotency-key", default="", help="Of this call  [default: a new one]")
+@node_command
+async def register(invocation: Invocation, name: str, keys: tuple[str, ...], **given: Any) -> None:
+    """Make Parquet objects that are in a bucket already a dataset, or confirm that they are.
+
+    The same name with another schema is refused, with the difference.
+    """
+    from lakehouse.contracts.catalog import ForeignObject, RegisterRequest
+    from lakehouse.model.dataset import Card, Lineage
+
+    card = Card(
+        owner=given["owner"],
+        description=given["description"],
+        sensitivity=_sensitivity(given["sensitivity"]),
+        tags=given["tags"],
+        lineage=Lineage(source_system=given["source_system"]),
+    )
+    request = RegisterRequest(
+        name,
+        tuple(ForeignObject(key, given["bucket"], given["copy"]) for key in keys),
+        card,
+        given["fingerprint"],
+        primary_key=tuple(part.strip() for part in given["primary_key"].split(",") if part),
+        expected_version=given["expected_version"],
+    )
+    ctx = invocation.context(given["idempotency_key"] or invocation.context().request_id)
+    async with invocation.clients() as clients:
+        result = await clients.catalog.register(ctx, request)
+    invocation.output.record(result, card_lines(result.dataset))
+
+
+def _sensitivity(text: str) -> Sensitivity:
+    from lakehouse.model.dataset import Sensitivity
+
+    try:
+        return Sensitivity(text)
+    except ValueError:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "there is no such sensitivity",
+            value=text,
+            known=[one.value for one in Sensitivity],
+        ) from None
 
 
 @command.command()

@@ -1,4 +1,4 @@
-"""``lakehouse ingest``: a file, or standard input, into a dataset."""
+"""``lakehouse ingest``: files, or standard input, each into a dataset."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lakehouse.cli.calls import Clients
     from lakehouse.contracts.ingest import IngestReport, IngestRequest
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -26,8 +27,8 @@ _ENDINGS: Final = re.compile(r"(\.(csv|tsv|txt|json|ndjson|jsonl|parquet|arrow|g
 
 
 @click.command()
-@click.argument("source", metavar="FILE|-")
-@click.option("-d", "--dataset", default="", help="The dataset  [default: the file's name]")
+@click.argument("sources", metavar="FILE...|-", nargs=-1, required=True)
+@click.option("-d", "--dataset", default="", help="The dataset  [default: each file's name]")
 @click.option("--key", default="", metavar="COL,COL", help="The primary key's columns.")
 @click.option(
     "--mode",
@@ -78,20 +79,74 @@ _ENDINGS: Final = re.compile(r"(\.(csv|tsv|txt|json|ndjson|jsonl|parquet|arrow|g
 @click.option("--dry-run", is_flag=True, help="Show the inferred schema and sample rows only.")
 @click.option("--idempotency-key", default="", help="Of this ingest  [default: a new one]")
 @node_command
-async def command(invocation: Invocation, source: str, **given: Any) -> None:
-    """Read FILE (or standard input) into a dataset: all of it in one commit, or nothing.
+async def command(invocation: Invocation, sources: tuple[str, ...], **given: Any) -> None:
+    """Read each FILE (or standard input) into a dataset: all of it in one commit, or nothing.
 
     CSV, TSV, JSON, NDJSON, Parquet and Arrow, also gzip or zstd of them. What is ambiguous becomes
-    a string; rows that cannot be read at all go to a dead-letter dataset.
+    a string; rows that cannot be read at all go to a dead-letter dataset. Several files are taken
+    in turn, up to the first that fails.
     """
+    for source in sources:
+        _refuse_folder(source)
+    _check_several(sources, given)
+    reports: list[IngestReport] = []
+    async with invocation.clients() as clients:
+        for source in sources:
+            try:
+                report = await _one(invocation, clients, source, given)
+            except LakehouseError as error:
+                raise _about(error, source, len(reports), len(sources)) from error
+            reports.append(report)
+            if not invocation.output.as_json:
+                show(invocation, report)
+    if invocation.output.as_json:
+        document = reports[0] if len(sources) == 1 else {"reports": reports}
+        invocation.output.record(document, {})
+
+
+async def _one(
+    invocation: Invocation, clients: Clients, source: str, given: dict[str, Any]
+) -> IngestReport:
     request = _request(source, given)
     size, stream = _open(source, given["is_object"])
     key = given["idempotency_key"] or invocation.context().request_id
     with _progress(invocation, size) as advance:
-        async with invocation.clients() as clients:
-            body = _chunks(stream, advance)
-            report = await clients.ingest.ingest(invocation.context(key), request, body)
-    show(invocation, report)
+        body = _chunks(stream, advance)
+        return await clients.ingest.ingest(invocation.context(key), request, body)
+
+
+def _refuse_folder(source: str) -> None:
+    if source != "-" and Path(source).is_dir():
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "a folder is not a file",
+            path=source,
+            hint=f"name its files, as in: lakehouse ingest {source.rstrip('/')}/*.csv",
+        )
+
+
+def _check_several(sources: tuple[str, ...], given: dict[str, Any]) -> None:
+    if len(sources) == 1:
+        return
+    if given["idempotency_key"]:
+        raise LakehouseError(
+            ErrorKind.INVALID, "an idempotency key is for one file", files=len(sources)
+        )
+    if given["dataset"] and given["mode"] != "append":
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "several files into one dataset are appended",
+            dataset=given["dataset"],
+            hint="add --mode append, or leave --dataset out: each file then has its own",
+        )
+
+
+def _about(error: LakehouseError, source: str, done: int, files: int) -> LakehouseError:
+    """Which of several files it was, and how many are in already."""
+    if files == 1:
+        return error
+    fields = {**error.fields, "file": source, "files_done": done, "files": files}
+    return LakehouseError(error.kind, error.message, **fields)
 
 
 def _request(source: str, given: dict[str, Any]) -> IngestRequest:

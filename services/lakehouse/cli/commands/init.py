@@ -10,11 +10,15 @@ from lakehouse.cli.calls import Invocation, local_command
 
 
 @click.command()
+@click.option(
+    "--create-bucket", is_flag=True, help="Make the bucket on its server if it is absent."
+)
 @local_command
-def command(invocation: Invocation) -> None:
+def command(invocation: Invocation, create_bucket: bool) -> None:
     """Make a store in the primary bucket, or confirm the one that is there.
 
-    The bucket itself must exist and pass the conformance probe. Running it again changes nothing.
+    The bucket must exist, or be made by --create-bucket, and pass the conformance probe. Running
+    it again changes nothing.
     """
     from lakehouse.kit.clock import SystemClock
     from lakehouse.kit.ids import SystemIds
@@ -28,6 +32,8 @@ def command(invocation: Invocation) -> None:
     async def make() -> tuple[str, int]:
         buckets = open_buckets(config, clock, ids)
         try:
+            if create_bucket:
+                await buckets.create("primary")
             state = state_dir(config)
             found = await initialise(buckets, clock, ids, state, config.node.store_id)
             return found.store_id, found.format

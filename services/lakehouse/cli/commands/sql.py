@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lakehouse.contracts.query import QueryHeader, QueryRequest, QueryStream
 
 _ROWS_SHOWN: Final = 200
+_FILE_FORMATS: Final = ("json", "ndjson", "csv", "parquet", "arrow")
+_BY_ENDING: Final = {"jsonl": "ndjson", "arrows": "arrow"}
 
 
 @click.command()
@@ -28,10 +30,10 @@ _ROWS_SHOWN: Final = 200
 @click.option(
     "--format",
     "format_",
-    default="table",
-    show_default=True,
-    help="Of the result.",
-    type=click.Choice(["table", "json", "ndjson", "csv", "parquet", "arrow"]),
+    default="",
+    help="Of the result  [default: table, or as the ending of --output says]",
+    type=click.Choice(["", "table", "json", "ndjson", "csv", "parquet", "arrow"]),
+    metavar="[table|json|ndjson|csv|parquet|arrow]",
 )
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Write it there.")
 @click.option(
@@ -66,7 +68,7 @@ async def command(invocation: Invocation, statement: str | None, **given: Any) -
     Without STATEMENT it is read from standard input. `--json` is the same as `--format json`.
     """
     sql = _statement(statement, given["file"])
-    form = "json" if invocation.output.as_json else given["format_"]
+    form = "json" if invocation.output.as_json else _form(given["format_"], given["target"])
     async with invocation.clients() as clients:
         stream = await clients.query.run(invocation.context(), _request(sql, form, given))
         if form == "table":
@@ -82,8 +84,27 @@ def _statement(given: str | None, file: Path | None) -> str:
         return file.read_text() if file else sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
         raise LakehouseError(
-            ErrorKind.NOT_FOUND, "the statement cannot be read", path=str(file), reason=str(error)
+            ErrorKind.NOT_FOUND,
+            "the statement cannot be read",
+            path=str(file or "-"),
+            reason=getattr(error, "strerror", None) or "it is not UTF-8",
         ) from error
+
+
+def _form(given: str, target: Path | None) -> str:
+    """The format of the result, which for a file its ending may say."""
+    if target is None:
+        return given or "table"
+    ending = target.suffix.lower().removeprefix(".")
+    form = given or _BY_ENDING.get(ending, ending)
+    if form not in _FILE_FORMATS:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the format of the output file is not known",
+            path=str(target),
+            hint=f"end its name in, or give with --format, one of {', '.join(_FILE_FORMATS)}",
+        )
+    return form
 
 
 def _request(sql: str, form: str, given: dict[str, Any]) -> QueryRequest:
@@ -191,9 +212,19 @@ async def _copy(stream: QueryStream, form: str, target: Path | None) -> None:
         raise LakehouseError(
             ErrorKind.INVALID, f"{form} is not for a terminal", hint="name a file with --output"
         )
-    with target.open("wb") if target else nullcontext(sys.stdout.buffer) as sink:
-        async for chunk in stream.chunks:
-            sink.write(chunk)
-        sink.flush()
+    try:
+        with target.open("wb") if target else nullcontext(sys.stdout.buffer) as sink:
+            async for chunk in stream.chunks:
+                sink.write(chunk)
+            sink.flush()
+    except OSError as error:
+        if target is None:
+            raise
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the output file cannot be written",
+            path=str(target),
+            reason=(error.strerror or "").lower(),
+        ) from error
     if target is None and form == "json" and sys.stdout.isatty():
         sys.stdout.write("\n")
