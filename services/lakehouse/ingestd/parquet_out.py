@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pyarrow.types as pat
 
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.spool import disk_error
@@ -24,6 +26,8 @@ from lakehouse.table.stats import file_stats
 from lakehouse.table.types import arrow_schema
 
 _ZSTD_LEVEL: Final = 1
+_SAMPLE_ROWS: Final = 8_192
+_REPEATING: Final = 0.4
 _HASH_BYTES: Final = 1 << 20
 
 
@@ -84,7 +88,7 @@ class ParquetOut:
             return
         try:
             if self._writer is None:
-                self._open()
+                self._open(self._waiting[0])
             table = pa.Table.from_batches(self._waiting, schema=self._arrow)
             assert self._writer is not None
             self._writer.write_table(table, row_group_size=self._settings.row_group_rows)
@@ -98,7 +102,7 @@ class ParquetOut:
         if self._file.tell() >= self._settings.file_bytes_target:
             self._close_file()
 
-    def _open(self) -> None:
+    def _open(self, first: pa.RecordBatch) -> None:
         self._path = self._folder / f"{self._name}-{len(self.files)}.parquet"
         self._file = pa.OSFile(str(self._path), "wb")
         self._writer = pq.ParquetWriter(
@@ -107,6 +111,7 @@ class ParquetOut:
             version="2.6",
             compression="zstd",
             compression_level=_ZSTD_LEVEL,
+            use_dictionary=_repeating(first),
             write_statistics=True,
             write_page_checksum=True,
             write_page_index=True,
@@ -158,6 +163,18 @@ class ParquetOut:
         self._waiting = []
         for path in self._folder.glob(f"{self._name}-*.parquet"):
             path.unlink(missing_ok=True)
+
+
+def _repeating(batch: pa.RecordBatch) -> list[str] | bool:
+    """Columns for which a dictionary pays, by the first rows: elsewhere it is built in vain."""
+    head = batch.slice(0, _SAMPLE_ROWS)
+    if head.num_rows < _SAMPLE_ROWS or any(pat.is_nested(field.type) for field in head.schema):
+        return True
+    return [
+        field.name
+        for field, values in zip(head.schema, head.columns, strict=True)
+        if pc.count_distinct(values, mode="all").as_py() <= _SAMPLE_ROWS * _REPEATING
+    ]
 
 
 def _sha256(path: Path) -> str:

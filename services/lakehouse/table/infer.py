@@ -192,7 +192,7 @@ def _read_integer(values: pa.Array, type_text: str) -> pa.Array | None:
 
 def _read_float(values: pa.Array, _: str) -> pa.Array | None:
     typed = _cast(values, pa.float64())
-    if typed is None or not _all(pc.match_substring_regex(values, _FLOAT_FORM)):
+    if typed is None or not _written_as_float(values):
         return None
     size = pc.abs(typed)
     odd = pc.or_(pc.invert(pc.is_finite(typed)), pc.less(size, _NORMAL_MIN))
@@ -207,6 +207,16 @@ def _read_float(values: pa.Array, _: str) -> pa.Array | None:
         if not _shortest_of_its_double(pc.filter(values, long), pc.filter(typed, long)):
             return None
     return typed
+
+
+def _written_as_float(values: pa.Array) -> bool:
+    """Whether texts that can be cast are of ``_FLOAT_FORM``. Few need the expression: those that
+    begin with a zero before a digit, with another sign, or with a letter."""
+    odd = pc.or_(pc.starts_with(values, "0"), pc.starts_with(values, "-0"))
+    plain = pc.or_(pc.starts_with(values, "0."), pc.starts_with(values, "-0."))
+    odd = pc.and_not(odd, plain)
+    odd = pc.or_(odd, pc.or_(pc.less(values, "-"), pc.greater(values, "A")))
+    return _all(pc.match_substring_regex(pc.filter(values, odd), _FLOAT_FORM))
 
 
 def _significant(texts: pa.Array) -> pa.Array:

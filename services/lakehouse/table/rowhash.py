@@ -29,6 +29,7 @@ _NULL: Final = 0x6A09E667F3BCC909
 _BASE: Final = 0xD6E8FEB86659FD93
 _BASE_INVERSE: Final = pow(_BASE, -1, 2**64)
 _ITEMS_MAX: Final = 1 << 18
+_MANY: Final = 1024
 
 
 def rows_hash(rows: pa.Table | pa.RecordBatch, schema: Schema) -> int:
@@ -87,7 +88,7 @@ def _raw(values: pa.Array) -> pa.Array:
     """64 bits a value, before mixing; what stands at a null does not matter."""
     arrow = values.type
     if pat.is_string(arrow) or pat.is_binary(arrow):
-        return _raw_bytes(values)
+        return _raw_texts(values)
     if pat.is_boolean(arrow):
         return pc.fill_null(values.cast(pa.uint8()), 0).cast(pa.uint64())
     if pat.is_date32(arrow):
@@ -102,6 +103,14 @@ def _raw(values: pa.Array) -> pa.Array:
     if arrow.bit_width == 64:
         return pc.fill_null(values.view(pa.uint64()), 0)
     return _raw_bytes(values.cast(pa.string()))
+
+
+def _raw_texts(values: pa.Array) -> pa.Array:
+    """As ``_raw_bytes``; of texts that repeat, each is hashed once."""
+    if len(values) < _MANY or pc.count_distinct(values.slice(0, _MANY)).as_py() > _MANY // 8:
+        return _raw_bytes(values)
+    encoded = values.dictionary_encode()
+    return _raw_bytes(encoded.dictionary).take(pc.fill_null(encoded.indices, 0))
 
 
 def _raw_bytes(values: pa.Array) -> pa.Array:
@@ -156,11 +165,10 @@ def _windows(items: pa.Array, offsets: pa.Array) -> pa.Array:
             row += 1
             continue
         local = pc.subtract(ends.slice(row, fits - row + 1), start)
-        size = local[-1].as_py()
-        prefix = _prefix_sums(items.slice(start, size))
-        left, right = local.slice(0, fits - row), local.slice(1)
-        sums = pc.subtract(prefix.take(right), prefix.take(left))
-        pieces.append(pc.multiply(sums, _powers(_BASE_INVERSE).take(left)))
+        sums = _sums_before(items.slice(start, local[-1].as_py()), local)
+        left = local.slice(0, fits - row)
+        within = pc.subtract(sums.slice(1), sums.slice(0, fits - row))
+        pieces.append(pc.multiply(within, _powers(_BASE_INVERSE).take(left)))
         row = fits
     return pa.concat_arrays(pieces) if pieces else pa.array([], pa.uint64())
 
@@ -177,16 +185,28 @@ def _rows_within(ends: pa.Array, row: int, rows: int, limit: int) -> int:
     return low
 
 
-def _prefix_sums(items: pa.Array) -> pa.Array:
-    wide = pc.add(items.cast(pa.uint64()), _uint(1))
-    weighted = pc.multiply(wide, _powers(_BASE).slice(0, len(wide)))
-    return pa.concat_arrays([_repeat(0, 1), pc.cumulative_sum(weighted)])
+@lru_cache(maxsize=1)
+def _powers_before() -> pa.Array:
+    """For each position up to ``_ITEMS_MAX``, the sum of the powers before it."""
+    return pa.concat_arrays([_repeat(0, 1), pc.cumulative_sum(_powers(_BASE))])
+
+
+def _sums_before(items: pa.Array, positions: pa.Array) -> pa.Array:
+    """For each of ``positions``, the sum of (item + 1) * BASE^k over the items k before it."""
+    ones = _powers_before().take(positions)
+    if len(items) == 0:
+        return ones
+    sums = pc.cumulative_sum(
+        pc.multiply(items.cast(pa.uint64()), _powers(_BASE).slice(0, len(items)))
+    )
+    before = sums.take(pc.max_element_wise(pc.subtract(positions, 1), 0))
+    return pc.add(ones, pc.if_else(pc.equal(positions, 0), _uint(0), before))
 
 
 def _long_window(items: pa.Array) -> pa.Array:
     total = 0
     for start in range(0, len(items), _ITEMS_MAX):
         piece = items.slice(start, _ITEMS_MAX)
-        part = _prefix_sums(piece)[-1].as_py()
+        part = _sums_before(piece, pa.array([len(piece)], pa.int64()))[0].as_py()
         total = (total + part * pow(_BASE, start, 2**64)) & _MASK
     return _repeat(total, 1)
