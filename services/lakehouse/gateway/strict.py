@@ -1,6 +1,7 @@
-"""Routes that know all their query parameters: a misspelled one must not be ignored in silence.
+"""Our kinds of routes: quick to say no, and strict about their query parameters.
 
-``?dryrun=true`` would otherwise do what it was only to show.
+A misspelled parameter must not be ignored in silence: ``?dryrun=true`` would do what it was only to
+show.
 """
 
 from __future__ import annotations
@@ -14,13 +15,25 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
 
 from lakehouse.errors import ErrorKind, LakehouseError
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class StrictRoute(APIRoute):
+class QuickRoute(APIRoute):
+    """Says no by the first bytes of the path: most routes that are asked are not the right one."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        prefix = self.path.partition("{")[0]
+        if not scope.get("root_path") and not scope["path"].startswith(prefix):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+class StrictRoute(QuickRoute):
     """For ``APIRouter(route_class=StrictRoute)``."""
 
     def get_route_handler(self) -> Handler:

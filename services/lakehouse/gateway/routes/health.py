@@ -16,6 +16,7 @@ from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.openapi import told
 from lakehouse.gateway.replies import reply
 from lakehouse.gateway.shapes import HealthShape, ReadyShape, VersionShape
+from lakehouse.gateway.strict import QuickRoute
 from lakehouse.ledger import record
 from lakehouse.objectstore import identity
 
@@ -40,7 +41,7 @@ _METRICS_DOC: Final[dict[str, Any]] = {
 
 def routes(readiness: ReadinessSource, metrics: Metrics) -> APIRouter:
     """The routes of this noun over what answers them."""
-    router = APIRouter(tags=["health"])
+    router = APIRouter(tags=["health"], route_class=QuickRoute)
 
     @router.get("/health", **told("Is the process alive", HealthShape, {"status": "ok"}))
     async def health() -> Response:
