@@ -26,7 +26,7 @@ from lakehouse.ingestd.convert import Outcome
 from lakehouse.ingestd.deadletters import DEAD_LETTER_SCHEMA
 from lakehouse.ingestd.deciding import Action, Standing
 from lakehouse.ingestd.parquet_out import LocalParquet
-from lakehouse.ingestd.reports import DEAD_LETTERS_SUFFIX, card_of, data_file
+from lakehouse.ingestd.reports import DEAD_LETTERS_SUFFIX, card_after, card_of, data_file
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.ids import Ids
@@ -40,6 +40,7 @@ from lakehouse.model.changes import (
     RemoveFiles,
     Requirement,
     SchemaIs,
+    SetCard,
     SetPrimaryKey,
 )
 from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, VersionEntry
@@ -261,6 +262,13 @@ class Committer:
         changes: list[Change] = [add]
         if outcome.key and not dataset.primary_key and action is Action.REPLACE:
             changes.append(SetPrimaryKey(dataset.id, outcome.key))
+        sample = outcome.sample if action is Action.REPLACE else None
+        card = card_after(dataset.card, job.request.card, sample)
+        if card != dataset.card:
+            changes.append(SetCard(dataset.id, card))
+            if action is not Action.REPLACE:
+                # Nobody else's change of the card is undone.
+                needs.append(DatasetAt(dataset.id, dataset.version))
         return changes, needs
 
     async def _dead(

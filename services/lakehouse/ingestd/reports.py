@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final
 
 import pyarrow as pa
 
-from lakehouse.contracts.ingest import CardHints, IngestReport, IngestRequest
+from lakehouse.contracts.ingest import CardHints, IngestReport, IngestRequest, IngestWarning
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.parquet_out import LocalParquet
-from lakehouse.model.dataset import Card, DataFile, Lineage, Sensitivity
-from lakehouse.model.schema import Schema
+from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, Sensitivity
 from lakehouse.table.pii import detect, suggest_sensitivity
 
 DRY_RUN_ROWS: Final = 20
 _SAFE_INTEGER: Final = 2**53
+_CARD_KEPT: Final = IngestWarning(
+    "card_unchanged",
+    "nothing was written, so the card stays as it is: change it at the dataset itself",
+)
 DEAD_LETTERS_SUFFIX: Final = "__dead_letters"
 
 
@@ -53,6 +56,32 @@ def card_of(hints: CardHints, owner: str, source: str, ingest: str, sample: pa.T
         pii=findings,
         detected=tuple(detected),
     )
+
+
+def card_after(card: Card, hints: CardHints, sample: pa.Table | None) -> Card:
+    """An existing card with what was said put in, and no longer called detected.
+
+    ``sample``: of the rows that take the place of all others; what was detected is found anew.
+    """
+    said: dict[str, Any] = {
+        "owner": hints.owner,
+        "description": hints.description,
+        "sensitivity": stated_sensitivity(hints.sensitivity) if hints.sensitivity else None,
+        "tags": hints.tags,
+        "freshness_sla_seconds": hints.freshness_sla_seconds,
+    }
+    said = {name: value for name, value in said.items() if value not in ("", (), None)}
+    if hints.source_system:
+        said["lineage"] = replace(card.lineage, source_system=hints.source_system)
+    after = replace(card, **said, detected=tuple(x for x in card.detected if x not in said))
+    if sample is None or (card.pii and "pii" not in card.detected):
+        return after
+    findings = detect(sample)
+    detected = tuple(x for x in after.detected if x != "pii") + (("pii",) if findings else ())
+    after = replace(after, pii=findings, detected=detected)
+    if "sensitivity" in after.detected:
+        after = replace(after, sensitivity=suggest_sensitivity(findings))
+    return after
 
 
 def stated_sensitivity(text: str) -> Sensitivity:
@@ -104,11 +133,12 @@ def _plain(value: Any) -> Any:
 
 
 def no_op_report(
-    request: IngestRequest, name: str, schema: Schema, rows: int, version: int, measured: Measured
+    request: IngestRequest, dataset: Dataset, rows: int, version: int, measured: Measured
 ) -> IngestReport:
     """The content is there already: ``rows`` of it, since ``version``."""
+    unheard = card_after(dataset.card, request.card, None) != dataset.card
     return IngestReport(
-        dataset=name,
+        dataset=dataset.name,
         version=version,
         rows=rows,
         files=0,
@@ -116,8 +146,8 @@ def no_op_report(
         created=False,
         dead_letters=0,
         dead_letter_dataset="",
-        schema=schema.columns,
-        warnings=(),
+        schema=dataset.schema.columns,
+        warnings=(_CARD_KEPT,) if unheard else (),
         content_digest=measured.content_digest,
         format=request.options.format.value,
         mode=request.mode.value,

@@ -313,8 +313,7 @@ class Ingest:
             raise LakehouseError(ErrorKind.INTERNAL, "a no-op needs the rows to be there")
         return no_op_report(
             under.job.request,
-            dataset.name,
-            dataset.schema,
+            dataset,
             entry.rows_added,
             entry.version,
             self._measured(under),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts.ingest import CardHints
 from lakehouse.errors import ErrorKind
-from lakehouse.model.dataset import Sensitivity
+from lakehouse.model.dataset import Card, Sensitivity
 from support_ingest import CTX, Lake
 
 A = b"id,name\n1,ann\n2,bob\n"
@@ -177,3 +177,39 @@ async def test_an_object_in_a_bucket_is_read_in_place_of_a_body(lake: Lake) -> N
     assert versions.versions[0].source == "primary/incoming/a.csv"
     error = await lake.refused(b"", "u", object_key="incoming/none.csv")
     assert error.kind is ErrorKind.NOT_FOUND
+
+
+async def test_what_is_said_of_an_existing_dataset_is_heard(lake: Lake) -> None:
+    async def card() -> Card:
+        return (await lake.catalog.get(CTX, c.GetRequest("t"))).dataset.card
+
+    await lake.put(A)
+    first = await card()
+    await lake.put(B, mode="append", card=CardHints(description="people", owner="bob"))
+    second = await card()
+    assert (second.description, second.owner) == ("people", "bob")
+    assert set(first.detected) - set(second.detected) == {"owner"}
+    again = await lake.put(B, mode="append", card=CardHints(tags=("x",)))
+    assert (again.no_op, [one.code for one in again.warnings]) == (True, ["card_unchanged"])
+    quiet = await lake.put(B, mode="append", card=CardHints(description="people"))
+    assert (quiet.no_op, quiet.warnings) == (True, ())
+    assert await card() == second
+
+
+async def test_a_replacement_is_looked_at_for_personal_data(lake: Lake) -> None:
+    async def card() -> Card:
+        return (await lake.catalog.get(CTX, c.GetRequest("t"))).dataset.card
+
+    people = b"id,name\n1,ann@example.org\n2,bob@example.org\n3,cy@example.org\n"
+    await lake.put(A)
+    before = await card()
+    await lake.put(people, mode="replace")
+    found = await card()
+    assert {finding.kind for finding in before.pii} == {"person_name"}
+    assert "email" in {finding.kind for finding in found.pii}
+    assert "pii" in found.detected
+    await lake.put(A, mode="replace", card=CardHints(sensitivity="restricted"))
+    stated = await card()
+    assert (stated.pii, stated.sensitivity.value) == (before.pii, "restricted")
+    await lake.put(people, mode="replace")
+    assert (await card()).sensitivity.value == "restricted"
