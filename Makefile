@@ -26,7 +26,7 @@ up: setup ## run every role in one process as lakehouse.toml says
 	@$(BIN)/lakehouse up
 
 test: setup ## all tests that need nothing but this machine
-	$(BIN)/python -m pytest -n auto -m 'not s3 and not soak and not bench' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not s3 and not soak and not bench' $(PYTEST_ARGS)
 
 test-s3: setup ## the tests that need a real S3 server (Ceph radosgw, installed by apt if missing)
 	@bash tools/install_ceph.sh
@@ -46,11 +46,11 @@ proto: setup ## regenerate services/lakehouse/v1 from protos/
 docs: setup ## regenerate docs/api/{cli,config,errors}.md from the code
 	$(BIN)/python tools/make_docs.py
 
-bench: setup ## timings against budgets in tests/bench/budgets.toml; writes docs/BENCHMARKS.md
-	$(BIN)/python tests/bench/run.py
+bench: setup ## timings against budgets; writes docs/BENCHMARKS.md (SUBJECT=start: that one alone)
+	$(BIN)/python tests/bench/run.py $(SUBJECT)
 
 soak: setup ## the long runs: more seeds, more kills, more malformed requests
-	$(BIN)/python -m pytest -n auto -m soak --timeout 3600 $(PYTEST_ARGS)
+	$(BIN)/python tests/bench/soak.py $(PYTEST_ARGS)
 
 lock: setup ## resolve requirements.lock anew from pyproject.toml (needs uv on the PATH)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

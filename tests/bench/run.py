@@ -1,31 +1,32 @@
-"""Run every benchmark, hold it to its budget, write docs/BENCHMARKS.md.
+"""Run benchmarks, each in a process of its own with a bound, hold them to their budgets.
 
 Usage: python tests/bench/run.py [subject ...]
+
+A subject that fails or takes too long is said and fails the run; the others are measured and kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
-import tomllib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent))
 
-PAGE = ROOT / "docs" / "BENCHMARKS.md"
-HEAD = """# Benchmarks
+from bench.page import keep, load_budgets, verdict  # noqa: E402
 
-Made by `make bench`; budgets are in `tests/bench/budgets.toml`, and a miss fails `make bench`.
-Ratios hold better than absolute figures: peers run in the same measurement, on the same files.
-"""
+# A hang ends here; what is measured takes half of it.
+SECONDS_MAX = {"scan": 200, "ingest": 120, "catalog": 120}
+SECONDS_MAX_OTHERS = 90
+_ONE = "--one"
 
 
 def measure(subject: str) -> list[dict[str, Any]]:
@@ -42,50 +43,49 @@ def measure(subject: str) -> list[dict[str, Any]]:
     ]
 
 
-def verdict(figure: dict[str, Any], budgets: dict[str, Any]) -> str:
-    """``ok``, ``missed``, or ``-`` without a budget."""
-    budget = budgets.get(figure["subject"], {}).get(figure["name"])
-    if budget is None:
-        return "-"
-    fits = budget.get("min", 0) <= figure["value"] <= budget.get("max", float("inf"))
-    return "ok" if fits else "missed"
-
-
-def allowed(figure: dict[str, Any], budgets: dict[str, Any]) -> str:
-    budget = budgets.get(figure["subject"], {}).get(figure["name"], {})
-    return ", ".join(f"{'at most' if k == 'max' else 'at least'} {v}" for k, v in budget.items())
-
-
-def page(figures: list[dict[str, Any]], budgets: dict[str, Any]) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
+def bounded(subject: str) -> list[dict[str, Any]]:
+    """``measure`` in a process of its own; a line without a value where it failed."""
+    seconds = SECONDS_MAX.get(subject, SECONDS_MAX_OTHERS)
+    child = subprocess.Popen(
+        [sys.executable, __file__, _ONE, subject],
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
-    ).stdout.strip()
-    python = f"Python {platform.python_version()}"
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, {python}"
-    rows = [
-        f"| {f['subject']} | {f['name']} | {f['value']:.3g} | {allowed(f, budgets)} |"
-        f" {verdict(f, budgets)} | {f['note']} |"
-        for f in figures
-    ]
-    table = "| subject | figure | measured | budget | | note |\n|---|---|---|---|---|---|\n"
-    return f"{HEAD}\nCommit {commit}; {machine}.\n\n{table}" + "\n".join(rows) + "\n"
+        start_new_session=True,
+    )
+    try:
+        shown, _ = child.communicate(timeout=seconds)
+        why = f"ended with {child.returncode}"
+    except subprocess.TimeoutExpired:
+        shown, why = "", f"took over {seconds} s"
+    finally:
+        # Also what it started and left behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    if child.returncode == 0 and shown.strip():
+        figures: list[dict[str, Any]] = json.loads(shown.splitlines()[-1])
+        return figures
+    return [{"subject": subject, "name": "failed", "value": None, "note": why}]
 
 
-def main(subjects: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == [_ONE]:
+        print(json.dumps(measure(arguments[1])), flush=True)
+        return 0
     found = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
-    budgets = tomllib.loads((HERE / "budgets.toml").read_text())
-    figures = []
-    for subject in subjects or found:
-        for figure in measure(subject):
-            figures.append(figure)
-            print(json.dumps(figure | {"verdict": verdict(figure, budgets)}), flush=True)
-    if not subjects:
-        PAGE.write_text(page(figures, budgets))
-    return 1 if any(verdict(figure, budgets) == "missed" for figure in figures) else 0
+    strangers = set(arguments) - set(found)
+    if strangers:
+        print(f"there is no subject {', '.join(strangers)}; known: {', '.join(found)}")
+        return 64
+    budgets, missed = load_budgets(), 0
+    for subject in arguments or found:
+        figures = bounded(subject)
+        keep(subject, figures)
+        for figure in figures:
+            said = verdict(figure, budgets)
+            missed += said in ("missed", "failed")
+            print(json.dumps(figure | {"verdict": said}), flush=True)
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
