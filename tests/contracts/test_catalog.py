@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -117,6 +118,22 @@ async def test_one_key_has_one_effect_and_one_answer(catalog: Any) -> None:
     assert error.http_status == 422
     # The same key of another caller, or none at all, is another commit.
     await refused(catalog.commit(WRITER, request), ErrorKind.ALREADY_EXISTS)
+
+
+async def test_a_commit_for_a_caller_keeps_the_callers_answer(catalog: Any) -> None:
+    ctx = caller(Scope.WRITE, idempotency_key="key-1")
+    asked = c.CommitRequest((), request_sha256="ab" * 32, route="ingest")
+    assert not (await catalog.commit(ctx, asked)).replayed
+    kept = replace(asked, changes=(create("id-1", "people"),), answer_json='{"rows": 3}')
+    first = await catalog.commit(ctx, kept)
+    again = replace(kept, changes=(create("id-2", "people"),), answer_json='{"rows": 4}')
+    for request in (asked, again):
+        told = await catalog.commit(ctx, request)
+        assert told == c.CommitResult(first.version, True, '{"rows": 3}')
+    other = replace(asked, request_sha256="cd" * 32)
+    assert (await refused(catalog.commit(ctx, other), ErrorKind.INVALID)).http_status == 422
+    # The key of one call is free for another.
+    assert not (await catalog.commit(ctx, replace(other, route="token"))).replayed
 
 
 async def test_commits_at_once_are_all_there_in_one_order(catalog: Any) -> None:

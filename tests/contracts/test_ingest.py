@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -249,3 +250,12 @@ async def test_reading_is_not_enough(ingest: Any, here: World) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "\u202eevil", ".hidden", 'quo"te'])
 async def test_a_name_that_is_none_is_refused(ingest: Any, name: str) -> None:
     await refused(send(ingest, name, CSV), ErrorKind.INVALID)
+
+
+async def test_a_repeated_ingest_gets_the_first_answer(ingest: Any) -> None:
+    ctx = replace(WRITER, idempotency_key="once")
+    first = await send(ingest, "people", CSV, ctx, mode=IngestMode.CREATE)
+    assert first.created
+    assert await send(ingest, "people", CSV, ctx, mode=IngestMode.CREATE) == first
+    error = await refused(send(ingest, "people", CSV + b"4,x,1\n", ctx), ErrorKind.INVALID)
+    assert error.http_status == 422
