@@ -25,7 +25,8 @@ class LocalStore:
     """Objects as files below ``root``; see ``local_tree`` for what makes them durable.
 
     Beyond the port: a key with a component over 255 bytes, below ``.tmp/``, or that is at once
-    file and folder is ``invalid``; a full disk is ``exhausted``.
+    file and folder is ``invalid``; a full disk is ``exhausted``; a root that is gone or replaced
+    since it was first seen is ``unavailable`` and is not made again.
 
     Args:
         root: the folder; made on the first write.
@@ -114,6 +115,7 @@ class LocalStore:
         if self._threads is not None:
             self._threads.shutdown(wait=False)
             self._threads = None
+        self._tree.release()
 
     async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         # Threads of our own: slow disks must not hold up others' blocking calls, or the reverse.

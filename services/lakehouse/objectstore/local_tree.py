@@ -4,6 +4,9 @@ Every path is walked component by component with ``O_NOFOLLOW`` from an open fol
 link inside the root nor one swapped in meanwhile leads outside. Durability is bought in this
 order: the bytes (fsync of the temporary file), the name (``link`` or ``rename``), then the folder
 that holds the name, and the folder above for each folder that this process has not yet synced.
+
+The root that was opened first is the only one: where another folder lies at its path later, or
+none (a disk was unmounted, a backup moved in), every operation is refused until it is back.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import errno
 import os
 import stat
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,7 +83,7 @@ class TempFile:
 
 
 class LocalTree:
-    """Objects as files below ``root``; made on the first write.
+    """Objects as files below ``root``; made on the first write, and never a second time.
 
     Args:
         root: absolute path of the folder; may itself be reached through links.
@@ -90,6 +94,15 @@ class LocalTree:
         self._counter = 0
         self._lock = threading.Lock()
         self._synced: set[str] = set()
+        self._seen: tuple[int, int] | None = None
+        self._held: weakref.finalize[[int], LocalTree] | None = None
+
+    def release(self) -> None:
+        """Let go of the root, so that its disk can be unmounted; it is still known again."""
+        with self._lock:
+            if self._held is not None:
+                self._held()
+                self._held = None
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -151,7 +164,7 @@ class LocalTree:
         found: list[ObjectMeta] = []
         with _translated(prefix):
             try:
-                fd = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+                fd = self._open_root()
                 for part in prefix.split("/")[:-1]:
                     above = fd
                     try:
@@ -274,11 +287,48 @@ class LocalTree:
 
     # -- folders -----------------------------------------------------------------------------
 
+    def _open_root(self, *, create: bool = False) -> int:
+        """A descriptor of the root, which is the folder that was opened first.
+
+        Raises ``unavailable`` where that one is gone or another is in its place, and
+        ``FileNotFoundError`` where none was ever seen and none is to be made.
+        """
+        try:
+            fd = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            if self._seen is not None:
+                raise self._swapped("is gone") from None
+            if not create:
+                raise
+            _make_durably(self.root)
+            fd = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+        status = os.fstat(fd)
+        found = (status.st_dev, status.st_ino)
+        with self._lock:
+            if self._seen is None:
+                self._seen = found
+            if self._held is None and self._seen == found:
+                # While it is open its number is not given to another folder.
+                self._held = weakref.finalize(self, os.close, os.dup(fd))
+        if found != self._seen:
+            os.close(fd)
+            raise self._swapped("is another folder than before")
+        return fd
+
+    def _swapped(self, what: str) -> LakehouseError:
+        return LakehouseError(
+            ErrorKind.UNAVAILABLE,
+            f"the folder of the bucket {what}",
+            path=self.root,
+            hint="was its disk unmounted, or the folder moved or replaced? put it back, or stop"
+            " the node; nothing is written meanwhile",
+        )
+
     def _walk(self, key: str, *, create: bool = False) -> tuple[int, str]:
         """An open descriptor of the folder that holds ``key``, and the last component."""
         self._refuse_reserved(key)
         *folders, name = key.split("/")
-        fd = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+        fd = self._open_root()
         path = ""
         try:
             for part in folders:
@@ -306,13 +356,7 @@ class LocalTree:
             self._synced.add(path)
 
     def _open_temp_folder(self, *, create: bool = True) -> int:
-        try:
-            root = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
-        except FileNotFoundError:
-            if not create:
-                raise
-            _make_durably(self.root)
-            root = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+        root = self._open_root(create=create)
         try:
             if create:
                 # Its own name need not last: what is in it never does.
@@ -385,6 +429,8 @@ def _give_name(key: str, temp: TempFile, parent: int, name: str, *, if_absent: b
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             if not stat.S_ISREG(mode):
                 raise _clash(key) from None
+        # Whoever gave the name may have died, or failed, before syncing it: "taken" is for good.
+        os.fsync(parent)
         raise key_taken(key) from None
 
 

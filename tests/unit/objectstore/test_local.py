@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -369,6 +371,8 @@ async def test_a_cancelled_writer_waits_for_its_thread(
     async def chunks() -> AsyncIterator[bytes]:
         yield b"x" * 100
 
+    root.mkdir()
+    await store.list()  # from here on the root is held open
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr("os.write", slow)
     task = asyncio.ensure_future(store.put_stream("a", chunks()))
@@ -461,3 +465,101 @@ def test_descriptors_are_closed(root: Path) -> None:
                 with pytest.raises(LakehouseError):
                     tree.write(bad, b"x", if_absent=if_absent)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- the root is the one that was opened ---------------------------------------------------------
+
+
+async def every_operation(store: LocalStore) -> list[LakehouseError]:
+    async def one_chunk() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    async def read_stream() -> None:
+        async for _ in store.stream("kept"):
+            pass
+
+    refused = []
+    for call in (
+        lambda: store.get("kept"),
+        lambda: store.head("kept"),
+        lambda: store.list(),
+        lambda: store.put("new", b"x", if_absent=True),
+        lambda: store.put("new", b"x"),
+        lambda: store.put_stream("new", one_chunk()),
+        lambda: store.delete(["kept"]),
+        read_stream,
+    ):
+        with pytest.raises(LakehouseError) as caught:
+            await call()
+        refused.append(caught.value)
+    return refused
+
+
+@pytest.mark.parametrize("empty_folder_left", [True, False])
+async def test_nothing_is_done_while_the_root_is_away(
+    store: LocalStore, root: Path, tmp_path: Path, empty_folder_left: bool
+) -> None:
+    """As when a disk is unmounted under a running node: nothing may go into what is left."""
+    await store.put("kept", b"x")
+    root.rename(tmp_path / "away")
+    if empty_folder_left:
+        root.mkdir()
+    for error in await every_operation(store):
+        assert error.kind is ErrorKind.UNAVAILABLE
+        assert error.fields["path"] == str(root)
+        assert "unmounted" in str(error.fields["hint"])
+    assert root.exists() is empty_folder_left
+    if empty_folder_left:
+        assert files(root) == []
+        root.rmdir()
+    (tmp_path / "away").rename(root)
+    assert await store.get("kept") == b"x"
+    await store.put("new", b"y")
+
+
+async def test_a_root_made_anew_is_another_root(store: LocalStore, root: Path) -> None:
+    """The file system may give a new folder the number of a removed one, but not while it is
+    held open."""
+    for key in ("a", "b"):
+        await store.put("kept", b"x")
+        shutil.rmtree(root)
+        root.mkdir()
+        with pytest.raises(LakehouseError) as caught:
+            await store.put(key, b"x")
+        assert caught.value.kind is ErrorKind.UNAVAILABLE
+        assert files(root) == []
+        await store.close()
+        store = LocalStore(root, SystemClock())
+    await store.close()
+
+
+async def test_a_closed_store_lets_its_disk_go(store: LocalStore, root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    await store.put("kept", b"x")
+    await store.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_taken_name_is_a_synced_name(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed sync the same write finds its own name: that must not pass for durable."""
+    await store.put("c/0", b"x")
+    real, folder = os.fsync, str(root / "c")
+    calls: list[int] = []
+
+    def fsync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}") == folder:
+            calls.append(len(calls))
+            if len(calls) <= 2:
+                raise OSError(errno.EIO, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    kinds = []
+    for _ in range(3):
+        with pytest.raises(LakehouseError) as caught:
+            await store.put("c/1", b"x", if_absent=True)
+        kinds.append(caught.value.kind)
+    assert kinds == [ErrorKind.UNAVAILABLE, ErrorKind.UNAVAILABLE, ErrorKind.ALREADY_EXISTS]
+    assert len(calls) == 3
