@@ -404,7 +404,7 @@ def _resolution_error(
     known = sorted({column.name for columns in relations.values() for column in columns})
     found = _NAME_IN_ERROR.search(text + " ") or _UNKNOWN.search(text)
     if found is None:
-        return invalid("the names of the statement cannot be resolved", detail=text[:200])
+        return invalid("the names of the statement cannot be resolved", reason=text[:200])
     name = found.group(1).split(".")[-1].strip("\"'")
     holders = sum(
         any(column.folded == name_key(name) for column in relations[reference.table])

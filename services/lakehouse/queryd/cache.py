@@ -40,7 +40,7 @@ def _corrupt(file: DataFile, found: str, size: int) -> LakehouseError:
         sha256_found=found,
         size_expected=file.size_bytes,
         size_found=size,
-        hint="run catalog fsck, restore the object from a backup or drop the version",
+        hint="run catalog fsck --deep, restore the object from a backup",
     )
 
 

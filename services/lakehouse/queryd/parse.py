@@ -21,7 +21,9 @@ from lakehouse.queryd import guard
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # its warnings are our errors
 
 _EXPLAIN: Final = re.compile(
-    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(explain(?:\s+analyze)?)\b", re.IGNORECASE | re.DOTALL
+    # Possessive, for a match that gives back nothing takes one pass, whatever the comments are.
+    r"(?:\s|--[^\n]*(?:\n|$)|(?>/\*.*?\*/))*+(explain(?:\s+analyze)?)\b",
+    re.IGNORECASE | re.DOTALL,
 )
 _TREE_DEPTH_MAX: Final = 160
 _ERROR_TEXT_MAX: Final = 200
@@ -113,14 +115,14 @@ def _one(sql: str) -> exp.Expr:
         found = error.errors[0] if error.errors else {}
         raise invalid(
             "the statement does not parse",
-            detail=str(found.get("description") or error)[:_ERROR_TEXT_MAX],
+            reason=str(found.get("description") or error)[:_ERROR_TEXT_MAX],
             line=found.get("line"),
             column=found.get("col"),
             near=str(found.get("highlight") or "")[:_ERROR_TEXT_MAX],
         ) from error
     except SqlglotError as error:
         raise invalid(
-            "the statement does not parse", detail=str(error).split("\n")[0][:_ERROR_TEXT_MAX]
+            "the statement does not parse", reason=str(error).split("\n")[0][:_ERROR_TEXT_MAX]
         ) from error
     trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
     if not trees:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import sqlglot
 from hypothesis import given
@@ -129,3 +131,12 @@ def test_limits_of_the_text() -> None:
 )
 def test_explain(sql: str, explain: str) -> None:
     assert parse(sql, 10_000, 32).explain == explain
+
+
+@pytest.mark.parametrize("comment", ["/**/", "--\n", " ", "/* -- */", "/*\n*/ "])
+def test_comments_before_a_statement_cost_one_pass(comment: str) -> None:
+    begun = time.perf_counter()
+    many = comment * 60_000
+    assert parse(many + "select 1", 1 << 20, 32).explain == ""
+    assert parse(many + "explain select 1", 1 << 20, 32).explain == "EXPLAIN"
+    assert time.perf_counter() - begun < 5

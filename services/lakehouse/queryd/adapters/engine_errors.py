@@ -77,11 +77,11 @@ def engine_error(engine: str, error: Exception) -> LakehouseError:
     for pattern, kind, message in _COMPILED:
         if pattern.search(text):
             fields = {"http_status": 422} if kind is ErrorKind.EXHAUSTED else {}
-            return LakehouseError(kind, message, engine=engine, detail=text, **fields)
+            return LakehouseError(kind, message, engine=engine, reason=text, **fields)
     return LakehouseError(
         ErrorKind.INVALID,
         f"{engine} cannot run this statement",
         engine=engine,
-        detail=text,
+        reason=text,
         hint="see the list of functions and types in docs/guides/sql.md",
     )
