@@ -127,10 +127,12 @@ def _decoder(kind: Any) -> Codec:
 
     def decode_fields(value: Any) -> Any:
         if not isinstance(value, dict):
-            raise _corrupt("a stored value is not an object", type=kind.__name__)
+            raise _corrupt("a stored value is not an object", value_type=kind.__name__)
         if not required <= value.keys():
             missing = sorted(required - value.keys())
-            raise _corrupt("a stored value lacks a field", type=kind.__name__, field=missing[0])
+            raise _corrupt(
+                "a stored value lacks a field", value_type=kind.__name__, field=missing[0]
+            )
         return kind(**{name: plan[name](item) for name, item in value.items() if name in plan})
 
     return decode_fields
@@ -146,7 +148,7 @@ def decode(kind: type[T], value: JsonObject) -> T:
     try:
         return cast(T, _decoder(cast(Hashable, kind))(value))
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _corrupt("a stored value cannot be read", type=kind.__name__) from error
+        raise _corrupt("a stored value cannot be read", value_type=kind.__name__) from error
 
 
 _CHANGES: Final[dict[str, type]] = {kind.__name__: kind for kind in typing.get_args(StoredChange)}

@@ -315,7 +315,7 @@ def _set_schema(draft: Draft, change: change_types.SetSchema) -> None:
                 "a column id is never given to another type",
                 id=column.id,
                 column=column.name,
-                type=column.type,
+                type_text=column.type,
                 was=types[column.id],
                 hint="give the column a new id",
             )

@@ -57,7 +57,7 @@ def stated_wrong(error: NotFitting) -> LakehouseError:
         ErrorKind.INVALID,
         "a column does not fit the type stated for it",
         column=first.column,
-        type=first.wanted,
+        type_text=first.wanted,
         samples=_samples(error),
         hint="state another type, or leave it to be inferred",
     )

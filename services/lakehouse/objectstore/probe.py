@@ -241,7 +241,7 @@ def _expect(held: bool, meaning: str) -> None:
 
 
 def _conditional_refused(error: LakehouseError) -> _Refused:
-    if error.fields.get("status") == 501:
+    if error.fields.get("s3_status") == 501:
         return _Refused(
             "the server answers 501 Not Implemented to a conditional put, as Swift's S3 API does:"
             " commits need put-if-absent"

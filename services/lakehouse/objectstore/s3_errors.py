@@ -117,14 +117,14 @@ def _answered(status: int, code: str, operation: str, key: str) -> LakehouseErro
         kind = ErrorKind.INVALID if 300 <= status < 500 else ErrorKind.UNAVAILABLE
     if kind is ErrorKind.ALREADY_EXISTS and operation != "put":
         kind = ErrorKind.UNAVAILABLE
-    error = _error(kind, operation, key, status=status, code=code)
+    error = _error(kind, operation, key, s3_status=status, code=code)
     if code == _NO_BUCKET:
         error = LakehouseError(
             ErrorKind.NOT_FOUND,
             "the bucket does not exist",
             operation=operation,
             what="bucket",
-            status=status,
+            s3_status=status,
             code=code,
             hint="check the bucket's url and endpoint, or create it",
         )

@@ -54,7 +54,7 @@ def _bad(text: str, why: str) -> LakehouseError:
     return LakehouseError(
         ErrorKind.INVALID,
         f"the type text {why}",
-        type=text[:200],
+        type_text=text[:200],
         hint="types are " + " ".join(_SIMPLE) + " decimal(p,s) list<T> struct<name:T,...> map<K,V>",
     )
 
@@ -243,7 +243,7 @@ def from_arrow(arrow: pa.DataType) -> str:
     raise LakehouseError(
         ErrorKind.INVALID,
         "this arrow type cannot be stored",
-        type=str(arrow)[:200],
+        type_text=str(arrow)[:200],
         hint="cast the column to another type before ingesting it",
     )
 

@@ -89,7 +89,7 @@ async def test_answers_become_kinds(
     peer.script.append((status, code, b""))
     error = await kind_of(store, operation)
     assert error.kind is kind
-    assert error.fields["status"] == status
+    assert error.fields["s3_status"] == status
     assert len(peer.requests) == 1, "neither library may retry"
 
 
