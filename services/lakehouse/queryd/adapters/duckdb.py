@@ -167,7 +167,7 @@ class DuckDbEngine:
     ) -> pa.RecordBatchReader:
         try:
             return self._session(tables, memory_bytes).run(sql)
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             raise engine_error("duckdb", error) from error
 
     def translate(self, error: Exception) -> Exception:
@@ -207,5 +207,7 @@ class DuckDbEngine:
             session.execute(f"SET {setting}")
         for table in tables:
             _define(session, table)
+        if tables and all(_is_small(table) for table in tables):
+            session.execute("SET threads=1")  # handing out so little takes longer than doing it
         session.execute("SET lock_configuration=true")
         return _Session(session)
