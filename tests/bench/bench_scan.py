@@ -1,7 +1,8 @@
 """22 TPC-H queries: bare DataFusion, bare DuckDB, and the query service on each and on auto.
 
 ``python tests/bench/bench_scan.py [scale] [repeats]`` writes one line of JSON. Peers run in the
-same process run, interleaved, on the same Parquet files, results read to the end as Arrow.
+same process run, interleaved, on the same Parquet files, results read to the end as Arrow. Next to
+wall seconds stand CPU seconds (this process and the workers), which a busy machine disturbs less.
 """
 
 from __future__ import annotations
@@ -104,13 +105,26 @@ def service(query: Query, engine: Engine) -> Runner:
     return run
 
 
+def cpu_seconds(query: Query) -> float:
+    """Of this process and of the query workers it has now (Linux)."""
+    total = time.process_time()
+    for worker in query._pool._all:
+        fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
 def geometric_mean(values: list[float]) -> float:
     return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
-async def measure(folder: Path, repeats: int) -> dict[int, dict[str, float]]:
-    """Median seconds by query and peer."""
-    times: dict[int, dict[str, float]] = {}
+Measured = dict[int, dict[str, float]]
+
+
+async def measure(folder: Path, repeats: int) -> tuple[Measured, Measured]:
+    """Median wall and least CPU seconds by query and peer."""
+    times: Measured = {}
+    used: Measured = {}
     with tempfile.TemporaryDirectory() as scratch:
         catalog = FakeCatalog(folder)
         for path in sorted(folder.glob("*.parquet")):
@@ -129,23 +143,26 @@ async def measure(folder: Path, repeats: int) -> dict[int, dict[str, float]]:
         try:
             for number, sql in QUERIES.items():
                 seen: dict[str, list[float]] = {name: [] for name in runners}
+                spent: dict[str, list[float]] = {name: [] for name in runners}
                 rows = {await runner(sql) for runner in runners.values()}
                 if len(rows) != 1:
                     raise SystemExit(f"query {number}: different numbers of rows: {rows}")
                 for _ in range(repeats):
                     for name, runner in runners.items():
-                        begun = time.perf_counter()
+                        before, begun = cpu_seconds(query), time.perf_counter()
                         await runner(sql)
                         seen[name].append(time.perf_counter() - begun)
+                        spent[name].append(cpu_seconds(query) - before)
+                used[number] = {name: min(v) for name, v in spent.items()}
                 times[number] = {name: statistics.median(v) for name, v in seen.items()}
         finally:
             await query.close()
-    return times
+    return times, used
 
 
-def summary(scale: float, times: dict[int, dict[str, float]]) -> dict[str, Any]:
-    def ratio(one: str, other: str) -> float:
-        return round(geometric_mean([t[one] / t[other] for t in times.values()]), 3)
+def summary(scale: float, times: Measured, used: Measured) -> dict[str, Any]:
+    def ratio(one: str, other: str, by: Measured = times) -> float:
+        return round(geometric_mean([t[one] / t[other] for t in by.values()]), 3)
 
     better = {n: min(t["datafusion"], t["duckdb"]) for n, t in times.items()}
     auto = {n: round(t["lakehouse_auto"] / better[n], 3) for n, t in times.items()}
@@ -168,6 +185,11 @@ def summary(scale: float, times: dict[int, dict[str, float]]) -> dict[str, Any]:
             n: round(t["lakehouse_auto"] / ours[n], 3) for n, t in times.items()
         },
         "added_ms": added,
+        "cpu_lakehouse_duckdb/duckdb": ratio("lakehouse_duckdb", "duckdb", used),
+        "cpu_lakehouse_datafusion/datafusion": ratio("lakehouse_datafusion", "datafusion", used),
+        "cpu_duckdb/datafusion": ratio("duckdb", "datafusion", used),
+        "duckdb_is_better": sum(t["duckdb"] <= t["datafusion"] for t in used.values()),
+        "cpu_seconds": {n: {k: round(v, 3) for k, v in t.items()} for n, t in used.items()},
         "seconds": {n: {k: round(v, 4) for k, v in t.items()} for n, t in times.items()},
     }
 
@@ -175,8 +197,8 @@ def summary(scale: float, times: dict[int, dict[str, float]]) -> dict[str, Any]:
 def main() -> None:
     scale = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    times = asyncio.run(measure(make_data(scale), repeats))
-    print(json.dumps(summary(scale, times)))
+    times, used = asyncio.run(measure(make_data(scale), repeats))
+    print(json.dumps(summary(scale, times, used)))
 
 
 if __name__ == "__main__":
