@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,17 +25,20 @@ from immutables import Map
 from lakehouse.catalogd.checkpoint_rows import (
     REVISION_SCHEMA,
     decode_dataset,
+    decode_pending,
     decode_state,
     encode_dataset,
     encode_revisions,
     encode_state,
 )
+from lakehouse.catalogd.codec import decode_change
+from lakehouse.catalogd.draft import Draft
 from lakehouse.catalogd.files import Segment
 from lakehouse.catalogd.filetable import FILE_SCHEMA, encode_files
 from lakehouse.catalogd.persistent import SortedNames, Vector
 from lakehouse.catalogd.state import Broken, CatalogState, DatasetState, Names
 from lakehouse.errors import LakehouseError
-from lakehouse.ledger.machine import Part
+from lakehouse.ledger.machine import Entry, Part
 from lakehouse.ledger.sessions import dump_objects, load_objects
 from lakehouse.model.refs import name_key
 
@@ -308,6 +312,7 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
     histories = _histories(_named(parts, "revisions-"))
     files = _Rows.of(_named(parts, "files-"))
     removed = _Rows.of(_named(parts, "removed-"))
+    pending = decode_pending(rows)
     datasets: dict[str, DatasetState] = {}
     broken: dict[str, Broken] = {}
     for table in _named(parts, "datasets-"):
@@ -321,8 +326,42 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
             except (LakehouseError, ValueError, KeyError, TypeError, IndexError) as error:
                 past = revisions.get(dataset_id)
                 past = REVISION_SCHEMA.empty_table() if past is None else past
-                broken[dataset_id] = Broken(name, body, past, log, gone, str(error))
-    return _assembled(state, Vector.of(times, start), datasets, broken)
+                waiting = pending.get(dataset_id, ())
+                keys = _keys_of(log, waiting)
+                broken[dataset_id] = Broken(name, body, past, log, gone, str(error), waiting, keys)
+    whole = _assembled(state, Vector.of(times, start), datasets, broken)
+    return _caught_up(whole, pending)
+
+
+def _keys_of(files: pa.Table | None, pending: Iterable[Entry]) -> frozenset[str]:
+    """Objects that a manifest which cannot be read may name."""
+    keys = set() if files is None else set(files.column("key").to_pylist())
+    for entry in pending:
+        for change in entry.changes:
+            keys.update(str(file["key"]) for file in change.get("files", ()))
+    return frozenset(keys)
+
+
+def _caught_up(state: CatalogState, pending: Mapping[str, tuple[Entry, ...]]) -> CatalogState:
+    """With the commits that were kept for manifests which can be read again."""
+    readable = {each: entries for each, entries in pending.items() if each in state.datasets}
+    if not readable:
+        return state
+    whole = state
+    for entry in sorted(itertools.chain(*readable.values()), key=lambda each: each.seq):
+        draft = Draft(state, entry.seq, entry.ts_us, entry.actor, entry.request_id)
+        for change in entry.changes:
+            draft.apply(decode_change(change))
+        state = draft.finish()
+    datasets = state.datasets
+    for dataset_id in readable:
+        if dataset_id in datasets and state.dirty.get(dataset_id, state.version) <= (
+            horizon := state.objects.horizon
+        ):
+            # Given up while nobody could read it: what it names below the horizon may be gone.
+            log = datasets[dataset_id].log.without_dead(horizon)
+            datasets = datasets.set(dataset_id, replace(datasets[dataset_id], log=log))
+    return replace(state, version=whole.version, times=whole.times, datasets=datasets)
 
 
 def _assembled(

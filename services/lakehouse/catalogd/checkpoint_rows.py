@@ -23,13 +23,14 @@ from lakehouse.catalogd.state import (
 )
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime, to_micros
-from lakehouse.ledger.machine import JsonObject
+from lakehouse.ledger.machine import Entry, JsonObject
 from lakehouse.model.dataset import VersionEntry
 from lakehouse.model.schema import Schema
 
 __all__ = [
     "REVISION_SCHEMA",
     "decode_dataset",
+    "decode_pending",
     "decode_state",
     "encode_dataset",
     "encode_revisions",
@@ -192,6 +193,34 @@ def decode_dataset(
     )
 
 
+def _told(entry: Entry) -> JsonObject:
+    return {
+        "seq": entry.seq,
+        "ts": entry.ts_us,
+        "changes": list(entry.changes),
+        "actor": entry.actor,
+        "request_id": entry.request_id,
+    }
+
+
+def decode_pending(rows: Iterable[tuple[str, str, bytes]]) -> dict[str, tuple[Entry, ...]]:
+    """The commits kept with each manifest that could not be read, by dataset id."""
+    return {
+        key: tuple(
+            Entry(
+                seq=each["seq"],
+                ts_us=each["ts"],
+                changes=tuple(each["changes"]),
+                actor=each["actor"],
+                request_id=each["request_id"],
+            )
+            for each in orjson.loads(value)
+        )
+        for kind, key, value in rows
+        if kind == "pending"
+    }
+
+
 def encode_state(state: CatalogState, version: int) -> Iterator[tuple[str, str, bytes]]:
     """Everything small as (kind, key, JSON), sorted; ``version`` is that of the format."""
     meta = {
@@ -213,6 +242,9 @@ def encode_state(state: CatalogState, version: int) -> Iterator[tuple[str, str, 
         yield "adopted", key, orjson.dumps(ids)
     for key, bucket in sorted(state.orphaned.items()):
         yield "orphaned", key, orjson.dumps(bucket)
+    for dataset_id, broken in sorted(state.broken.items()):
+        if broken.pending:
+            yield "pending", dataset_id, orjson.dumps([_told(each) for each in broken.pending])
     for key, bucket in sorted(state.elsewhere.items()):
         yield "elsewhere", key, orjson.dumps(bucket)
 

@@ -52,6 +52,18 @@ class CollectPlan:
     size_bytes: int
 
 
+def _refuse_broken(state: CatalogState) -> None:
+    """What a manifest that cannot be read names is not known: while there is one, nothing goes."""
+    if state.broken:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "a manifest cannot be read, so what it names is not known: nothing is collected",
+            datasets=sorted(each.name for each in state.broken.values())[:10],
+            count=len(state.broken),
+            hint="start the version that wrote it, restore it from a backup, or purge the dataset",
+        )
+
+
 def _session_lives(state: CatalogState, key: str) -> bool:
     return key.split("/")[1] in state.objects.sessions
 
@@ -73,7 +85,7 @@ def _dead(state: CatalogState, horizon: int) -> dict[tuple[str, str], int]:
     """Our objects that only versions below ``horizon`` name: (bucket, key) -> bytes."""
     found: dict[tuple[str, str], int] = {}
     for dataset_id, first in state.dirty.items():
-        if first > horizon:
+        if first > horizon or dataset_id not in state.datasets:
             continue
         log = state.datasets[dataset_id].log
         rest = log.without_dead(horizon)
@@ -134,6 +146,7 @@ class Collecting:
     async def collect(self, ctx: Context, request: c.PlanRequest) -> c.CollectReport:
         """Give up, delete what was given up long enough ago, and pack old records."""
         state = await self._core.read(ctx, Scope.OPERATOR)
+        _refuse_broken(state)
         known = None if request.dry_run else await self._core.recall(ctx, "collect", request)
         if known is not None:
             return replace(decode(c.CollectReport, known.answer), version=known.seq)
@@ -150,6 +163,7 @@ class Collecting:
         report = replace(_report(plan, state.version), applied=True, records_packed=packed)
 
         def decide(head: CatalogState) -> Planned:
+            _refuse_broken(head)
             again = plan_collect(head, horizon, purge_before_us, swept)
             check_plan(request.plan, again.name)
             told = replace(_report(again, 0), applied=True, records_packed=packed)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from immutables import Map
 
+from lakehouse.catalogd.codec import encode_change
 from lakehouse.catalogd.files import FileLog
 from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
 from lakehouse.catalogd.persistent import Vector
@@ -26,6 +27,7 @@ from lakehouse.catalogd.state import (
 )
 from lakehouse.kit.clock import to_datetime
 from lakehouse.ledger import sessions
+from lakehouse.ledger.machine import Entry
 from lakehouse.model import changes as change_types
 from lakehouse.model.dataset import DatasetStatus, VersionEntry
 from lakehouse.model.refs import PRIMARY, name_key
@@ -90,8 +92,25 @@ class Draft:
         return found
 
     def apply(self, change: StoredChange) -> None:
-        """Apply ``change``; one that has nothing to work on changes nothing."""
+        """Apply ``change``; one that has nothing to work on changes nothing, and one to a manifest
+        that cannot be read is kept with it."""
+        dataset_id = getattr(change, "dataset_id", "")
+        if dataset_id in self.state.broken and not isinstance(change, change_types.PurgeDataset):
+            self._keep(dataset_id, change)
+            return
         _APPLY[type(change)](self, change)
+
+    def _keep(self, dataset_id: str, change: StoredChange) -> None:
+        broken = self.state.broken[dataset_id]
+        pending, told = broken.pending, (encode_change(change),)
+        if pending and pending[-1].seq == self.version:
+            told, pending = (*pending[-1].changes, *told), pending[:-1]
+        entry = Entry(self.version, self._ts_us, told, {}, self._actor, self._request_id)
+        keys = broken.keys
+        if isinstance(change, change_types.AddFiles):
+            keys |= {file.key for file in change.files}
+        broken = replace(broken, pending=(*pending, entry), keys=keys)
+        self.state = replace(self.state, broken=self.state.broken.set(dataset_id, broken))
 
     def finish(self) -> CatalogState:
         """The state after the commit."""
@@ -107,7 +126,9 @@ class Draft:
             datasets=datasets,
         )
         for key in self._contested:
-            best = preferred([datasets[each] for each in state.names.sharing(key)])
+            sharing = state.names.sharing(key)
+            # A manifest that cannot be read hides nobody.
+            best = preferred([datasets[each] for each in sharing if each in datasets])
             state = replace(state, names=self._held(state.names, key, best.id if best else ""))
         return state
 
@@ -318,7 +339,9 @@ class Draft:
     def purge(self, change: change_types.PurgeDataset) -> None:
         state, dataset_id = self.state, change.dataset_id
         if dataset_id in state.broken:
-            self.state = replace(state, broken=state.broken.delete(dataset_id))
+            self.leave_name(dataset_id, state.broken[dataset_id].name)
+            dirty = state.dirty.delete(dataset_id) if dataset_id in state.dirty else state.dirty
+            self.state = replace(self.state, broken=state.broken.delete(dataset_id), dirty=dirty)
             return
         work = self.work(dataset_id)
         if work is None:
@@ -389,7 +412,7 @@ class Draft:
                 elsewhere[key] = bucket
         datasets, dirty = state.datasets, state.dirty
         for dataset_id, first in state.dirty.items():
-            if first > horizon:
+            if first > horizon or dataset_id not in datasets:
                 continue
             log = datasets[dataset_id].log.without_dead(horizon)
             datasets = datasets.set(dataset_id, replace(datasets[dataset_id], log=log))

@@ -15,6 +15,7 @@ from immutables import Map
 
 from lakehouse.catalogd.files import FileLog, Totals
 from lakehouse.catalogd.persistent import SortedNames, Vector
+from lakehouse.ledger.machine import Entry
 from lakehouse.ledger.sessions import Objects
 from lakehouse.model.dataset import Card, Dataset, DatasetStatus, VersionEntry
 from lakehouse.model.schema import Schema
@@ -146,7 +147,11 @@ class DocumentState:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A manifest as the checkpoint has it: its row, and those of its revisions and files."""
+    """A manifest as the checkpoint has it: its row, and those of its revisions and files.
+
+    ``pending`` are the commits since that name the dataset, as the chain has them: applied once a
+    version that can read the manifest loads it. ``keys``: all objects that any of it names.
+    """
 
     name: str
     body: bytes
@@ -154,6 +159,8 @@ class Broken:
     files: pa.Table | None
     removed: Map[int, int]
     reason: str
+    pending: tuple[Entry, ...] = ()
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +202,15 @@ class CatalogState:
         return sum(len(kind) for kind in self.documents.values())
 
     def names_object(self, key: str) -> bool:
-        """True if a retained version names the object ``key`` that a session wrote."""
+        """True if a retained version names the object ``key`` that a session wrote. Of a manifest
+        that cannot be read, everything in its folder may be named."""
         if key in self.adopted:
             return True
         parts = key.split("/")
+        if self.broken and (
+            (len(parts) == 4 and parts[2] in self.broken)
+            or any(key in each.keys for each in self.broken.values())
+        ):
+            return True
         dataset = self.datasets.get(parts[2]) if len(parts) == 4 else None
         return dataset is not None and dataset.log.find(key, retained=True) is not None
