@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +45,8 @@ async def prepare_primary(
         forbidden: the bucket fails the conformance probe; ``failed`` names the checks (P9).
     """
     store = buckets.get(PRIMARY)
-    identity = await _identify(store, clock, ids, state, pinned)
+    with _said_of(store.url):
+        identity = await _identify(store, clock, ids, state, pinned)
     proof = _proof(state, store.url, identity.store_id)
     if not proof.is_file():
         refuse_unfit(await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids))
@@ -65,8 +68,10 @@ async def initialise(
 ) -> StoreIdentity:
     """Make a store in the primary bucket, on a server too, or return the one that is there."""
     store = buckets.get(PRIMARY)
+    # First who is there: a bucket that is missing or closed to us is no matter of conformance.
+    with _said_of(store.url):
+        confirm(state, store.url, await _found(store), pinned)
     refuse_unfit(await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids))
-    confirm(state, store.url, await _found(store), pinned)
     identity = await init_store(store, clock, ids)
     remember(state, store.url, identity.store_id)
     return identity
@@ -76,6 +81,8 @@ def refuse_unfit(report: ProbeReport) -> None:
     """Raise ``forbidden`` naming the failed checks unless the bucket passed."""
     if not report.passed:
         failed = [check for check in report.checks if not check.passed]
+        # Where the first write failed the others did not run, and say nothing of the bucket.
+        failed = failed[:1] if failed[0] is report.checks[0] else failed
         raise LakehouseError(
             ErrorKind.FORBIDDEN,
             "the bucket is not fit to keep a store: it fails the conformance probe",
@@ -85,6 +92,28 @@ def refuse_unfit(report: ProbeReport) -> None:
             details=[check.detail for check in failed],
             hint="lakehouse doctor shows every check; use a store with atomic conditional writes",
         )
+
+
+@contextmanager
+def _said_of(url: str) -> Iterator[None]:
+    """Errors of the store name the place, and what to do about it."""
+    try:
+        yield
+    except LakehouseError as error:
+        fields = {"url": url, "hint": _hint(error, url), **error.fields}
+        if error.fields.get("what") == "bucket":
+            fields["hint"] = "check the url, or make the bucket: lakehouse init --create-bucket"
+        raise LakehouseError(error.kind, error.message, **fields) from error
+
+
+def _hint(error: LakehouseError, url: str) -> str:
+    if url.startswith("file:"):
+        return "check that the folder can be written to, its disk is mounted and has space"
+    if error.kind is ErrorKind.FORBIDDEN:
+        return "check the credentials that buckets.primary.secret_ref names: lakehouse doctor"
+    if error.kind in (ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT):
+        return "check buckets.primary.endpoint, and that its server is up: lakehouse doctor"
+    return ""
 
 
 async def _found(store: ObjectStore) -> StoreIdentity | None:
