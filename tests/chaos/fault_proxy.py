@@ -32,6 +32,7 @@ class FaultProxy:
         self._random = random.Random(seed)
         self._faults = faults
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self.seen: Counter[str] = Counter()
 
     async def start(self) -> str:
@@ -41,10 +42,18 @@ class FaultProxy:
         return f"http://127.0.0.1:{port}"
 
     async def close(self) -> None:
+        """Stop listening and end what is still served, so that nothing outlives its loop."""
         if self._server is not None:
             self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         try:
             await self._exchange(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
