@@ -283,20 +283,26 @@ class Node:
         return TokenAuthenticator(tokens, self._clock, self._ids, seconds)
 
     async def _serve(self, buckets: Buckets) -> None:
-        from lakehouse.rpc.server import build_server
+        from lakehouse.rpc.counts import CallCounts
+        from lakehouse.rpc.server import ServerOptions, build_server
 
         assert self._servers is not None
+        counts = CallCounts()
         gateway = "gateway" in self._config.node.roles
         authenticator = self._authenticator()
         served = [c for c in CONTRACTS if gateway or SERVED_BY[c] in self._config.node.roles]
         services = {contract: self._wiring.contracts[contract] for contract in served}
-        server = build_server(services, authenticator, self._clock, self._ids, self._readiness)
+        options = ServerOptions(counts=counts)
+        server = build_server(
+            services, authenticator, self._clock, self._ids, self._readiness, options
+        )
         await self._servers.start_grpc(server)
         if gateway:
             from lakehouse.gateway.app import create_app
 
+            shown = self._wiring.services(self._readiness, buckets)
             app = create_app(
-                self._wiring.services(self._readiness, buckets),
+                replace(shown, rpc_calls=counts.totals),
                 authenticator,
                 self._config.gateway,
                 self._clock,

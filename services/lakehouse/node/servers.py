@@ -93,6 +93,8 @@ class Servers:
         """Serve ``app`` on the socket that was bound; returns when it answers."""
         import uvicorn
 
+        from lakehouse.gateway.wire import BoundedHttp
+
         class Quiet(uvicorn.Server):
             @contextlib.contextmanager
             def capture_signals(self) -> Iterator[None]:
@@ -103,7 +105,7 @@ class Servers:
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             lifespan="on",
             log_config=None,
