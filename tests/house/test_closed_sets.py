@@ -106,13 +106,29 @@ def test_every_guarantee_names_a_test_that_exists() -> None:
         r"^\| (P\d+)\b.*\| ([^|]*) \|$", (ROOT / "docs" / "GUARANTEES.md").read_text(), re.MULTILINE
     )
     assert len(lines) >= 8
+    assert [name for name, _ in lines][:10] == [f"P{number}" for number in range(1, 11)]
     for name, cell in lines:
-        tests = re.findall(r"`(tests/[^`:]+)::(\w+)`", cell)
-        assert tests, f"{name} names no test"
-        for file, function in tests:
-            path = ROOT / file
-            assert path.is_file(), f"{name}: {file}"
-            assert re.search(rf"(def|class) {function}\b", path.read_text()), f"{name}: {function}"
+        _names_tests(name, cell)
+
+
+def test_every_window_names_a_test_that_exists() -> None:
+    lines = re.findall(
+        r"^\| ([A-Z][^|]*) \| (`[^|]*) \|$",
+        (ROOT / "docs" / "WINDOWS.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(lines) >= 25
+    for window, cell in lines:
+        _names_tests(window, cell)
+
+
+def _names_tests(line: str, cell: str) -> None:
+    tests = re.findall(r"`(tests/[^`:]+)::(\w+)`", cell)
+    assert tests, f"{line} names no test"
+    for file, function in tests:
+        path = ROOT / file
+        assert path.is_file(), f"{line}: {file}"
+        assert re.search(rf"(def|class) {function}\b", path.read_text()), f"{line}: {function}"
 
 
 def test_links_between_documents_lead_somewhere() -> None:
