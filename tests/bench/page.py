@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "BENCHMARKS.md"
 SOAK = "soak"
 HEAD = """# Benchmarks
 
-Made by `make bench` and `make soak` from [benchmarks.jsonl](benchmarks.jsonl); budgets are in
+Made by `make bench` and `make soak` from `docs/benchmarks.jsonl`; budgets are in
 `tests/bench/budgets.toml`, and a miss fails `make bench`. Ratios hold better than absolute figures:
 peers run in the same measurement, on the same files.
 """
