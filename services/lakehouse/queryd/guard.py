@@ -124,7 +124,9 @@ def check(tree: exp.Expr) -> None:
         if isinstance(node, exp.Like | exp.ILike) and node.this.find(exp.Star):
             raise _forbidden("this syntax is not allowed", syntax="a star with like")
         if isinstance(node, exp.DataType) and node.this not in _TYPES:
-            raise LakehouseError(ErrorKind.INVALID, "this type is not known", type_text=node.sql()[:80])
+            raise LakehouseError(
+                ErrorKind.INVALID, "this type is not known", type_text=node.sql()[:80]
+            )
 
 
 def function_name(node: exp.Expr) -> str:

@@ -24,7 +24,7 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.queryd.folders import Claim
-from lakehouse.queryd.process import Inbox, Link, WorkerProcess
+from lakehouse.queryd.process import Held, Inbox, Link, WorkerProcess
 from lakehouse.queryd.settings import GIB, QuerySettings
 
 WATCH_SECONDS: Final = 0.05
@@ -72,6 +72,7 @@ class WorkerPool:
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
         self._claim: Claim | None = None
+        self._held = Held()
 
     @property
     def size(self) -> int:
@@ -120,7 +121,7 @@ class WorkerPool:
         worker = await self._free_worker(deadline, expires)
         worker.busy = True
         worker.deadline, worker.expires = deadline, expires
-        worker.link.open_inbox(Inbox(self._clock.monotonic))
+        worker.link.open_inbox(Inbox(self._clock.monotonic, self._held))
         return worker
 
     def release(self, worker: WorkerProcess) -> None:
@@ -261,7 +262,7 @@ class WorkerPool:
         link = Link()
         worker = WorkerProcess(process, link, spill)
         link.on_lost = worker.ended
-        inbox = Inbox(self._clock.monotonic)
+        inbox = Inbox(self._clock.monotonic, self._held)
         link.open_inbox(inbox)
         try:
             ours.setblocking(False)

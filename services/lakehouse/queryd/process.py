@@ -16,12 +16,21 @@ import orjson
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd.plan import TableScan
-from lakehouse.queryd.wire import HEADER, Frame, frame
+from lakehouse.queryd.wire import FRAME_BYTES_MAX, HEADER, Frame, frame
 
 SCANS_MAX: Final = 2048
 # A result below this size leaves its worker free at once, however slowly it is fetched.
 INBOX_BYTES_MAX: Final = 8 << 20
+# Of all inboxes together; beyond it a result holds its worker until it is fetched.
+HELD_BYTES_MAX: Final = 128 << 20
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Held:
+    """How many bytes lie in all inboxes of a service."""
+
+    bytes: int = 0
 
 
 class Inbox:
@@ -33,7 +42,8 @@ class Inbox:
     while it keeps up.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], held: Held) -> None:
+        self._held = held
         self.rows = 0
         self.full_since: float | None = None
         self.waited = 0.0
@@ -52,12 +62,12 @@ class Inbox:
             self._error = LakehouseError(ErrorKind(raw["kind"]), raw["message"], **raw["fields"])
         else:
             self._frames.append((kind, body))
-            self._bytes += len(body)
+            self._count(len(body))
             self.rows = max(self.rows, rows)
         if kind in (Frame.END, Frame.ERROR):
             self._reader_moved()
             self.on_end(True)
-        elif self._bytes > INBOX_BYTES_MAX and self.full_since is None:
+        elif self._bytes > self._bound() and self.full_since is None:
             self.full_since = self._now()
         self._wake()
 
@@ -65,8 +75,7 @@ class Inbox:
         """Nothing more will come, and what has come is of no use; the first error counts."""
         if self._error is None:
             self._error = error
-            self._frames.clear()
-            self._bytes = 0
+            self.clear()
             self._reader_moved()
             self.on_end(False)
         self._wake()
@@ -79,14 +88,29 @@ class Inbox:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         kind, body = self._frames.popleft()
-        self._bytes -= len(body)
+        self._count(-len(body))
         if self.full_since is not None:
             self._reader_moved()
-            if self._bytes > INBOX_BYTES_MAX // 2:
+            if self._bytes > self._bound() // 2:
                 self.full_since = self._now()
             else:
                 self.on_space()
         return kind, body
+
+    def clear(self) -> None:
+        """Forget what has come."""
+        self._frames.clear()
+        self._count(-self._bytes)
+
+    def __del__(self) -> None:
+        self._count(-self._bytes)
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._held.bytes += size
+
+    def _bound(self) -> int:
+        return INBOX_BYTES_MAX if self._held.bytes <= HELD_BYTES_MAX else FRAME_BYTES_MAX
 
     def _reader_moved(self) -> None:
         if self.full_since is not None:

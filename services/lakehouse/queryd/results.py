@@ -59,6 +59,7 @@ class Chunks(AsyncIterator[bytes]):
     async def aclose(self) -> None:
         """End the query; idempotent."""
         self._done = True
+        self._inbox.clear()
         self._stack.close()
 
     def __del__(self) -> None:

@@ -15,6 +15,7 @@ import pytest_asyncio
 from lakehouse.contracts.query import Engine, QueryRequest, QueryStream, ResultFormat
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd import pool as pool_module
+from lakehouse.queryd import process as process_module
 from lakehouse.queryd.service import Query
 from unit.queryd.fake_catalog import CTX, FakeCatalog, make_query
 
@@ -47,6 +48,21 @@ async def test_a_result_that_fits_the_inbox_leaves_its_worker_free(query: Query)
             await asyncio.sleep(0.01)
     for stream in behind:
         assert (await rest(stream)).count(b"\n") == 100_001
+
+
+async def test_what_lies_in_all_inboxes_is_bounded(
+    query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "HELD_BYTES_MAX", 4 << 20)
+    sql = "select n, repeat('x', 50) as s from generate_series(1, 60000) g(n)"  # 3.4 MB
+    behind = [await csv(query, sql) for _ in range(2)]
+    third = await csv(query, sql)
+    while third.chunks._inbox.full_since is None:  # type: ignore[attr-defined]
+        await asyncio.sleep(0.01)
+    assert query._pool._held.bytes < 9 << 20
+    for stream in (*behind, third):
+        assert (await rest(stream)).count(b"\n") == 60_001
+    assert query._pool._held.bytes == 0
 
 
 async def test_stalled_readers_stop_nobody_else(
