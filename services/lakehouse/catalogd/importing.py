@@ -20,7 +20,7 @@ from lakehouse.ledger.machine import Committed
 from lakehouse.model.changes import AddFiles, CreateDataset, QuarantineDataset
 from lakehouse.model.dataset import DatasetStatus
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import ObjectRef, check_key, check_name, name_key
+from lakehouse.model.refs import ObjectRef, check_foreign_key, check_name, name_key
 from lakehouse.model.schema import Schema
 from lakehouse.table.fingerprint import fingerprint
 from lakehouse.table.types import schema_from_arrow
@@ -87,7 +87,9 @@ class Importing:
     async def _inspected(self, request: c.ImportRequest) -> dict[ObjectRef, Inspected | str]:
         """Each object once, however many manifests name it; for a bad one, why."""
         refs = {
-            ObjectRef(each.bucket, check_key(key)) for each in request.datasets for key in each.keys
+            ObjectRef(each.bucket, check_foreign_key(key))
+            for each in request.datasets
+            for key in each.keys
         }
         ordered = sorted(refs, key=lambda ref: (ref.bucket, ref.key))
 

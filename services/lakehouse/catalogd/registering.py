@@ -19,7 +19,7 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.changes import AddFiles, Change, CreateDataset, SetCard, SetPrimaryKey
 from lakehouse.model.dataset import Card, DataFile
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import ObjectRef, check_key, check_name, name_key
+from lakehouse.model.refs import ObjectRef, check_foreign_key, check_name, name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.diff import diff_field, schema_diff
 from lakehouse.table.fingerprint import fingerprint
@@ -159,7 +159,7 @@ def _checked(request: c.RegisterRequest) -> str:
             "a registration names 1 to 10,000 objects",
             objects=len(request.objects),
         )
-    refs = {(each.bucket, check_key(each.key)) for each in request.objects}
+    refs = {(each.bucket, check_foreign_key(each.key)) for each in request.objects}
     if len(refs) != len(request.objects):
         raise LakehouseError(ErrorKind.INVALID, "an object is named twice", name=name)
     if request.columns:

@@ -35,7 +35,7 @@ from lakehouse.kit.blocking import run_in
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import check_key, check_name
+from lakehouse.model.refs import check_foreign_key, check_name
 from lakehouse.model.schema import Schema
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.port import StreamingReads
@@ -159,7 +159,7 @@ class Ingest:
         if not request.object_key:
             return await self._spool.receive(folder, body, disk, taken)
         store = self._buckets.get(request.object_bucket)
-        key = check_key(request.object_key)
+        key = check_foreign_key(request.object_key)
         if isinstance(store, StreamingReads):
             return await self._spool.receive(folder, store.stream(key), disk, taken)
         return await self._spool.receive(folder, _once(await store.get(key)), disk, taken)

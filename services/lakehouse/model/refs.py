@@ -50,6 +50,27 @@ def check_key(key: str) -> str:
     return key
 
 
+def check_foreign_key(key: str) -> str:
+    """Return ``key`` if it may name an object that a caller put into a bucket, else raise.
+
+    What the lakehouse keeps for itself is read by nobody through a key of theirs: the ledger holds
+    token documents, ``datasets/`` the rows of others and of what was purged. ``forbidden`` for
+    keys that start with ``_`` or ``.``, ``store.json``, and all below ``datasets/``; ``invalid``
+    as ``check_key``. Also where case or width is folded by a file system below us.
+    """
+    check_key(key)
+    parts = [unicodedata.normalize("NFKC", part).casefold() for part in key.split("/")]
+    if parts[0].startswith(("_", ".")) or parts[0] == "datasets" or parts == ["store.json"]:
+        raise LakehouseError(
+            ErrorKind.FORBIDDEN,
+            "the object's key is one that the lakehouse keeps for itself",
+            key=key,
+            hint="put it under a key of your own: not store.json, not below datasets/, and not"
+            " starting with _ or a dot",
+        )
+    return key
+
+
 def check_name(name: str, what: str = "dataset name") -> str:
     """Return the display form (NFC, stripped) of a user's name, or raise ``invalid``.
 

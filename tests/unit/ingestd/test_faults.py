@@ -126,7 +126,7 @@ async def test_parts_that_are_always_refused_end_in_words(on_peer: tuple[Lake, P
     assert error.kind is ErrorKind.UNAVAILABLE
     assert time.monotonic() - started < 30
     peer.refused_parts = 0
-    missing = await lake.refused(b"a\n", "t", mode="append", object_key="datasets/x")
+    missing = await lake.refused(b"a\n", "t", mode="append", object_key="in/x")
     assert missing.kind is ErrorKind.NOT_FOUND
     assert not [key for key in peer.objects if key.startswith("pre/datasets/")]
     assert peer.uploads == {}
