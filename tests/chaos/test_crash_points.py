@@ -239,14 +239,14 @@ class Scene:
         assert await observe(roles) == self.after, f"{told}: the repeated call did not settle it"
         assert all(each == answer for each in acknowledged), f"{told}: another answer"
         assert await self.case.act(roles, KEYED) == answer, f"{told}: a third answer"
-        await roles.close()
-        roles = await start(memory, Doom(), self._spool)
-        assert await observe(roles) == self.after, told
         # Collection finds what was left lying by the dead, and takes nothing that lives.
         await roles.catalog.collect(CTX, c.PlanRequest())
         await roles.catalog.collect(CTX, c.PlanRequest())
         assert await observe(roles) == self.after, f"{told}: collection took something"
         assert not [key for key in keys_of(memory) if key.endswith("garbage.parquet")], told
+        await roles.close()
+        roles = await start(memory, Doom(), self._spool)
+        assert await observe(roles) == self.after, f"{told}: another state after a restart"
         await roles.close()
 
 
