@@ -58,7 +58,7 @@ def _refuse_broken(state: CatalogState) -> None:
         raise LakehouseError(
             ErrorKind.CONFLICT,
             "a manifest cannot be read, so what it names is not known: nothing is collected",
-            datasets=sorted(each.name for each in state.broken.values())[:10],
+            datasets=[*sorted(each.name for each in state.broken.values())[:10]],
             count=len(state.broken),
             hint="start the version that wrote it, restore it from a backup, or purge the dataset",
         )

@@ -27,7 +27,7 @@ from lakehouse.catalogd.state import (
 )
 from lakehouse.kit.clock import to_datetime
 from lakehouse.ledger import sessions
-from lakehouse.ledger.machine import Entry
+from lakehouse.ledger.machine import Entry, JsonObject
 from lakehouse.model import changes as change_types
 from lakehouse.model.dataset import DatasetStatus, VersionEntry
 from lakehouse.model.refs import PRIMARY, name_key
@@ -102,7 +102,8 @@ class Draft:
 
     def _keep(self, dataset_id: str, change: StoredChange) -> None:
         broken = self.state.broken[dataset_id]
-        pending, told = broken.pending, (encode_change(change),)
+        pending = broken.pending
+        told: tuple[JsonObject, ...] = (encode_change(change),)
         if pending and pending[-1].seq == self.version:
             told, pending = (*pending[-1].changes, *told), pending[:-1]
         entry = Entry(self.version, self._ts_us, told, {}, self._actor, self._request_id)

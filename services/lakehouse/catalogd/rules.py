@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from lakehouse.catalogd.bounds import check_card, check_file, check_ids, check_sums, check_texts
 from lakehouse.catalogd.draft import Draft, Work
 from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
 from lakehouse.catalogd.state import CatalogState
@@ -19,8 +20,8 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.sessions import may_add
 from lakehouse.model import changes as change_types
 from lakehouse.model.changes import Requirement
-from lakehouse.model.dataset import Card, DataFile, DatasetStatus
-from lakehouse.model.refs import check_key, check_name, name_key
+from lakehouse.model.dataset import DataFile, DatasetStatus
+from lakehouse.model.refs import check_foreign_key, check_key, check_name, name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.fingerprint import fingerprint
 from lakehouse.table.types import to_arrow
@@ -30,8 +31,6 @@ __all__ = ["CHANGES_MAX", "check_change", "check_columns", "check_requirements",
 CHANGES_MAX: Final = 10_000
 _FILES_MAX: Final = 100_000
 _DOCUMENT_BYTES_MAX: Final = 1 << 20
-_CARD_TEXT_MAX: Final = 10_000
-_TAGS_MAX: Final = 100
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -147,6 +146,7 @@ def check_columns(columns: Sequence[Column]) -> str:
         raise _invalid(
             "a schema needs columns with distinct ids from 1", columns=len(columns), ids=len(ids)
         )
+    check_ids(list(columns))
     for column in columns:
         if not column.name:
             raise _invalid("a column needs a name", id=column.id)
@@ -170,14 +170,6 @@ def _check_primary_key(columns: tuple[str, ...], schema: Schema) -> None:
             primary_key=list(columns),
             columns=list(schema.names())[:100],
         )
-
-
-def _check_card(card: Card) -> None:
-    texts = (card.owner, card.description, *card.tags, card.lineage.source_system)
-    if any(len(text) > _CARD_TEXT_MAX for text in texts) or len(card.tags) > _TAGS_MAX:
-        raise _invalid("the card is too large", characters_max=_CARD_TEXT_MAX, tags_max=_TAGS_MAX)
-    if card.freshness_sla_seconds is not None and card.freshness_sla_seconds <= 0:
-        raise _invalid("a freshness sla is more than 0 seconds", seconds=card.freshness_sla_seconds)
 
 
 def _known(draft: Draft, dataset_id: str) -> Work:
@@ -238,13 +230,15 @@ def _create(draft: Draft, change: change_types.CreateDataset, *, imported: bool 
     if not imported or change.schema.columns:
         _check_schema(change.schema, change.fingerprint)
     _check_primary_key(change.primary_key, change.schema)
-    _check_card(change.card)
+    check_texts(bucket=change.bucket, fingerprint=change.fingerprint)
+    check_card(change.card)
 
 
 def _check_file(draft: Draft, work: Work, file: DataFile) -> None:
     check_key(file.key)
     if not _SHA256.fullmatch(file.sha256) or file.size_bytes < 0 or file.rows < 0:
         raise _invalid("a file needs its size, rows and sha256", key=file.key)
+    check_file(file)
     if not 1 <= file.schema_id <= len(work.base.schemas):
         raise _invalid(
             "a file has a schema id that the dataset does not have",
@@ -255,12 +249,7 @@ def _check_file(draft: Draft, work: Work, file: DataFile) -> None:
     parts = file.key.split("/")
     ours = len(parts) == 4 and parts[0] == "datasets"
     if file.external:
-        if ours or file.key.startswith("_"):
-            raise _invalid(
-                "an external file must not lie where the lakehouse writes",
-                key=file.key,
-                hint="keys that start with _ and datasets/<a>/<b>/<c> are the lakehouse's own",
-            )
+        check_foreign_key(file.key)
         return
     if not ours:
         raise _invalid(
@@ -276,8 +265,14 @@ def _add_files(draft: Draft, change: change_types.AddFiles) -> None:
     work = _alive(draft, change.dataset_id)
     if len(change.files) > _FILES_MAX:
         raise _invalid("too many files in one change", files=len(change.files), max=_FILES_MAX)
+    check_texts(
+        operation=change.operation, source=change.source, content_digest=change.content_digest
+    )
     for file in change.files:
         _check_file(draft, work, file)
+    size, rows = sum(f.size_bytes for f in change.files), sum(f.rows for f in change.files)
+    check_sums(work.log.totals.size_bytes + size, work.log.totals.rows + rows)
+    check_sums(0, work.rows_added + rows)
     keys = [file.key for file in change.files]
     taken = None if change.replace else work.log.first_living(keys)
     if taken is not None or len(set(keys)) != len(keys):
@@ -292,6 +287,7 @@ def _add_files(draft: Draft, change: change_types.AddFiles) -> None:
 
 def _remove_files(draft: Draft, change: change_types.RemoveFiles) -> None:
     work = _alive(draft, change.dataset_id)
+    check_texts(operation=change.operation)
     gone = next((key for key in change.keys if work.log.find(key) is None), None)
     if gone is not None:
         raise _conflict("the file is not live", dataset_id=change.dataset_id, key=gone)
@@ -324,7 +320,7 @@ def _set_schema(draft: Draft, change: change_types.SetSchema) -> None:
 
 def _set_card(draft: Draft, change: change_types.SetCard) -> None:
     _alive(draft, change.dataset_id)
-    _check_card(change.card)
+    check_card(change.card)
 
 
 def _set_primary_key(draft: Draft, change: change_types.SetPrimaryKey) -> None:
@@ -358,11 +354,13 @@ def _purge(draft: Draft, change: change_types.PurgeDataset) -> None:
 
 def _quarantine(draft: Draft, change: change_types.QuarantineDataset) -> None:
     _known(draft, change.dataset_id)
+    check_texts(reason=change.reason)
 
 
 def _put_document(draft: Draft, change: change_types.PutDocument) -> None:
     check_name(change.kind, "document kind")
     check_name(change.id, "document id")
+    check_texts(_DOCUMENT_BYTES_MAX, body=change.body)
     if len(change.body.encode()) > _DOCUMENT_BYTES_MAX:
         raise _invalid("a document is at most 1 MiB", id=change.id, size=len(change.body))
     try:
@@ -383,6 +381,7 @@ def _delete_document(draft: Draft, change: change_types.DeleteDocument) -> None:
 
 
 def _open_session(draft: Draft, change: change_types.OpenSession) -> None:
+    check_texts(writer=change.writer, role=change.role)
     if not _ID.fullmatch(change.session_id) or change.session_id in draft.state.ended:
         raise _invalid("a session needs a new id", session_id=change.session_id)
 

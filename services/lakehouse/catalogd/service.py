@@ -83,8 +83,10 @@ class Catalog:
         )
 
     def readiness(self) -> Readiness:
-        """Ready unless fenced, closing, settling an unknown commit, or with a full queue."""
+        """Ready unless fenced, closing, settling an unknown commit, unable to write checkpoints,
+        or with a full queue."""
         ledger, core = self._core.ledger, self._core
+        records_max = core.settings.ledger.unfolded_records_max
         reasons: list[str] = []
         if self._closing:
             reasons.append("the catalog is closing")
@@ -92,6 +94,9 @@ class Catalog:
             reasons.append("the outcome of a commit is being settled")
         if core.fenced is not None:
             reasons.append("another writer has taken over the catalog")
+        failure = ledger.fold_failure
+        if failure is not None and ledger.unfolded_records >= records_max:
+            reasons.append("the catalog cannot write a checkpoint and has no room for commits")
         if core.pending >= core.settings.ledger.queue_max * _QUEUE_FULL:
             reasons.append("the commit queue is full")
         details = {
@@ -102,6 +107,8 @@ class Catalog:
             "idempotency_seconds": str(core.settings.ledger.keys_seconds),
             "unfolded_records": str(ledger.unfolded_records),
         }
+        if failure is not None:
+            details["fold_failure"] = str(failure)[:200]
         return Readiness(not reasons, tuple(reasons), details)
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ plus queue is always head plus this group. A caller that goes away cancels nothi
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -23,6 +24,8 @@ from lakehouse.ledger.history import History
 from lakehouse.ledger.keys import Keys
 from lakehouse.ledger.machine import Committed, Machine, Proposal
 from lakehouse.ledger.record import CheckpointRef, Encoded, Kind, Record, WriterInfo, encode
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
@@ -178,7 +181,8 @@ class Committer(Generic[S]):
             if self.before_record is not None:
                 try:
                     await self.before_record()
-                except LakehouseError:
+                except Exception as error:  # noqa: BLE001 - a defect of a fold must not end commits
+                    log.warning("the ledger cannot fold", extra={"error": repr(error)})
                     self._refuse_queued(lambda: unavailable("the ledger cannot fold"))
                     continue
             if self._queue:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import pyarrow as pa
 
@@ -23,7 +24,11 @@ from lakehouse.ledger.committer import Committer
 from lakehouse.ledger.history import History
 from lakehouse.ledger.machine import Machine
 
+log = logging.getLogger(__name__)
+
 S = TypeVar("S")
+
+_REST_SECONDS: Final = 5.0
 
 
 class Folder(Generic[S]):
@@ -44,6 +49,8 @@ class Folder(Generic[S]):
         self._committer = committer
         self._history = history
         self._task: asyncio.Task[None] | None = None
+        self.failure: Exception | None = None
+        self._again = 0.0
         self._written: dict[str, tuple[weakref.ref[pa.Table], PartRef]] = {}
         checkpoint = committer.checkpoint
         self._roots = {checkpoint.key: manifest} if checkpoint and manifest else {}
@@ -60,14 +67,23 @@ class Folder(Generic[S]):
         return self._committer.head.n - (-1 if self.manifest is None else self.manifest.n)
 
     def consider(self) -> None:
-        """Start a fold if one is due and none is running."""
-        if self.unfolded >= self._access.settings.fold_records:
+        """Start a fold if one is due, none is running, and the last did not just fail."""
+        due = self.unfolded >= self._access.settings.fold_records
+        if due and not self._resting:
             self._start()
 
     async def room(self) -> None:
         """Wait while too many records are unfolded. Raises what the fold raised."""
-        if self.unfolded >= self._access.settings.unfolded_records_max:
-            await self.fold()
+        if self.unfolded < self._access.settings.unfolded_records_max:
+            return
+        if self._resting and self.failure is not None:
+            raise self.failure
+        await self.fold()
+
+    @property
+    def _resting(self) -> bool:
+        """A fold that a defect ended is not tried again at once: making the parts costs much."""
+        return self.failure is not None and self._access.clock.monotonic() < self._again
 
     async def fold(self) -> None:
         """Have a checkpoint of at least the present head that names every pack."""
@@ -88,6 +104,17 @@ class Folder(Generic[S]):
         return self._task
 
     async def _fold(self) -> None:
+        try:
+            await self._checkpoint()
+        except Exception as error:
+            self.failure = error
+            if not isinstance(error, LakehouseError):
+                log.exception("a fold of the ledger failed")
+                self._again = self._access.clock.monotonic() + _REST_SECONDS
+            raise
+        self.failure = None
+
+    async def _checkpoint(self) -> None:
         committer = self._committer
         snapshot = Snapshot(committer.head, committer.keys.snapshot(), self._history.packs)
         head = snapshot.head
@@ -126,5 +153,5 @@ class Folder(Generic[S]):
 
 def _retrieve(task: asyncio.Task[None]) -> None:
     """A failed fold is tried again with the next record; nobody need have waited for it."""
-    if not task.cancelled() and isinstance(task.exception(), LakehouseError):
-        return
+    if not task.cancelled():
+        task.exception()

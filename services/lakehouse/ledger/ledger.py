@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, Generic, Protocol, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -30,6 +31,8 @@ __all__ = [
     "open_ledger",
     "read_ledger",
 ]
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
@@ -71,7 +74,7 @@ class Ledger(Generic[S]):
         self, access: Access, machine: Machine[S], writer: WriterInfo, view: View[S]
     ) -> None:
         self._access = access
-        self._history = History(access, () if view.manifest is None else view.manifest.packs)
+        self._history = History(access, view.packs)
         self._committer = Committer(access, machine, writer, view.head, view.keys, self._history)
         self._folder = Folder(access, machine, self._committer, self._history, view.manifest)
         self._committer.before_record = self._folder.room
@@ -80,6 +83,11 @@ class Ledger(Generic[S]):
         self._collecting = asyncio.Lock()
         self._authority = Authority(access, self._committer)
         self._closing: asyncio.Task[None] | None = None
+        self.damage: Final = view.damage
+        """What was found damaged at the opening and replayed from other objects; "" for none."""
+        if view.damage:
+            # The next record then names a checkpoint that is whole.
+            self._folder.consider()
 
     @property
     def state(self) -> S:
@@ -115,6 +123,11 @@ class Ledger(Generic[S]):
     def unfolded_records(self) -> int:
         """Records after the newest checkpoint."""
         return self._folder.unfolded
+
+    @property
+    def fold_failure(self) -> Exception | None:
+        """Why the last fold failed; None if it did not. Commits go on until there is no room."""
+        return self._folder.failure
 
     async def commit(self, proposal: Proposal[S]) -> Committed[S]:
         """Commit ``proposal``, with others, in one record.
@@ -170,9 +183,10 @@ class Ledger(Generic[S]):
             if self._folder.unfolded > 1 and self._committer.error is None:
                 await self._folder.fold()
             await self._committer.append_bare("seal")
-        except LakehouseError:
-            # Fenced, or the bucket is away: the chain is whole without the seal.
-            return
+        except Exception as error:
+            # Fenced, the bucket away, or a fold that fails: the chain is whole without the seal.
+            if not isinstance(error, LakehouseError):
+                log.exception("the ledger closed without a fold")
 
 
 async def open_ledger(

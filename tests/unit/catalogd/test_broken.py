@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lakehouse.catalogd import checkpoint
+from lakehouse.catalogd import checkpoint, checkpoint_rows
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.settings import LedgerSettings
@@ -17,7 +17,7 @@ LEDGER = LedgerSettings(reader_retention_seconds=0.0)
 
 
 def break_manifest(patch: pytest.MonkeyPatch, broken_id: str) -> None:
-    real = checkpoint.decode_dataset
+    real = checkpoint_rows.decode_dataset
 
     def refusing(dataset_id: str, *rest: Any) -> Any:
         if dataset_id == broken_id:
