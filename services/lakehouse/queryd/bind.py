@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from lakehouse.queryd.parse import invalid
 from lakehouse.queryd.plan import OutputColumn
 
 PUBLIC_SCHEMA: Final = "public"
+OUTPUT_COLUMNS_MAX: Final = 4100
+_DECLARED: Final = (exp.DType.DECIMAL, exp.DType.UBIGINT)
 _SQL_TYPES: Final = {
     "string": "TEXT",
     "bool": "BOOLEAN",
@@ -85,16 +88,8 @@ def table_names(tree: exp.Expr) -> tuple[str, ...]:
 def fold_columns(columns: Sequence[tuple[str, str]]) -> tuple[BoundColumn, ...]:
     """Columns (name, type text) with folded names made unique: ``Id`` and ``ID`` are ``id`` and
     ``id_2``, and each is found by its exact spelling."""
-    taken: set[str] = set()
-    bound = []
-    for name, kind in columns:
-        folded, count = name_key(name), 1
-        while folded in taken:
-            count += 1
-            folded = f"{name_key(name)}_{count}"
-        taken.add(folded)
-        bound.append(BoundColumn(name, folded, kind))
-    return tuple(bound)
+    names = Names()
+    return tuple(BoundColumn(name, names.give(name_key(name)), kind) for name, kind in columns)
 
 
 def bind(
@@ -130,6 +125,14 @@ def bind(
         copy = annotate_types(copy, schema=slots, expression_metadata=METADATA, dialect="postgres")
     except (OptimizeError, SqlglotError) as error:
         raise _resolution_error(error, references, relations) from error
+    width = len(_leftmost(copy).expressions)
+    if width > OUTPUT_COLUMNS_MAX:
+        raise invalid(
+            "the result has too many columns",
+            columns=width,
+            limit=OUTPUT_COLUMNS_MAX,
+            hint="name the columns that are needed",
+        )
     output = _output(copy, shown, written)
     _separate_outputs(copy)
     for inner in list(copy.find_all(exp.Subquery, exp.CTE)):
@@ -268,7 +271,7 @@ def _name_outputs(tree: exp.Expr, written: dict[str, str], shown: Mapping[str, s
     if not isinstance(select, exp.Select):
         return
     taken = {_own_name(p) for p in select.expressions}
-    seen: set[str] = set()
+    inherited, invented = Names(), Names(taken)
     expressions = []
     for projection in select.expressions:
         if projection.is_star or isinstance(projection, exp.Aliases):
@@ -276,8 +279,8 @@ def _name_outputs(tree: exp.Expr, written: dict[str, str], shown: Mapping[str, s
             continue
         own = _own_name(projection)
         title = written.get(own, own) or _default_name(projection, shown)
-        name = _different(own or name_key(title), seen if own else seen | taken)
-        seen.add(name)
+        name = (inherited if own else invented).give(own or name_key(title))
+        (invented if own else inherited).taken.add(name)
         if name != own:
             inner = projection.this if isinstance(projection, exp.Alias) else projection
             projection = exp.alias_(inner, name, quoted=True, copy=False)
@@ -293,12 +296,22 @@ def _own_name(projection: exp.Expr) -> str:
     return ""
 
 
-def _different(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    return candidate
+class Names:
+    """Names given out, each once: ``a``, ``a_2``, ``a_3``; each costs the same, however many."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.taken = set(taken)
+        self._counts: dict[str, int] = {}
+
+    def give(self, name: str) -> str:
+        """``name`` if it is free, else the next of it that is."""
+        candidate, count = name, self._counts.get(name, 1)
+        while candidate in self.taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._counts[name] = count
+        self.taken.add(candidate)
+        return candidate
 
 
 def _default_name(node: exp.Expr, shown: Mapping[str, str]) -> str:
@@ -343,10 +356,11 @@ def _output(
         name = written.get(folded) or shown.get(folded) or folded
         if plain and inner.name == folded and folded in shown:
             name = shown[folded]
-        kind = inner.type.sql().lower().replace(" ", "") if plain and inner.type else ""
+        typed = inner.type if plain and simple else None
+        declared = typed is not None and typed.this in _DECLARED
+        kind = typed.sql().lower().replace(" ", "") if typed is not None and declared else ""
         kind = "uint64" if kind == "ubigint" else kind
-        declared = simple and (kind.startswith("decimal(") or kind == "uint64")
-        columns.append(OutputColumn(name, kind if declared else ""))
+        columns.append(OutputColumn(name, kind if kind != "decimal" else ""))
     return tuple(columns)
 
 
@@ -355,25 +369,24 @@ def _separate_outputs(tree: exp.Expr) -> None:
     select = _leftmost(tree)
     if not isinstance(select, exp.Select):
         return
-    seen: set[str] = set()
+    seen = Names()
     for projection in select.expressions:
         if isinstance(projection, exp.Alias):
-            name = _different(projection.alias, seen)
-            seen.add(name)
+            name = seen.give(projection.alias)
             if name != projection.alias:
                 projection.set("alias", exp.to_identifier(name, quoted=True))
 
 
 def _separate_written(select: exp.Select) -> None:
     """``select 1 as a, 2 as a`` has columns ``a`` and ``a_2``, inside as outside."""
-    seen: set[str] = set()
+    seen = Names()
     for projection in select.expressions:
         if isinstance(projection, exp.Alias):
-            name = _different(projection.alias, seen)
+            name = seen.give(projection.alias)
             if name != projection.alias:
                 projection.set("alias", exp.to_identifier(name, quoted=True))
         if isinstance(projection, exp.Alias | exp.Column):
-            seen.add(projection.alias_or_name)
+            seen.taken.add(projection.alias_or_name)
 
 
 def _separate_inner(tree: exp.Expr, inner: exp.Expr) -> None:
@@ -381,8 +394,8 @@ def _separate_inner(tree: exp.Expr, inner: exp.Expr) -> None:
     select = _leftmost(inner.this)
     if not isinstance(select, exp.Select) or not inner.alias:
         return
-    names = [projection.alias_or_name for projection in select.expressions]
-    twice = {name for name in names if names.count(name) > 1}
+    names = Counter(projection.alias_or_name for projection in select.expressions)
+    twice = {name for name, count in names.items() if count > 1}
     if not twice:
         return
     for column in tree.find_all(exp.Column):

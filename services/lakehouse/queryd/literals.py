@@ -15,7 +15,8 @@ from sqlglot import exp
 
 from lakehouse.queryd.parse import Statement, invalid, parameter_name
 
-_PARAMETERS_MAX: Final = 1000
+_PARAMETERS_MAX: Final = 10_000  # with the items of arrays
+_NESTING_MAX: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ def read_parameters(text: str, statement: Statement) -> Parameters:
             given = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise invalid("the parameters are not JSON") from error
+    _check_size(given)
     if isinstance(given, dict):
         missing = [name for name in statement.named if name not in given]
         unknown = [name for name in given if name not in statement.named]
@@ -51,7 +53,7 @@ def read_parameters(text: str, statement: Statement) -> Parameters:
         return Parameters(named=tuple(given.items()))
     if not isinstance(given, list):
         raise invalid("the parameters must be a JSON array or object")
-    if len(given) != statement.positional or statement.named or len(given) > _PARAMETERS_MAX:
+    if len(given) != statement.positional or statement.named:
         raise invalid(
             "the parameters do not match the statement",
             given=len(given),
@@ -59,6 +61,27 @@ def read_parameters(text: str, statement: Statement) -> Parameters:
             hint="an object for $name, an array for ? and $1",
         )
     return Parameters(positional=tuple(given))
+
+
+def _check_size(given: Any) -> None:
+    level, count = [given], 0
+    for _ in range(_NESTING_MAX):
+        level = [
+            item
+            for one in level
+            if isinstance(one, list | dict)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        count += len(level)
+        if count > _PARAMETERS_MAX:
+            raise invalid(
+                "there are too many parameters",
+                limit=_PARAMETERS_MAX,
+                hint="ingest them as a dataset and join with it",
+            )
+        if not level:
+            return
+    raise invalid("a parameter is nested too deep", limit=_NESTING_MAX)
 
 
 def substitute(tree: exp.Expr, parameters: Parameters) -> exp.Expr:

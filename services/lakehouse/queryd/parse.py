@@ -27,6 +27,8 @@ _EXPLAIN: Final = re.compile(
 )
 _TREE_DEPTH_MAX: Final = 160
 _ERROR_TEXT_MAX: Final = 200
+TOKENS_MAX: Final = 10_000
+_SUBSCRIPTS_MAX: Final = 16  # ``a[1][1]..``: the parser's time grows with the square of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def parse(sql: str, bytes_max: int, nesting_max: int) -> Statement:
     if explained:
         explain = " ".join(explained.group(1).upper().split())
         sql = sql[explained.end() :]
+    _check_tokens(sql)
     try:
         tree = _one(sql)
         _check_depth(tree)
@@ -92,6 +95,28 @@ def _check_text(sql: str, bytes_max: int, nesting_max: int) -> None:
         raise invalid("the statement is nested too deep", limit=nesting_max, depth=deepest)
 
 
+def _check_tokens(sql: str) -> None:
+    """Refuse what would take the parser and the optimizer long; this pass takes linear time."""
+    try:
+        tokens = sqlglot.tokenize(sql, read="postgres")
+    except SqlglotError:
+        return  # the parser says where
+    if len(tokens) > TOKENS_MAX:
+        raise invalid(
+            "the statement has too many words and signs",
+            tokens=len(tokens),
+            limit=TOKENS_MAX,
+            hint="join with a dataset instead of listing its values",
+        )
+    subscripts, before = 0, ""
+    for token in tokens:
+        if token.text == "[":
+            subscripts = subscripts + 1 if before == "]" else 1
+            if subscripts > _SUBSCRIPTS_MAX:
+                raise invalid("too many subscripts in a row", limit=_SUBSCRIPTS_MAX)
+        before = token.text
+
+
 def _real_nesting(sql: str) -> int:
     """The nesting of brackets outside strings and comments."""
     try:
@@ -106,6 +131,14 @@ def _real_nesting(sql: str) -> int:
         elif token.text in (")", "]", "}"):
             depth -= 1
     return deepest
+
+
+def token_count(sql: str) -> int:
+    """How many tokens ``sql`` has; 0 if it cannot be cut into any."""
+    try:
+        return len(sqlglot.tokenize(sql, read="postgres"))
+    except SqlglotError:
+        return 0
 
 
 def _one(sql: str) -> exp.Expr:
