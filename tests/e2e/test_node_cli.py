@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import signal
 import subprocess
+import sys
+import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -121,3 +127,31 @@ def test_objects_in_the_bucket_are_registered_by_whoever_answers_for_them(
 def test_what_is_wrong_is_said_and_never_traced(node: Node, arguments: tuple[str, ...]) -> None:
     said = refusal(node, *arguments)
     assert said.startswith(("error (", "Usage:")), said
+
+
+def test_an_interrupt_ends_an_ingest_that_waits_for_its_input(node: Node) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "ingest", "-", "--dataset", "slow"],
+        cwd=node.folder,
+        env=node.env,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as command:
+        assert command.stdin is not None
+        assert command.stderr is not None
+        command.stdin.write(b"a\n1\n")
+        command.stdin.flush()
+        # It reads, so it is beyond the start of the interpreter; its input stays open.
+        _until_read(command.stdin)
+        command.send_signal(signal.SIGINT)
+        assert command.wait(END_SECONDS_MAX) == 130
+        assert b"Traceback" not in command.stderr.read()
+    assert "no dataset" in refusal(node, "catalog", "show", "slow")
+
+
+def _until_read(pipe: IO[bytes]) -> None:
+    """Wait until nothing that was written is left unread."""
+    deadline = time.monotonic() + END_SECONDS_MAX
+    while int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder):
+        assert time.monotonic() < deadline, "the command never read its input"
+        time.sleep(0.05)

@@ -118,9 +118,9 @@ def _with_hint(error: LakehouseError, address: str) -> LakehouseError:
         " with: lakehouse token create",
     }
     hint = hints.get(error.kind)
-    if hint is None or "hint" in error.fields:
+    if hint is None or ("hint" in error.fields and error.kind is not ErrorKind.UNAUTHENTICATED):
         return error
-    return LakehouseError(error.kind, error.message, **error.fields, hint=hint)
+    return LakehouseError(error.kind, error.message, **{**error.fields, "hint": hint})
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:

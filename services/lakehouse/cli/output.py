@@ -124,6 +124,11 @@ def size_text(size_bytes: int) -> str:
     return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
+def counted(number: int, what: str) -> str:
+    """``1 row``, ``2 rows``, ``1,000 rows``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def time_text(when: datetime) -> str:
     """To the second, UTC."""
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

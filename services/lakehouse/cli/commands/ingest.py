@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import threading
 from collections.abc import AsyncIterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -216,10 +217,11 @@ def _open(source: str, is_object: bool) -> tuple[int | None, BinaryIO | None]:
     if is_object:
         return None, None
     if source == "-":
-        return None, sys.stdin.buffer
+        # Without a buffer there is no lock that a thread could hold while the process ends.
+        return None, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     path = Path(source)
     try:
-        return path.stat().st_size, path.open("rb")
+        return path.stat().st_size, path.open("rb", buffering=0)
     except OSError as error:
         raise LakehouseError(
             ErrorKind.NOT_FOUND,
@@ -233,9 +235,36 @@ async def _chunks(stream: BinaryIO | None, advance: Callable[[int], None]) -> As
     if stream is None:
         return
     with stream:
-        while chunk := await asyncio.to_thread(stream.read, _CHUNK_BYTES):
+        while chunk := await _read(stream):
             yield chunk
             advance(len(chunk))
+
+
+async def _read(stream: BinaryIO) -> bytes:
+    """The next bytes. Read by a daemon: an interrupt must not wait for a terminal or a pipe."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(chunk: bytes, error: OSError | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(chunk)
+        else:
+            done.set_exception(error)
+
+    def read() -> None:
+        chunk, failed = b"", None
+        try:
+            chunk = stream.read(_CHUNK_BYTES)
+        except OSError as error:
+            failed = error
+        # The loop may be closed by now: then nobody waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, chunk, failed)
+
+    threading.Thread(target=read, daemon=True).start()
+    return await done
 
 
 @contextmanager
