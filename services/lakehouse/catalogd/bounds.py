@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.model.dataset import Card, DataFile
+from lakehouse.model.dataset import CONTENTS, Card, DataFile
 from lakehouse.model.schema import Column
 
 __all__ = ["check_card", "check_file", "check_ids", "check_sums", "check_texts"]
@@ -49,6 +49,13 @@ def check_file(file: DataFile) -> None:
     _check_number("size_bytes", file.size_bytes)
     _check_number("rows", file.rows)
     check_texts(bucket=file.bucket, rows_hash=file.rows_hash)
+    if file.content not in CONTENTS or file.encryption:
+        raise _invalid(
+            "a file has a content or an encryption that this version does not know",
+            key=file.key,
+            content=file.content[:40],
+            encryption=file.encryption[:40],
+        )
     if len(file.stats) > _FILE_STATS_MAX:
         raise _invalid("too many statistics", key=file.key, max=_FILE_STATS_MAX)
     for one in file.stats:

@@ -24,6 +24,7 @@ from immutables import Map
 
 from lakehouse.catalogd.checkpoint_rows import (
     REVISION_SCHEMA,
+    STATE_KINDS,
     decode_dataset,
     decode_pending,
     decode_state,
@@ -34,10 +35,10 @@ from lakehouse.catalogd.checkpoint_rows import (
 from lakehouse.catalogd.codec import decode_change
 from lakehouse.catalogd.draft import Draft
 from lakehouse.catalogd.files import Segment
-from lakehouse.catalogd.filetable import FILE_SCHEMA, encode_files
+from lakehouse.catalogd.filetable import FILE_SCHEMA, conform, encode_files
 from lakehouse.catalogd.persistent import SortedNames, Vector
 from lakehouse.catalogd.state import Broken, CatalogState, DatasetState, Names
-from lakehouse.errors import LakehouseError
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.machine import Entry, Part
 from lakehouse.ledger.sessions import dump_objects, load_objects
 from lakehouse.model.refs import name_key
@@ -48,6 +49,9 @@ FORMAT: Final = 1
 _TIMES_A_PART: Final = 1 << 18
 _DATASETS_A_CUT: Final = 8192
 _PART_BYTES: Final = 24 << 20
+_PARTS: Final = frozenset(
+    {"times", "objects", "state", "datasets", "revisions", "files", "removed"}
+)
 _BIG_FILES: Final = 16_384
 _BIG_FILES_A_PART: Final = 32_768
 
@@ -215,7 +219,15 @@ def _tag(*first: str) -> str:
 
 
 def dump_state(state: CatalogState) -> list[Part]:
-    """The whole state as parts; the same state gives the same parts."""
+    """The whole state as parts; the same state gives the same parts. Raises ``conflict`` for a
+    state that was loaded from more than this version knows: writing it would lose that."""
+    if state.unknown:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the checkpoint was written by a newer version and cannot be continued",
+            unknown=", ".join(state.unknown[:10]),
+            hint="upgrade this node",
+        )
     ids = sorted([*state.datasets, *state.broken])
     parts = [*_time_parts(state), Part("objects", dump_objects(state.objects))]
     state_rows: Iterator[tuple[str, str, bytes]] = encode_state(state, FORMAT)
@@ -304,19 +316,21 @@ def load_state(parts: Mapping[str, pa.Table]) -> CatalogState:
 
 
 def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
-    rows = [row for table in _named(parts, "state-") for row in _triples(table)]
+    rows = [row for t in _named(parts, "state-") for row in _triples(t, "kind", "key", "value")]
+    unknown = [name for name in parts if name.partition("-")[0] not in _PARTS]
+    unknown += sorted({kind for kind, _, _ in rows} - STATE_KINDS)
     state, start = decode_state(rows, FORMAT)
     state = replace(state, objects=load_objects(parts["objects"]))
     times = [each for t in _named(parts, "times-") for each in t.column("ts_us").to_pylist()]
     revisions = _Rows.of(_named(parts, "revisions-"))
     histories = _histories(_named(parts, "revisions-"))
-    files = _Rows.of(_named(parts, "files-"))
+    files = _Rows.of([_conformed(table) for table in _named(parts, "files-")])
     removed = _Rows.of(_named(parts, "removed-"))
     pending = decode_pending(rows)
     datasets: dict[str, DatasetState] = {}
     broken: dict[str, Broken] = {}
     for table in _named(parts, "datasets-"):
-        for dataset_id, name, body in _triples(table):
+        for dataset_id, name, body in _triples(table, "id", "name", "body"):
             log, gone = files.get(dataset_id), _removed_map(removed.get(dataset_id))
             history = histories.get(dataset_id, [])
             try:
@@ -330,7 +344,7 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
                 keys = _keys_of(log, waiting)
                 broken[dataset_id] = Broken(name, body, past, log, gone, str(error), waiting, keys)
     whole = _assembled(state, Vector.of(times, start), datasets, broken)
-    return _caught_up(whole, pending)
+    return replace(_caught_up(whole, pending), unknown=tuple(unknown))
 
 
 def _keys_of(files: pa.Table | None, pending: Iterable[Entry]) -> frozenset[str]:
@@ -377,8 +391,12 @@ def _assembled(
     return replace(state, times=times, datasets=Map(datasets), names=names, broken=Map(broken))
 
 
-def _triples(table: pa.Table) -> Iterator[tuple[str, str, bytes]]:
-    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+def _triples(table: pa.Table, *names: str) -> Iterator[tuple[str, str, bytes]]:
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
+
+
+def _conformed(table: pa.Table) -> pa.Table:
+    return conform(table).add_column(0, "dataset_id", table.column("dataset_id"))
 
 
 def _removed_map(table: pa.Table | None) -> Map[int, int]:

@@ -29,6 +29,7 @@ from lakehouse.model.schema import Schema
 
 __all__ = [
     "REVISION_SCHEMA",
+    "STATE_KINDS",
     "decode_dataset",
     "decode_pending",
     "decode_state",
@@ -60,6 +61,11 @@ REVISION_SCHEMA: Final = pa.schema(
     ]
 )
 """One row a revision; ``head`` is its place in the manifest's ``heads``."""
+
+STATE_KINDS: Final = frozenset(
+    {"meta", "name", "document", "ended", "adopted", "orphaned", "elsewhere", "pending"}
+)
+"""Kinds of rows that ``encode_state`` writes."""
 
 
 @dataclass(frozen=True, slots=True)

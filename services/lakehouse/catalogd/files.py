@@ -157,7 +157,10 @@ class FileLog:
         """With ``files`` added at ``version``; their ordinals are given here, in order."""
         if not files:
             return self
-        placed = [replace(file, ordinal=self.next_ordinal + at) for at, file in enumerate(files)]
+        placed = [
+            replace(file, ordinal=self.next_ordinal + at, seq=version)
+            for at, file in enumerate(files)
+        ]
         segments = list(self.segments)
         for start in range(0, len(placed), SEGMENT_FILES):
             part = tuple(placed[start : start + SEGMENT_FILES])

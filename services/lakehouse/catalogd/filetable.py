@@ -10,7 +10,19 @@ import pyarrow as pa
 
 from lakehouse.model.dataset import ColumnStats, DataFile
 
-__all__ = ["FILE_SCHEMA", "decode_files", "encode_files"]
+__all__ = ["FILE_SCHEMA", "conform", "decode_files", "encode_files"]
+
+# In the order of ``DataFile``, without ``sha256`` after the third.
+_BEFORE: Final = (
+    "key",
+    "size_bytes",
+    "rows",
+    "bucket",
+    "schema_id",
+    "rows_hash",
+    "external",
+    "ordinal",
+)
 
 _STATS: Final = pa.list_(
     # The name that Parquet gives the values of a list, so that reading back changes nothing.
@@ -40,9 +52,14 @@ FILE_SCHEMA: Final = pa.schema(
         ("rows_hash", pa.string()),
         ("external", pa.bool_()),
         ("stats", _STATS),
+        ("content", pa.string()),
+        ("encryption", pa.string()),
     ]
 )
 """One row a file, by ordinal. ``added`` is the version that added it."""
+
+# Of columns that came later, what their absence means.
+_ABSENT: Final = {"content": "rows", "encryption": ""}
 
 
 def _encode_stats(files: Sequence[DataFile]) -> pa.Array:
@@ -76,7 +93,25 @@ def encode_files(files: Sequence[DataFile], added: Iterable[int]) -> pa.Table:
         [file.external for file in files],
     ]
     arrays = [pa.array(values, FILE_SCHEMA.field(at).type) for at, values in enumerate(columns)]
-    return pa.Table.from_arrays([*arrays, _encode_stats(files)], schema=FILE_SCHEMA)
+    later = [
+        pa.array([file.content for file in files], pa.string()),
+        pa.array([file.encryption for file in files], pa.string()),
+    ]
+    return pa.Table.from_arrays([*arrays, _encode_stats(files), *later], schema=FILE_SCHEMA)
+
+
+def conform(table: pa.Table) -> pa.Table:
+    """``table`` of any version as ``FILE_SCHEMA``: columns by name, absent ones at their defaults,
+    unknown ones left out (nobody who would write it back may be without them)."""
+    if table.schema.equals(FILE_SCHEMA):
+        return table
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.repeat(pa.scalar(_ABSENT[field.name], field.type), table.num_rows)
+        for field in FILE_SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=FILE_SCHEMA)
 
 
 def _decode_stats(column: pa.ChunkedArray) -> list[tuple[ColumnStats, ...]]:
@@ -92,13 +127,9 @@ def _decode_stats(column: pa.ChunkedArray) -> list[tuple[ColumnStats, ...]]:
 
 def decode_files(table: pa.Table) -> tuple[tuple[DataFile, ...], tuple[int, ...]]:
     """The inverse of ``encode_files``."""
-    names = ("key", "size_bytes", "rows", "sha256", "bucket", "schema_id", "rows_hash", "external")
-    columns = [table.column(name).to_pylist() for name in (*names, "ordinal")]
+    columns = [table.column(name).to_pylist() for name in _BEFORE]
     stats = _decode_stats(table.column("stats"))
-    files = tuple(
-        DataFile(key, size, rows, sha.hex(), bucket, schema_id, rows_hash, external, ordinal, one)
-        for key, size, rows, sha, bucket, schema_id, rows_hash, external, ordinal, one in zip(
-            *columns, stats, strict=True
-        )
-    )
-    return files, tuple(table.column("added").to_pylist())
+    later = [table.column(name).to_pylist() for name in ("content", "added", "encryption")]
+    digests = [sha256.hex() for sha256 in table.column("sha256").to_pylist()]
+    rows = zip(*columns[:3], digests, *columns[3:], stats, *later, strict=True)
+    return tuple([DataFile(*row) for row in rows]), tuple(later[1])

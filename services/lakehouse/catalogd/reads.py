@@ -17,7 +17,7 @@ from lakehouse.catalogd.views import broken_view, check_readable, dataset_at, ve
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
-from lakehouse.model.dataset import DataFile, Dataset
+from lakehouse.model.dataset import CONTENTS, DataFile, Dataset
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import name_key
 
@@ -84,8 +84,26 @@ async def _visible(dataset: DatasetState, revision: Revision) -> tuple[DataFile,
     """The files of a revision; many are made beside the loop."""
     files = dataset.log.visible(None if revision is dataset.now else revision.version)
     if revision.totals.files <= _INLINE_FILES:
-        return tuple(files)
-    return await run_blocking(tuple, files)
+        return _known(dataset, files)
+    return await run_blocking(_known, dataset, files)
+
+
+def _known(dataset: DatasetState, visible: Iterator[DataFile]) -> tuple[DataFile, ...]:
+    """All of ``visible``. Raises ``conflict`` if one of them is of a kind that only a newer version
+    can read: rows without their deltas are other rows."""
+    files = tuple(visible)
+    odd = next((f for f in files if f.content not in CONTENTS or f.encryption), None)
+    if odd is not None:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the dataset has files that only a newer version can read",
+            dataset=dataset.now.head.name,
+            key=odd.key,
+            content=odd.content[:40],
+            encryption=odd.encryption[:40],
+            hint="upgrade this node",
+        )
+    return files
 
 
 class Reads:

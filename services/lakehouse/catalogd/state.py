@@ -178,6 +178,8 @@ class CatalogState:
         elsewhere: condemned keys that are not in the primary bucket -> their bucket.
         broken: manifests of a checkpoint that could not be read, kept as they are, by dataset id;
             such a dataset is shown quarantined and hides nobody else.
+        unknown: parts and kinds of rows in the checkpoint that this version does not know; such a
+            state can be read, and no checkpoint is made of it.
     """
 
     version: int = 0
@@ -192,6 +194,7 @@ class CatalogState:
     dirty: Map[str, int] = field(default_factory=Map)
     elsewhere: Map[str, str] = field(default_factory=Map)
     broken: Map[str, Broken] = field(default_factory=Map)
+    unknown: tuple[str, ...] = ()
 
     @property
     def ts_us(self) -> int:

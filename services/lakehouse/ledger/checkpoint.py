@@ -61,6 +61,7 @@ class Manifest:
     record_sha256: str
     parts: tuple[PartRef, ...] = ()
     packs: tuple[PackRef, ...] = ()
+    min_writer: int = FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ def _encode_root(manifest: Manifest) -> bytes:
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _ROOT, strict=True)]
     metadata = {name: str(getattr(manifest, name)) for name in (*_NUMBERS, "record_sha256")}
     metadata |= {"format": str(FORMAT), "min_reader": str(FORMAT)}
+    metadata |= {"min_writer": str(manifest.min_writer)}
     return to_parquet(pa.Table.from_arrays(arrays, schema=_ROOT), metadata)
 
 
@@ -186,6 +188,10 @@ def _decode_root(data: bytes, checkpoint: CheckpointRef) -> Manifest:
             hint="upgrade this node",
         )
     rows = table.to_pylist()
+    min_writer = int(metadata.get("min_writer", "1"))
+    if min_writer <= FORMAT and any(row["kind"] not in ("part", "pack") for row in rows):
+        # Whoever continued would write the next root without it.
+        min_writer = FORMAT + 1
     numbers = {name: int(metadata[name]) for name in _NUMBERS}
     if numbers["n"] != checkpoint.n or numbers["seq"] != checkpoint.seq:
         raise _damaged(checkpoint.key)
@@ -202,6 +208,7 @@ def _decode_root(data: bytes, checkpoint: CheckpointRef) -> Manifest:
             for row in rows
             if row["kind"] == "pack"
         ),
+        min_writer=min_writer,
     )
 
 

@@ -29,6 +29,7 @@ class Head(Generic[S]):
     ts_us: int = 0
     checkpoint: CheckpointRef | None = None
     holder: WriterInfo | None = None
+    min_writer: int = 1
 
     def after(self, record: Record, sha256: str, state: S) -> Head[S]:
         """The head once ``record`` is in the chain and ``state`` is what it led to."""
@@ -41,6 +42,7 @@ class Head(Generic[S]):
             ts_us=max(record.ts_us, self.ts_us),
             checkpoint=record.checkpoint,
             holder=None if record.kind == "seal" else record.writer,
+            min_writer=max(record.min_writer, self.min_writer),
         )
 
 

@@ -58,7 +58,8 @@ def _encode(records: Mapping[int, bytes]) -> bytes:
 def _decode(data: bytes, pack: PackRef) -> dict[int, bytes]:
     if sha256_hex(data) != pack.sha256:
         raise _damaged(pack)
-    numbers, digests, records = (column.to_pylist() for column in from_parquet(data).columns)
+    table = from_parquet(data)
+    numbers, digests, records = (table.column(name).to_pylist() for name in _SCHEMA.names)
     if numbers != list(range(pack.first, pack.last + 1)):
         raise _damaged(pack)
     if [sha256_hex(record) for record in records] != digests:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args
 
 import orjson
 import zstandard
@@ -20,6 +20,8 @@ from lakehouse.ledger.machine import Entry, JsonObject
 FORMAT: Final = 1
 GENESIS: Final = "0" * 64
 Kind = Literal["open", "commit", "condemn", "seal"]
+
+_KINDS: Final = frozenset(get_args(Kind))
 
 _HEAD: Final = b'{"sha256":"'
 _MIDDLE: Final = b'","record":'
@@ -66,7 +68,8 @@ class BodyRef:
 @dataclass(frozen=True, slots=True)
 class Record:
     """What one slot holds. ``first_seq`` is the seq of the first commit, or of the next one if
-    there is none; ``ts_us`` is the time of the last commit, or of the record."""
+    there is none; ``ts_us`` is the time of the last commit, or of the record. ``min_writer`` is the
+    oldest format that may append after it: an older version may read on, but would lose things."""
 
     n: int
     prev: str
@@ -79,6 +82,7 @@ class Record:
     commits: tuple[Commit, ...] = ()
     checkpoint: CheckpointRef | None = None
     body: BodyRef | None = None
+    min_writer: int = FORMAT
 
     @property
     def last_seq(self) -> int:
@@ -143,12 +147,16 @@ def decode(data: bytes, layout: Layout, n: int) -> Record:
         fields = orjson.loads(inner)
     except orjson.JSONDecodeError as error:
         raise corrupt("ledger record is not JSON", layout, n) from error
-    if fields.get("min_reader", 0) > FORMAT:
+    if not isinstance(fields, dict):
+        raise corrupt("ledger record is not an object", layout, n)
+    kind = fields.get("kind")
+    if fields.get("min_reader", 0) > FORMAT or (isinstance(kind, str) and kind not in _KINDS):
         raise LakehouseError(
             ErrorKind.CONFLICT,
             "ledger was written by a newer version",
             slot=n,
-            min_reader=fields["min_reader"],
+            min_reader=fields.get("min_reader", 0),
+            record_kind=str(kind)[:40],
             reads=FORMAT,
             hint="upgrade this node",
         )
@@ -191,6 +199,7 @@ def _record_json(record: Record, commits: list[JsonObject]) -> JsonObject:
     return {
         "format": FORMAT,
         "min_reader": FORMAT,
+        "min_writer": record.min_writer,
         "n": record.n,
         "prev": record.prev,
         "epoch": record.epoch,
@@ -212,6 +221,23 @@ def _record_json(record: Record, commits: list[JsonObject]) -> JsonObject:
     }
 
 
+def _checkpoint_from(fields: dict[str, Any]) -> CheckpointRef:
+    """By name: a later version may say more of it."""
+    return CheckpointRef(fields["n"], fields["seq"], fields["key"], fields["sha256"])
+
+
+def check_writable(min_writer: int) -> None:
+    """Raise ``conflict`` if a version with our format must not append to the chain."""
+    if min_writer > FORMAT:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the ledger was written by a newer version, which this one may read but not continue",
+            min_writer=min_writer,
+            writes=FORMAT,
+            hint="upgrade this node",
+        )
+
+
 def _record_from(fields: dict[str, Any]) -> Record:
     commits = tuple(
         Commit(
@@ -229,7 +255,7 @@ def _record_from(fields: dict[str, Any]) -> Record:
         for item in fields["commits"]
     )
     checkpoint, body = fields["checkpoint"], fields["body"]
-    if fields["kind"] not in ("open", "commit", "condemn", "seal"):
+    if fields["kind"] not in _KINDS:
         raise ValueError(fields["kind"])
     return Record(
         n=int(fields["n"]),
@@ -241,6 +267,7 @@ def _record_from(fields: dict[str, Any]) -> Record:
         first_seq=int(fields["first_seq"]),
         kind=cast(Kind, fields["kind"]),
         commits=commits,
-        checkpoint=None if checkpoint is None else CheckpointRef(**checkpoint),
-        body=None if body is None else BodyRef(**body),
+        checkpoint=None if checkpoint is None else _checkpoint_from(checkpoint),
+        body=None if body is None else BodyRef(body["key"], body["sha256"]),
+        min_writer=int(fields.get("min_writer", 1)),
     )

@@ -136,5 +136,12 @@ def load_objects(table: pa.Table) -> Objects:
     columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
     found: dict[str, dict[str, int]] = {"session": {}, "condemned": {}, "horizon": {}}
     for kind, name, seq in zip(*columns, strict=True):
+        if kind not in found:
+            raise LakehouseError(
+                ErrorKind.CONFLICT,
+                "the checkpoint was written by a newer version",
+                row_kind=str(kind)[:40],
+                hint="upgrade this node",
+            )
         found[kind][name] = seq
     return Objects(Map(found["session"]), Map(found["condemned"]), found["horizon"].get("", 0))

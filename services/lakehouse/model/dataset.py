@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from lakehouse.model.refs import PRIMARY
 from lakehouse.model.schema import Schema
+
+CONTENTS: Final = frozenset({"rows"})
+"""What ``DataFile.content`` may say; ``keys`` and ``events`` are kept for deltas to come."""
 
 
 class Sensitivity(StrEnum):
@@ -81,6 +85,10 @@ class DataFile:
         rows_hash: commutative hash of the rows, 16 hex digits; "" where not computed (foreign).
         external: a foreign object, registered and not written by us; never deleted by us.
         ordinal: position in the dataset, rising with commit order; set by the catalog.
+        content: what the object holds, of the closed set ``CONTENTS``; a reader that does not know
+            it must refuse the dataset, not pass the file over.
+        seq: the commit that added it; with ``ordinal`` it orders deltas; set by the catalog.
+        encryption: how its bytes are encrypted; "" for not at all.
     """
 
     key: str
@@ -93,6 +101,9 @@ class DataFile:
     external: bool = False
     ordinal: int = 0
     stats: tuple[ColumnStats, ...] = ()
+    content: str = "rows"
+    seq: int = 0
+    encryption: str = ""
 
 
 @dataclass(frozen=True, slots=True)

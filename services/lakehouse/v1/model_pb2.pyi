@@ -250,6 +250,9 @@ class DataFile(_message.Message):
     EXTERNAL_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
     STATS_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     size_bytes: _builtins.int
     rows: _builtins.int
@@ -261,6 +264,10 @@ class DataFile(_message.Message):
     rows_hash: _builtins.str
     external: _builtins.bool
     ordinal: _builtins.int
+    content: _builtins.str
+    """default rows"""
+    seq: _builtins.int
+    encryption: _builtins.str
     @_builtins.property
     def stats(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStats]: ...
     def __init__(
@@ -276,17 +283,24 @@ class DataFile(_message.Message):
         external: _builtins.bool = ...,
         ordinal: _builtins.int = ...,
         stats: _abc.Iterable[Global___ColumnStats] | None = ...,
+        content: _builtins.str | None = ...,
+        seq: _builtins.int = ...,
+        encryption: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_schema_id", b"_schema_id", "bucket", b"bucket", "schema_id", b"schema_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_content", b"_content", "_schema_id", b"_schema_id", "bucket", b"bucket", "content", b"content", "schema_id", b"schema_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_schema_id", b"_schema_id", "bucket", b"bucket", "external", b"external", "key", b"key", "ordinal", b"ordinal", "rows", b"rows", "rows_hash", b"rows_hash", "schema_id", b"schema_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_content", b"_content", "_schema_id", b"_schema_id", "bucket", b"bucket", "content", b"content", "encryption", b"encryption", "external", b"external", "key", b"key", "ordinal", b"ordinal", "rows", b"rows", "rows_hash", b"rows_hash", "schema_id", b"schema_id", "seq", b"seq", "sha256", b"sha256", "size_bytes", b"size_bytes", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
+    _WhichOneofReturnType__content: _TypeAlias = _typing.Literal["content"]  # noqa: Y015
+    _WhichOneofArgType__content: _TypeAlias = _typing.Literal["_content", b"_content"]  # noqa: Y015
     _WhichOneofReturnType__schema_id: _TypeAlias = _typing.Literal["schema_id"]  # noqa: Y015
     _WhichOneofArgType__schema_id: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bucket) -> _WhichOneofReturnType__bucket | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content) -> _WhichOneofReturnType__content | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schema_id) -> _WhichOneofReturnType__schema_id | None: ...
 
