@@ -12,11 +12,13 @@ from typing import Final, Generic, TypeVar
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger import chain, floor
 from lakehouse.ledger.access import Access
+from lakehouse.ledger.checkpoint import read_manifest
 from lakehouse.ledger.committer import Committer
 from lakehouse.ledger.fold import Folder
 from lakehouse.ledger.history import History, missing
 from lakehouse.ledger.pack import write_pack
 from lakehouse.ledger.record import CheckpointRef, Record, corrupt, sha256_hex
+from lakehouse.ledger.recovery import DAMAGE
 
 S = TypeVar("S")
 
@@ -130,13 +132,15 @@ class Collector(Generic[S]):
             start = keys[-1]
 
     async def _delete_parts(self, named: CheckpointRef) -> int:
-        """Delete parts of checkpoints up to the one the chain names, but for those still used.
+        """Delete parts of checkpoints up to the one the chain names, but for those still used and
+        those of the checkpoint before, which stands in for it if it is damaged.
 
         A later writer's parts have higher numbers, or are among those of the named checkpoint.
         """
         access, kept = self._access, self._folder.keys_from(named.n)
         if named.key not in kept:
             raise LakehouseError(ErrorKind.INTERNAL, "the named checkpoint is not known here")
+        kept |= await self._keys_before(named)
         dead: list[str] = []
         start = ""
         while keys := await access.list_keys(access.layout.checkpoints, start):
@@ -148,6 +152,19 @@ class Collector(Generic[S]):
         for place in range(0, len(dead), _DELETE_BATCH):
             await access.delete(dead[place : place + _DELETE_BATCH])
         return len(dead)
+
+    async def _keys_before(self, named: CheckpointRef) -> set[str]:
+        """Keys of the checkpoint before: the one that the record of ``named`` names."""
+        try:
+            before = (await self._history.slot(named.n)).record.checkpoint
+            if before is None:
+                return set()
+            manifest = await read_manifest(self._access, before)
+        except LakehouseError as error:
+            if error.kind not in DAMAGE:
+                raise
+            return set()  # nothing can stand in for it but the records, which all stay
+        return {before.key, *(part.key for part in manifest.parts)}
 
 
 def _body_keys(record: Record) -> set[str]:

@@ -74,5 +74,20 @@ class Layout:
         """The ``n`` of a key made by ``body``."""
         return int(key.removeprefix(self.bodies).split("-", 1)[0])
 
+    @property
+    def packs(self) -> str:
+        return f"{self.prefix}/p/"
+
     def pack(self, first: int, last: int, sha256: str) -> str:
-        return f"{self.prefix}/p/{first:0{_DIGITS}d}-{last:0{_DIGITS}d}-{sha256}.parquet"
+        return f"{self.packs}{first:0{_DIGITS}d}-{last:0{_DIGITS}d}-{sha256}.parquet"
+
+    def pack_range(self, key: str) -> tuple[int, int, str]:
+        """First and last record and checksum of a key made by ``pack``; raises ``corrupt``."""
+        name = key.removeprefix(self.packs).removesuffix(".parquet")
+        try:
+            first, last, sha256 = name.split("-")
+            return int(first), int(last), sha256
+        except ValueError:
+            raise LakehouseError(
+                ErrorKind.CORRUPT, "an object among the packs is not one of the ledger's", key=key
+            ) from None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -16,8 +17,19 @@ from lakehouse.ledger.checkpoint import Loaded, Manifest, load_checkpoint
 from lakehouse.ledger.head import Head, remember_keys, replay
 from lakehouse.ledger.keys import Keys
 from lakehouse.ledger.machine import Machine
-from lakehouse.ledger.record import CheckpointRef, Record, WriterInfo, corrupt, encode
+from lakehouse.ledger.pack import PackRef
+from lakehouse.ledger.record import (
+    CheckpointRef,
+    Record,
+    WriterInfo,
+    check_writable,
+    corrupt,
+    encode,
+)
+from lakehouse.ledger.recovery import DAMAGE, beyond_repair, find_records, older_checkpoint
 from lakehouse.ledger.settings import LedgerSettings
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
@@ -44,18 +56,32 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True)
 class View(Generic[S]):
-    """The chain as read at one moment. ``manifest`` is that of the checkpoint it was read from."""
+    """The chain as read at one moment.
+
+    Attributes:
+        manifest: of the checkpoint that the newest record names, ``None`` if there is none or it
+            is damaged.
+        packs: what the checkpoint names or, if that is damaged, what was found.
+        damage: of that checkpoint, in words; "" for none. ``head`` is whole all the same.
+    """
 
     head: Head[S]
     keys: Keys
     manifest: Manifest | None = None
+    packs: tuple[PackRef, ...] = ()
+    damage: str = ""
+
+
+class _DamagedCheckpointError(LakehouseError):
+    """The checkpoint that the newest record names, told apart from damage of a record."""
 
 
 async def read_view(access: Access, machine: Machine[S]) -> View[S]:
     """Newest record, its checkpoint and the records between, verified.
 
     Raises ``corrupt`` naming the slot for a gap, a bad checksum or a record that does not follow.
-    What a collector removes meanwhile starts the reading again.
+    What a collector removes meanwhile starts the reading again. Past a damaged checkpoint an older
+    one or all records are read, with a warning.
     """
     newest = await access.patiently(lambda: chain.newest(access))
     for _ in range(_RESTARTS_MAX):
@@ -66,6 +92,8 @@ async def read_view(access: Access, machine: Machine[S]) -> View[S]:
                 raise
             again = await access.patiently(lambda: chain.newest(access))
             if again == newest:
+                if isinstance(error, _DamagedCheckpointError) and newest is not None:
+                    return await _read_past(access, machine, newest, error)
                 if error.kind is ErrorKind.CORRUPT:
                     raise
                 raise _missing(error) from error
@@ -82,40 +110,93 @@ def _missing(error: LakehouseError) -> LakehouseError:
 
 
 async def _read_from(access: Access, machine: Machine[S], newest: int | None) -> View[S]:
-    settings = access.settings
-    keys = Keys(settings.keys_max, settings.keys_seconds)
-    head: Head[S] = Head(machine.initial())
     if newest is None:
-        return View(head, keys)
+        return View(Head(machine.initial()), _no_keys(access))
     last = await _read_slot(access, newest)
     checkpoint = last.record.checkpoint
     first = 0 if checkpoint is None else checkpoint.n + 1
     slots, loaded = await asyncio.gather(
         _read_tail(access, range(first, newest)), _load(access, machine, checkpoint)
     )
-    if loaded is not None:
-        manifest = loaded.manifest
-        head = Head(
-            state=loaded.state,
-            seq=manifest.seq,
-            n=manifest.n,
-            sha256=manifest.record_sha256,
-            epoch=manifest.epoch,
-            ts_us=manifest.ts_us,
-            checkpoint=checkpoint,
-        )
-        await run_blocking(keys.restore, loaded.keys)
+    head, keys = await _start(access, machine, checkpoint, loaded)
     for slot in (*slots, last):
         head = replay(head, slot, machine, access.layout)
         remember_keys(keys, slot.record)
         await asyncio.sleep(0)
-    return View(head, keys, None if loaded is None else loaded.manifest)
+    manifest = None if loaded is None else loaded.manifest
+    return View(head, keys, manifest, () if manifest is None else manifest.packs)
+
+
+async def _read_past(
+    access: Access, machine: Machine[S], newest: int, damage: LakehouseError
+) -> View[S]:
+    """As ``_read_from``, without the checkpoint that ``damage`` is about."""
+    key = str(damage.fields.get("key", ""))
+    log.error(
+        "the newest checkpoint of the ledger is damaged: replaying older records instead",
+        extra={"key": key, "reason": damage.message},
+    )
+    try:
+        records = await find_records(access)
+        older = await older_checkpoint(access, machine, records, newest)
+        head, keys = await _start(access, machine, *(older or (None, None)))
+        for n in range(head.n + 1, newest + 1):
+            slot = await records.slot(n)
+            head = replay(head, slot, machine, access.layout)
+            remember_keys(keys, slot.record)
+            await asyncio.sleep(0)
+    except LakehouseError as error:
+        if error.kind not in DAMAGE:
+            raise
+        raise beyond_repair(damage, error) from error
+    source = f"the checkpoint at record {older[0].n}" if older else "the first record on"
+    log.warning("the ledger was replayed and is whole", extra={"source": source})
+    return View(
+        head, keys, None, records.packs, f"{key} is damaged; the state was replayed from {source}"
+    )
+
+
+def _no_keys(access: Access) -> Keys:
+    return Keys(access.settings.keys_max, access.settings.keys_seconds)
+
+
+async def _start(
+    access: Access,
+    machine: Machine[S],
+    checkpoint: CheckpointRef | None,
+    loaded: Loaded[S] | None,
+) -> tuple[Head[S], Keys]:
+    """Where a replay begins: at ``checkpoint``, or before the first record."""
+    keys = _no_keys(access)
+    if loaded is None:
+        return Head(machine.initial()), keys
+    manifest = loaded.manifest
+    await run_blocking(keys.restore, loaded.keys)
+    head = Head(
+        state=loaded.state,
+        seq=manifest.seq,
+        n=manifest.n,
+        sha256=manifest.record_sha256,
+        epoch=manifest.epoch,
+        ts_us=manifest.ts_us,
+        checkpoint=checkpoint,
+        min_writer=manifest.min_writer,
+    )
+    return head, keys
 
 
 async def _load(
     access: Access, machine: Machine[S], checkpoint: CheckpointRef | None
 ) -> Loaded[S] | None:
-    return None if checkpoint is None else await load_checkpoint(access, machine, checkpoint)
+    if checkpoint is None:
+        return None
+    try:
+        return await load_checkpoint(access, machine, checkpoint)
+    except LakehouseError as error:
+        if error.kind not in DAMAGE:
+            raise
+        fields = {"key": checkpoint.key, **error.fields}
+        raise _DamagedCheckpointError(error.kind, error.message, **fields) from error
 
 
 async def _read_slot(access: Access, n: int) -> Slot:
@@ -140,6 +221,7 @@ async def take_over(
     alone is acknowledged. Raises ``conflict`` naming the holder if it answers."""
     for attempt in range(_RESTARTS_MAX):
         view = await read_view(access, machine)
+        check_writable(view.head.min_writer)
         await _ask_holder(access, view.head.holder, writer, options)
         record = _open_record(access, view.head, writer)
         encoded = await run_blocking(
@@ -149,7 +231,7 @@ async def take_over(
         outcome = await append.run(access.settings.append_budget_seconds)
         if outcome is Outcome.COMMITTED:
             head = view.head.after(record, encoded.sha256, view.head.state)
-            return View(head, view.keys, view.manifest)
+            return replace(view, head=head)
         if outcome is Outcome.UNSETTLED:
             break
         await access.clock.sleep(access.backoff_seconds(attempt))
