@@ -12,6 +12,7 @@ from lakehouse import __version__
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
+from lakehouse.kit.retry import Backoff
 from lakehouse.model.probe import ProbeReport
 from lakehouse.model.refs import PRIMARY
 from lakehouse.objectstore.buckets import Buckets
@@ -24,7 +25,10 @@ from lakehouse.objectstore.identity import (
 )
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.objectstore.probe import probe_store
+from lakehouse.objectstore.retrying import RetryingStore
 
+# Whoever starts a node waits for the answer: what is not there in seconds is told.
+_AT_START: Final = Backoff(budget_seconds=2.5)
 _MADE_BY_ITSELF: Final = ("file:", "memory:")
 
 
@@ -44,12 +48,14 @@ async def prepare_primary(
         conflict: another store than was here before, or than is demanded.
         forbidden: the bucket fails the conformance probe; ``failed`` names the checks (P9).
     """
-    store = buckets.get(PRIMARY)
+    store = RetryingStore(buckets.raw(PRIMARY), clock, ids, _AT_START)
     with _said_of(store.url):
         identity = await _identify(store, clock, ids, state, pinned)
     proof = _proof(state, store.url, identity.store_id)
     if not proof.is_file():
-        refuse_unfit(await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids))
+        with _said_of(store.url):
+            report = await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids)
+        refuse_unfit(report)
     remember(state, store.url, identity.store_id)
     if not store.url.startswith("memory:"):
         proof.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +73,12 @@ async def initialise(
     buckets: Buckets, clock: Clock, ids: Ids, state: Path, pinned: str
 ) -> StoreIdentity:
     """Make a store in the primary bucket, on a server too, or return the one that is there."""
-    store = buckets.get(PRIMARY)
+    store = RetryingStore(buckets.raw(PRIMARY), clock, ids, _AT_START)
     # First who is there: a bucket that is missing or closed to us is no matter of conformance.
     with _said_of(store.url):
         confirm(state, store.url, await _found(store), pinned)
-    refuse_unfit(await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids))
+        report = await probe_store(buckets.raw(PRIMARY), PRIMARY, clock, ids)
+    refuse_unfit(report)
     identity = await init_store(store, clock, ids)
     remember(state, store.url, identity.store_id)
     return identity

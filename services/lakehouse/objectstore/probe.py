@@ -26,18 +26,35 @@ WRITERS: Final = 16
 _ORDERED: Final = ("B", "a-", "a.x", "a/b", "a0", "ab", "é", "\uff5e", "\U00010000")
 
 
+# Of the first write: nobody there, or nobody who lets us in.
+_UNREACHED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.FORBIDDEN})
+
+
 class _Refused(Exception):
     """A check saw what must not be; the text says what, and what it means."""
 
 
+class _Unreached(Exception):
+    """The bucket could not be asked anything."""
+
+    def __init__(self, error: LakehouseError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 async def probe_store(store: ObjectStore, bucket: str, clock: Clock, ids: Ids) -> ProbeReport:
-    """Run every check on ``store``; never raises for what the store does.
+    """Run every check on ``store``.
 
     Args:
         bucket: the bucket's configured name, for the report.
 
     Returns:
         The checks in order. If the first write fails the others are reported as not run.
+
+    Raises:
+        unavailable, timeout, forbidden: the first write did not reach the bucket or was not let
+            in. That says nothing of its promises: it is the network or the credentials. What the
+            store does after that is reported, never raised.
     """
     probe = _Probe(store, PREFIX + ids.ulid() + "/")
     planned: list[tuple[str, Callable[[], Awaitable[str]]]] = [("write", probe.write)]
@@ -59,9 +76,23 @@ async def probe_store(store: ObjectStore, bucket: str, clock: Clock, ids: Ids) -
                 checks.append(ProbeCheck(name, False, "not run: the first write failed", 0.0))
             else:
                 checks.append(await _timed(name, check, clock))
+    except _Unreached as stop:
+        probe.forget()
+        raise _unreached(stop.error, bucket, store) from stop.error
     finally:
         await probe.clean_up()
     return ProbeReport(bucket, store.url, all(check.passed for check in checks), tuple(checks))
+
+
+def _unreached(error: LakehouseError, bucket: str, store: ObjectStore) -> LakehouseError:
+    if isinstance(store, LocalFiles):
+        hint = "check that the folder can be written to, and that its disk is mounted"
+    elif error.kind is ErrorKind.FORBIDDEN:
+        hint = f"check what buckets.{bucket}.secret_ref names, and that it may write"
+    else:
+        hint = f"check url and endpoint of buckets.{bucket}, and that its server is up"
+    fields = {"bucket": bucket, "url": store.url, "hint": hint, **error.fields}
+    return LakehouseError(error.kind, error.message, **fields)
 
 
 async def _timed(name: str, check: Callable[[], Awaitable[str]], clock: Clock) -> ProbeCheck:
@@ -91,7 +122,12 @@ class _Probe:
 
     async def write(self) -> str:
         key = self._key("write")
-        await self._store.put(key, b"probe")
+        try:
+            await self._store.put(key, b"probe")
+        except LakehouseError as error:
+            if error.kind in _UNREACHED:
+                raise _Unreached(error) from error
+            raise
         _expect(await self._store.get(key) == b"probe", "what was written reads back otherwise")
         return "an object was written and read back"
 
@@ -222,6 +258,10 @@ class _Probe:
         listed = [meta.key for meta in await self._store.list(self._prefix)]
         _expect(key not in listed, "a deleted object is still listed")
         return "a deleted object is gone, and deleting it again is no error"
+
+    def forget(self) -> None:
+        """Nothing was written: there is nothing to clean up, and nobody to ask."""
+        self._keys.clear()
 
     async def clean_up(self) -> None:
         """Remove what was written; a store that failed the checks may keep some of it."""

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
@@ -33,7 +34,7 @@ from lakehouse.objectstore.arguments import (
     check_range,
 )
 from lakehouse.objectstore.port import ByteRange, ObjectMeta
-from lakehouse.objectstore.s3_errors import translated
+from lakehouse.objectstore.s3_errors import Place, translated
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -71,6 +72,7 @@ class S3Store:
         self._prefix = check_key(prefix) + "/" if prefix else ""
         self._settings = settings
         self._endpoint = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
+        self._place = Place(settings.name, _host(self._endpoint))
         self._session = _session(settings)
         try:
             # Never obstore's own search: it would mix what the environment holds with our keys.
@@ -113,7 +115,7 @@ class S3Store:
         client = self._data
         if byte_range is None or byte_range.end - byte_range.start > PART_BYTES:
             client = self._bulk
-        with translated("get", key):
+        with self._translated("get", key):
             result = await obstore.get_async(client, path, options=options)
             first, end = result.range
             data = bytes(await result.bytes_async())
@@ -127,7 +129,7 @@ class S3Store:
     async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
         path = self._path(key)
         client = self._data if len(data) <= PART_BYTES else self._bulk
-        with translated("put", key):
+        with self._translated("put", key):
             done = await obstore.put_async(
                 client,
                 path,
@@ -139,7 +141,7 @@ class S3Store:
 
     async def head(self, key: str) -> ObjectMeta:
         path = self._path(key)
-        with translated("head", key):
+        with self._translated("head", key):
             meta = await obstore.head_async(self._data, path)
         return ObjectMeta(key, meta["size"], meta["e_tag"] or "", to_micros(meta["last_modified"]))
 
@@ -147,14 +149,14 @@ class S3Store:
         paths = [self._path(key) for key in keys]
         for at in range(0, len(paths), LIST_LIMIT_MAX):
             some = paths[at : at + LIST_LIMIT_MAX]
-            with translated("delete", keys[at]):
+            with self._translated("delete", keys[at]):
                 await obstore.delete_async(self._data, some)
 
     async def list(
         self, prefix: str = "", *, start_after: str = "", limit: int = 1000
     ) -> list[ObjectMeta]:
         check_listing(prefix, start_after, limit)
-        with translated("list", prefix):
+        with self._translated("list", prefix):
             client = await self._run(self._boto)
             asked = _Listing(self._bucket, self._prefix, prefix, start_after, limit)
             return await self._run(_list_objects, client, asked)
@@ -162,12 +164,12 @@ class S3Store:
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         path = self._path(key)
         got = 0
-        with translated("get", key):
+        with self._translated("get", key):
             result = await obstore.get_async(self._bulk, path)
             chunks = result.stream(min_chunk_size=1024 * 1024).__aiter__()
         while True:
             # Not around the yield: what the reader raises is not ours to translate.
-            with translated("get", key):
+            with self._translated("get", key):
                 try:
                     chunk = bytes(await chunks.__anext__())
                 except StopAsyncIteration:
@@ -185,7 +187,7 @@ class S3Store:
             return await self.put(key, first)
         upload = asyncio.ensure_future(self._upload(path, source))
         try:
-            with translated("put", key):
+            with self._translated("put", key):
                 done = await asyncio.shield(upload)
         except asyncio.CancelledError:
             # Ended by its source, an upload aborts itself; dropped, its parts would stay.
@@ -212,7 +214,7 @@ class S3Store:
         """Whether the bucket is there. Raises ``forbidden`` where that may not be asked."""
         client = await self._run(self._boto)
         try:
-            with translated("head_bucket", ""):
+            with self._translated("head_bucket", ""):
                 await self._run(client.head_bucket, Bucket=self._bucket)
         except LakehouseError as error:
             if error.kind is ErrorKind.NOT_FOUND:
@@ -228,7 +230,7 @@ class S3Store:
         place: dict[str, Any] = {}
         if not self._settings.endpoint and self._settings.region != "us-east-1":
             place["CreateBucketConfiguration"] = {"LocationConstraint": self._settings.region}
-        with translated("create_bucket", ""):
+        with self._translated("create_bucket", ""):
             await self._run(client.create_bucket, Bucket=self._bucket, **place)
         return True
 
@@ -252,6 +254,9 @@ class S3Store:
             chunk_size=PART_BYTES,
             max_concurrency=_PARTS_AT_ONCE,
         )
+
+    def _translated(self, operation: str, key: str) -> AbstractContextManager[None]:
+        return translated(operation, key, self._place)
 
     def _path(self, key: str) -> str:
         return self._prefix + check_key(key)
@@ -378,6 +383,12 @@ def _list_objects(client: Any, asked: _Listing) -> list[ObjectMeta]:
                 found.append(meta)
         if not page.get("IsTruncated") or not contents or len(found) >= asked.limit:
             return found
+
+
+def _host(endpoint: str) -> str:
+    """Host and port alone: a URL may hold what is nobody's business."""
+    parts = urlsplit(endpoint if "//" in endpoint else "//" + endpoint)
+    return parts.netloc.rpartition("@")[2]
 
 
 def _session(settings: BucketSettings) -> boto3.Session:

@@ -1,14 +1,16 @@
 """What the two S3 libraries raise, as errors of ours: one table for both.
 
 Replies of a server may repeat what it was sent, also parts of credentials: only the status and
-the code of S3 travel on, never the text.
+the code of S3 travel on, never the text. What went wrong on the way there is told in words of ours.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import botocore.exceptions
@@ -51,19 +53,91 @@ _MESSAGES: Final = {
     ErrorKind.UNAVAILABLE: "the object store could not be reached or failed",
 }
 _NO_BUCKET: Final = "NoSuchBucket"
+# Kinds that speak of an object, not of the place: they are expected, and many.
+_OF_OBJECTS: Final = frozenset({ErrorKind.ALREADY_EXISTS, ErrorKind.NOT_FOUND})
+
+_WRONG_KEYS: Final = "access denied: signature or key id is wrong"
+_DENIED: Final = "access denied: these credentials may not do this"
+_CAUSES_BY_CODE: Final = {
+    "AccessDenied": _DENIED,
+    "ExpiredToken": "access denied: the session token has expired",
+    "InvalidAccessKeyId": _WRONG_KEYS,
+    "InvalidToken": "access denied: the session token is not valid",
+    "RequestTimeTooSkewed": "access denied: this machine's clock differs too much",
+    "SignatureDoesNotMatch": _WRONG_KEYS,
+}
+_REFUSED: Final = "connection refused"
+_UNRESOLVED: Final = "name does not resolve"
+_RESET: Final = "the connection was closed by the other side"
+_NO_ROUTE: Final = "no route to the host"
+_NO_TLS: Final = "tls failed: the certificate is not trusted, or the server speaks plain http"
+# Words of the libraries' texts, most telling first.
+_CAUSES_BY_TEXT: Final = (
+    ("dns error", _UNRESOLVED),
+    ("failed to lookup address", _UNRESOLVED),
+    ("kind: ConnectionRefused", _REFUSED),
+    ("Connection refused", _REFUSED),
+    ("certificate", _NO_TLS),
+    ("InvalidContentType", _NO_TLS),
+    ("NetworkUnreachable", _NO_ROUTE),
+    ("HostUnreachable", _NO_ROUTE),
+    ("ConnectionReset", _RESET),
+    ("IncompleteMessage", _RESET),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where requests go: the bucket's configured name, and the endpoint's ``host:port``."""
+
+    bucket: str
+    endpoint: str
 
 
 @contextmanager
-def translated(operation: str, key: str) -> Iterator[None]:
-    """Raise what the body raises as a ``LakehouseError`` that names operation and key."""
+def translated(operation: str, key: str, place: Place) -> Iterator[None]:
+    """Raise what the body raises as a ``LakehouseError`` that names operation and key, and where
+    it is the place that failed, the place and a short cause."""
     try:
         yield
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         # First, for its time-outs are OSErrors too.
-        raise from_botocore(error, operation, key) from error
+        raise _placed(from_botocore(error, operation, key), place, error) from error
     except (obstore.exceptions.BaseError, OSError, ValueError, TypeError) as error:
         # The built-in ones are obstore's way to tell of names, arguments and the transport.
-        raise from_obstore(error, operation, key) from error
+        raise _placed(from_obstore(error, operation, key), place, error) from error
+
+
+def _placed(error: LakehouseError, place: Place, raised: Exception) -> LakehouseError:
+    of_object = error.kind in _OF_OBJECTS and error.fields.get("what") != "bucket"
+    if not of_object:
+        error.fields |= {"bucket": place.bucket, "endpoint": place.endpoint}
+        cause = _cause(error, raised)
+        if cause:
+            error.fields["cause"] = cause
+    return error
+
+
+def _cause(error: LakehouseError, raised: Exception) -> str:
+    """A few words of ours on what happened, "" if nothing can be said."""
+    if error.kind is ErrorKind.FORBIDDEN:
+        if "s3_status" not in error.fields:
+            return "no credentials were found"
+        # The answer to a HEAD has no body, hence no code.
+        return _CAUSES_BY_CODE.get(str(error.fields.get("code", "")), "access denied")
+    if "s3_status" in error.fields or error.kind is ErrorKind.INVALID:
+        return ""
+    if error.kind is ErrorKind.TIMEOUT:
+        return "no answer in time"
+    links: list[BaseException] = []
+    link: BaseException | None = raised
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    if any(isinstance(each, socket.gaierror) for each in links):
+        return _UNRESOLVED
+    text = "\n".join(str(each) for each in links)
+    return next((cause for words, cause in _CAUSES_BY_TEXT if words in text), "")
 
 
 def from_obstore(error: Exception, operation: str, key: str) -> LakehouseError:

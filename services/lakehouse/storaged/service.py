@@ -38,7 +38,8 @@ class Storage:
         return BucketsResult(tuple(infos))
 
     async def probe(self, ctx: Context, request: ProbeRequest) -> ProbeReport:
-        """The conformance probe, now. Raises ``not_found`` for a bucket that is not configured."""
+        """The conformance probe, now. Raises ``not_found`` for a bucket that is not configured,
+        ``unavailable``, ``timeout`` or ``forbidden`` for one that cannot be asked."""
         ctx.require(Scope.OPERATOR)
         store = self._buckets.raw(request.bucket)
         return await probe_store(store, request.bucket, self._clock, self._ids)
@@ -57,7 +58,8 @@ class Storage:
         except TimeoutError:
             trouble = f"timeout: no answer within {REACH_SECONDS:.0f} s"
         except LakehouseError as error:
-            trouble = str(error)
+            cause = error.fields.get("cause")
+            trouble = f"{error}: {cause}" if cause else str(error)
         footprint = self._buckets.footprint(name)
         return BucketInfo(
             name=name,

@@ -18,7 +18,6 @@ from lakehouse.objectstore.probe import probe_store
 from lakehouse.objectstore.s3 import S3Store
 from lakehouse.objectstore.wrapping import ForwardingStore
 from lakehouse.testing.clocks import SeededIds
-from lakehouse.testing.stores import Fault, FaultStore
 from support_peer import Peer, serving
 
 CLOCK = SystemClock()
@@ -213,10 +212,37 @@ async def test_each_lie_is_told_by_its_check(wrap: object, expected: list[str]) 
         assert check.elapsed_ms >= 0
 
 
-async def test_a_store_that_cannot_be_written_ends_the_probe_at_once() -> None:
-    store = FaultStore(MemoryStore("down", CLOCK))
-    store.inject("put", Fault.BEFORE)
-    report = await probe(store)
+@pytest.mark.parametrize("kind", [ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.FORBIDDEN])
+async def test_a_bucket_that_nobody_reaches_is_no_matter_of_conformance(kind: ErrorKind) -> None:
+    store = Failing(kind)
+    with pytest.raises(LakehouseError) as caught:
+        await probe(store)
+    assert caught.value.kind is kind
+    assert caught.value.fields["bucket"] == "bucket-name"
+    assert caught.value.fields["cause"] == "connection refused"
+    place = "secret_ref" if kind is ErrorKind.FORBIDDEN else "endpoint"
+    assert place in str(caught.value.fields["hint"])
+    assert store.calls == ["put"]
+
+
+async def test_a_store_whose_first_write_fails_ends_the_probe_at_once() -> None:
+    report = await probe(Failing(ErrorKind.EXHAUSTED))
     assert failed(report) == NAMES
-    assert report.checks[0].detail == "the store failed: unavailable: injected fault"
+    assert report.checks[0].detail == "the store failed: exhausted: it failed"
     assert {check.detail for check in report.checks[1:]} == {"not run: the first write failed"}
+
+
+class Failing(ForwardingStore):
+    """A bucket whose puts fail, and which counts what is asked of it."""
+
+    def __init__(self, kind: ErrorKind) -> None:
+        super().__init__(MemoryStore("down", CLOCK))
+        self._kind = kind
+        self.calls: list[str] = []
+
+    async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
+        self.calls.append("put")
+        raise LakehouseError(self._kind, "it failed", cause="connection refused")
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        self.calls.append("delete")

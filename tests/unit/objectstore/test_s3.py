@@ -119,6 +119,41 @@ async def test_a_missing_bucket_is_told_apart(store: S3Store, peer: Peer, operat
     assert (error.kind, error.fields["what"]) == (ErrorKind.NOT_FOUND, "bucket")
 
 
+@pytest.mark.parametrize("operation", ["get", "put", "list", "delete"])
+@pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "InvalidAccessKeyId"])
+async def test_wrong_keys_are_told_with_the_place(
+    store: S3Store, peer: Peer, operation: str, code: str
+) -> None:
+    peer.script.append((403, code, b""))
+    error = await kind_of(store, operation)
+    assert error.kind is ErrorKind.FORBIDDEN
+    assert error.fields["cause"] == "access denied: signature or key id is wrong"
+    assert error.fields["endpoint"] == store.endpoint.removeprefix("http://")
+    assert error.fields["bucket"]
+
+
+@pytest.mark.parametrize("operation", ["get", "put", "head", "list", "delete"])
+@pytest.mark.parametrize(
+    ("endpoint", "place", "cause"),
+    [
+        ("http://127.0.0.1:1", "127.0.0.1:1", "connection refused"),
+        ("http://who:secret@127.0.0.1:1", "127.0.0.1:1", "connection refused"),
+        ("http://nowhere.invalid:9", "nowhere.invalid:9", "name does not resolve"),
+    ],
+)
+async def test_a_wrong_endpoint_is_told_with_the_cause(
+    operation: str, endpoint: str, place: str, cause: str
+) -> None:
+    keys = S3Credentials("an-id", "a-secret")
+    lost = S3Store(BucketSettings("lost", "s3://b/p", endpoint, credentials=keys))
+    error = await kind_of(lost, operation)
+    await lost.close()
+    assert error.kind is ErrorKind.UNAVAILABLE
+    told = [error.fields[name] for name in ("bucket", "endpoint", "cause")]
+    assert told == ["lost", place, cause]
+    assert "secret" not in f"{error} {error.fields}"
+
+
 @pytest.mark.parametrize("operation", ["get", "put", "head", "list", "delete"])
 async def test_a_reset_is_unavailable(store: S3Store, peer: Peer, operation: str) -> None:
     peer.script.append("reset")

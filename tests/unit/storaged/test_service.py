@@ -79,7 +79,10 @@ async def test_the_probe_by_name(buckets: Buckets) -> None:
     storage = Storage(buckets, CLOCK, SeededIds(2))
     report = await storage.probe(OPERATOR, ProbeRequest("primary"))
     assert (report.bucket, report.passed) == ("primary", True)
-    assert not (await storage.probe(OPERATOR, ProbeRequest("down"))).passed
+    with pytest.raises(LakehouseError) as caught:
+        await storage.probe(OPERATOR, ProbeRequest("down"))
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert caught.value.fields["cause"] == "connection refused"
     with pytest.raises(LakehouseError) as caught:
         await storage.probe(OPERATOR, ProbeRequest("none"))
     assert caught.value.kind is ErrorKind.NOT_FOUND
