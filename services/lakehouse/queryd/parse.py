@@ -27,7 +27,7 @@ _EXPLAIN: Final = re.compile(
 )
 _TREE_DEPTH_MAX: Final = 160
 _ERROR_TEXT_MAX: Final = 200
-TOKENS_MAX: Final = 10_000
+TOKENS_MAX: Final = 20_000
 _SUBSCRIPTS_MAX: Final = 16  # ``a[1][1]..``: the parser's time grows with the square of them
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from sqlglot import exp
+
 from lakehouse.contracts.query import Engine
 from lakehouse.model.dataset import DataFile
-from lakehouse.queryd.bind import Bound, bind
+from lakehouse.queryd.bind import Bound, Reference, bind
 from lakehouse.queryd.dialects import engine_sql
 from lakehouse.queryd.literals import read_parameters
 from lakehouse.queryd.parse import Statement, invalid
 from lakehouse.queryd.plan import TableScan
+from lakehouse.queryd.planner import BoundText
 from lakehouse.queryd.pushdown import terms
 from lakehouse.queryd.scan import Relation, make_scan
+from lakehouse.table.stats import Term
 
 V = TypeVar("V")
+Files = tuple[tuple[str, Relation, tuple[DataFile, ...]], ...]
 
 
 class Lru(Generic[V]):
@@ -26,6 +31,10 @@ class Lru(Generic[V]):
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._values: OrderedDict[Hashable, V] = OrderedDict()
+
+    def peek(self, key: Hashable) -> V | None:
+        """The value of ``key`` if it is there."""
+        return self._values.get(key)
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
         """The value of ``key``, made now if it is not there; a failure is not remembered."""
@@ -41,13 +50,18 @@ class Lru(Generic[V]):
 
 @dataclass(slots=True)
 class Prepared:
-    """A bound statement with the files each mention of a relation needs."""
+    """A bound statement with the files each mention of a relation needs.
+
+    ``written``: the text for each engine where it was made elsewhere, with marks for the slots;
+    then ``bound.tree`` says nothing.
+    """
 
     bound: Bound
     explain: str
-    files: tuple[tuple[str, Relation, tuple[DataFile, ...]], ...]
+    files: Files
     objects: tuple[DataFile, ...]
     texts: dict[str, tuple[str, tuple[TableScan, ...]]] = field(default_factory=dict)
+    written: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
 
     def text(self, engine: Engine, paths: Mapping[str, str]) -> tuple[str, tuple[TableScan, ...]]:
         """The statement for ``engine`` and its scans; ``paths`` by object key."""
@@ -56,7 +70,7 @@ class Prepared:
             scans = {slot: make_scan(source, kept, paths) for slot, source, kept in self.files}
             names = {slot: scan.name for slot, scan in scans.items()}
             try:
-                sql = engine_sql(self.bound.tree, engine.value, names)
+                sql = self._sql(engine, names)
             except RecursionError:
                 raise invalid("the statement is nested too deep") from None
             if self.explain:
@@ -64,6 +78,14 @@ class Prepared:
             different = {scan.name: scan for scan in scans.values()}
             known = self.texts[engine] = (sql, tuple(different.values()))
         return known
+
+    def _sql(self, engine: Engine, names: Mapping[str, str]) -> str:
+        if not self.written:
+            return engine_sql(self.bound.tree, engine.value, names)
+        sql, slots = self.written[engine]
+        for mark, slot in slots.items():
+            sql = sql.replace(mark, names[slot])
+        return sql
 
 
 def prepare(statement: Statement, params_json: str, relations: Mapping[str, Relation]) -> Prepared:
@@ -79,13 +101,34 @@ def prepare(statement: Statement, params_json: str, relations: Mapping[str, Rela
         known = terms(bound.tree, bound.references, ids)
     except RecursionError:
         raise invalid("the statement is nested too deep") from None
-    files = tuple(
+    files = _files(bound.references, known, relations)
+    return Prepared(bound, statement.explain, files, _objects(files))
+
+
+def prepare_text(
+    answer: BoundText, slots: Mapping[str, str], relations: Mapping[str, Relation], engine: Engine
+) -> Prepared:
+    """What a planner bound for ``engine``; ``slots`` by their marks in its text."""
+    files = _files(answer.references, answer.terms, relations)
+    bound = Bound(exp.Null(), answer.references, answer.output)
+    written = {engine.value: (answer.text, slots)}
+    return Prepared(bound, answer.explain, files, _objects(files), written=written)
+
+
+def _files(
+    references: Sequence[Reference],
+    known: Mapping[str, Sequence[Term]],
+    relations: Mapping[str, Relation],
+) -> Files:
+    return tuple(
         (
             reference.slot,
             relations[reference.table],
             relations[reference.table].prune(known.get(reference.slot, ())),
         )
-        for reference in bound.references
+        for reference in references
     )
-    objects = {file.key: file for _, _, kept in files for file in kept}
-    return Prepared(bound, statement.explain, files, tuple(objects.values()))
+
+
+def _objects(files: Files) -> tuple[DataFile, ...]:
+    return tuple({file.key: file for _, _, kept in files for file in kept}.values())

@@ -32,15 +32,14 @@ from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
-from lakehouse.queryd.bind import table_names
 from lakehouse.queryd.cache import ReadCache, Stores
 from lakehouse.queryd.choose import choose_engine
 from lakehouse.queryd.folders import Claim
 from lakehouse.queryd.limits import effective_limits
-from lakehouse.queryd.parse import Statement, parse
 from lakehouse.queryd.plan import Plan, encode
+from lakehouse.queryd.planning import Planning
 from lakehouse.queryd.pool import WorkerPool
-from lakehouse.queryd.prepare import Lru, Prepared, prepare
+from lakehouse.queryd.prepare import Lru
 from lakehouse.queryd.process import Inbox, WorkerProcess
 from lakehouse.queryd.results import Chunks
 from lakehouse.queryd.scan import Relation, relation
@@ -99,9 +98,8 @@ class Query:
         self._cache: ReadCache | None = None
         self._system: SystemTables | None = None
         self._running: dict[str, _Running] = {}
-        self._statements: Lru[tuple[Statement, tuple[str, ...]]] = Lru(settings.plans_max)
+        self._planning = Planning(settings, clock, ids)
         self._relations: Lru[Relation] = Lru(settings.plans_max)
-        self._prepared: Lru[Prepared] = Lru(settings.plans_max)
 
     async def start(self) -> None:
         """Claim the scratch folders and start the warm workers. Raises ``unavailable``."""
@@ -120,6 +118,7 @@ class Query:
 
     async def close(self) -> None:
         """Stop what runs, end the workers, remove the scratch folders; idempotent."""
+        await self._planning.close()
         await self._pool.close()
         if self._claim is not None:
             await run_blocking(self._claim.release)
@@ -194,13 +193,15 @@ class Query:
         if self._cache is None:
             raise LakehouseError(ErrorKind.UNAVAILABLE, "the query service has not started")
         limits = effective_limits(self._settings, request.limits)
-        statement, names = self._statements.get(request.sql, lambda: self._parse(request.sql))
-        pinned = await self._pin(ctx, request, names)
-        key = (request.sql, request.params_json, _identity(pinned))
-        prepared = self._prepared.get(
-            key, lambda: prepare(statement, request.params_json, pinned.relations)
-        )
+        deadline = entry.started + limits.timeout_seconds
+        expires = float("inf") if ctx.deadline is None else ctx.deadline
         entry.engine = engine = choose_engine(request.engine)
+        until = min(deadline, expires)
+        parsed = await self._planning.parsed(request.sql, until)
+        pinned = await self._pin(ctx, request, parsed.names)
+        prepared = await self._planning.prepared(
+            parsed, request.params_json, pinned.relations, engine, (_identity(pinned), until)
+        )
         remote = [file for file in prepared.objects if file.key not in pinned.paths]
         stack.enter_context(self._cache.held(remote))
         local = await self._cache.paths(remote)
@@ -210,8 +211,6 @@ class Query:
         head = QueryHeader(
             entry.query_id, engine, pinned.version, pinned.versions, (), request.format
         )
-        deadline = entry.started + limits.timeout_seconds
-        expires = float("inf") if ctx.deadline is None else ctx.deadline
         worker = await self._pool.take(deadline, expires)
         stack.callback(self._pool.release, worker)
         inbox = worker.link.inbox
@@ -243,10 +242,6 @@ class Query:
             head.query_id, engine, head.version, head.versions, columns, request.format
         )
         return QueryStream(header, Chunks(inbox, stack, request.format))
-
-    def _parse(self, sql: str) -> tuple[Statement, tuple[str, ...]]:
-        statement = parse(sql, self._settings.sql_bytes_max, self._settings.nesting_max)
-        return statement, table_names(statement.tree)
 
     async def _pin(self, ctx: Context, request: QueryRequest, names: tuple[str, ...]) -> _Pinned:
         """All relations at one version: one call to the catalog for the datasets."""
