@@ -136,12 +136,13 @@ async def test_rules_of_files(catalog: Catalog, session: str) -> None:
         replace(other, schema_id=2),
         replace(other, key="elsewhere/b.parquet"),
         replace(other, key="datasets/gone/D1/b.parquet"),
-        replace(other, key="_catalog/c/1.json", external=True),
-        replace(other, key=other.key, external=True),
         replace(other, key="datasets/x/../y"),
     ):
         error = await refused(catalog, m.AddFiles("D1", (bad,)))
         assert error.kind in (ErrorKind.CONFLICT, ErrorKind.INVALID), bad
+    for own in ("_catalog/c/1.json", "store.json", "datasets/a.parquet", other.key):
+        error = await refused(catalog, m.AddFiles("D1", (replace(other, key=own, external=True),)))
+        assert error.kind is ErrorKind.FORBIDDEN, own
     await refused(catalog, m.AddFiles("D1", (other, other)))
     await refused(catalog, m.RemoveFiles("D1", (other.key,)))
     foreign = replace(other, key="raw/b.parquet", external=True)
