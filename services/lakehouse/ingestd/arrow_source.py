@@ -59,7 +59,7 @@ class _TypedSource:
             [(name, field.type) for name, field in zip(names, schema, strict=True)]
         )
 
-    def parse(self, block: pa.RecordBatch) -> Parsed:
+    def parse(self, block: pa.RecordBatch, as_text: frozenset[str] = frozenset()) -> Parsed:
         batch = pa.RecordBatch.from_arrays(block.columns, schema=self.columns)
         return Parsed(batch, lines=batch.num_rows)
 

@@ -28,7 +28,7 @@ from lakehouse.ingestd.typing_blocks import Surprise, Target, Typed, guess_colum
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.infer import Guess, has_null, join
-from lakehouse.table.types import arrow_schema, from_arrow, to_arrow
+from lakehouse.table.types import arrow_schema, from_arrow, stored
 
 R = TypeVar("R")
 SAMPLE_ROWS: Final = 10_000
@@ -75,7 +75,14 @@ def convert(source: Source, target: Target, work: Work) -> Outcome:
         return _write(source, schema, replace(target, unsettled=unsettled), work)
     except Surprise:
         schema, _ = _infer(source, target, work, first_only=False)
+    try:
         return _write(source, schema, target, work)
+    except Surprise as error:
+        raise unreadable(
+            "a column has values that no type holds, and that have no text",
+            "cast the column to another type, or to text, before ingesting it",
+            format=source.format,
+        ) from error
 
 
 def _infer(
@@ -99,9 +106,9 @@ def _infer(
         # No row says otherwise: a column is what the file calls it.
         for field in source.columns:
             if has_null(guesses[name_key(field.name)].type):
-                guesses[name_key(field.name)] = Guess(to_arrow(from_arrow(field.type)))
+                guesses[name_key(field.name)] = Guess(stored(field.type))
     columns = tuple(
-        Column(index, names[key], target.stated.get(key) or from_arrow(guess.type))
+        Column(index, names[key], target.stated.get(key) or from_arrow(stored(guess.type)))
         for index, (key, guess) in enumerate(guesses.items(), start=1)
     )
     unsettled = {
@@ -180,8 +187,12 @@ def _write(source: Source, schema: Schema, target: Target, work: Work) -> Outcom
     if target.schema is not None:
         _check_columns(source, schema)
 
+    as_text = frozenset(
+        name_key(column.name) for column in schema.columns if column.type == "string"
+    ) - frozenset(target.unsettled)
+
     def read_block(block: Any) -> Typed:
-        return type_block(source, source.parse(block), schema, target)
+        return type_block(source, source.parse(block, as_text), schema, target)
 
     try:
         for typed in _in_order(work, read_block, source):
@@ -221,7 +232,6 @@ def _write(source: Source, schema: Schema, target: Target, work: Work) -> Outcom
 
 
 def _no_rows(schema: Schema) -> pa.Table:
-
     return arrow_schema(schema).empty_table()
 
 

@@ -94,7 +94,7 @@ class CsvSource:
         finally:
             decoded.close()
 
-    def parse(self, block: Piece) -> Parsed:
+    def parse(self, block: Piece, as_text: frozenset[str] = frozenset()) -> Parsed:
         if block.fault:
             return self._faulty(block)
         data = block.data

@@ -28,6 +28,7 @@ from lakehouse.ingestd.json_values import (
     decode,
     decode_next,
     has_repeated,
+    json_text,
     too_deep,
     unescaped,
 )
@@ -192,9 +193,9 @@ class JsonSource:
                 "the json is not valid utf-8", "state the encoding it was written in"
             ) from error
 
-    def parse(self, block: Piece | _Elements) -> Parsed:
+    def parse(self, block: Piece | _Elements, as_text: frozenset[str] = frozenset()) -> Parsed:
         if isinstance(block, _Elements):
-            return self._parse_elements(block.data)
+            return self._parse_elements(block.data, as_text)
         if block.fatal:
             failure = beyond(
                 "ingest.record_bytes_max",
@@ -204,14 +205,14 @@ class JsonSource:
                 starts_with=block.data[:60].decode(errors="replace"),
             )
             return Parsed(self._named(columns_of([], self._nested_as_text)), failure=failure)
-        return self._parse_lines(block.data)
+        return self._parse_lines(block.data, as_text)
 
-    def _parse_elements(self, data: bytes) -> Parsed:
+    def _parse_elements(self, data: bytes, as_text: frozenset[str]) -> Parsed:
         if too_deep(data, self._settings.json_depth_max):
             raise self._deep()
         text = self._decode(data) if not data.isascii() else ""
         try:
-            batch = self._bulk(data, wrapped=True)
+            batch = self._bulk(data, True, as_text)
             return Parsed(batch, batch.num_rows)
         except Inexact:
             pass
@@ -225,14 +226,15 @@ class JsonSource:
         for place, value in enumerate(values, start=1):
             problem = _problem(value)
             if problem:
-                rejects.append(Reject(place, problem, json.dumps(value, default=str)[:_RAW_MAX]))
+                raw = json_text(value)[:_RAW_MAX].encode(errors="backslashreplace")
+                rejects.append(Reject(place, problem, raw.decode()))
             else:
                 objects.append(_clear(value, known))
                 places.append(place)
-        batch = self._named(columns_of(objects, self._nested_as_text))
+        batch = self._named(columns_of(objects, self._nested_as_text, as_text))
         return Parsed(batch, len(values), tuple(rejects), (), lambda row: places[row])
 
-    def _parse_lines(self, data: bytes) -> Parsed:
+    def _parse_lines(self, data: bytes, as_text: frozenset[str]) -> Parsed:
         ends = data.count(b"\n")
         if not data.isascii():
             try:
@@ -240,22 +242,22 @@ class JsonSource:
             except UnicodeDecodeError as error:
                 if not self._charset.settled:
                     raise NotUtf8 from error
-                return self._careful_lines(data, ends)
+                return self._careful_lines(data, ends, as_text)
         if too_deep(data, self._settings.json_depth_max):
-            return self._careful_lines(data, ends)
+            return self._careful_lines(data, ends, as_text)
         try:
-            batch = self._bulk(data, wrapped=False)
+            batch = self._bulk(data, False, as_text)
         except Inexact:
-            return self._careful_lines(data, ends)
+            return self._careful_lines(data, ends, as_text)
         whole = ends if data.endswith(b"\n") else ends + 1
         if batch.num_rows != whole:
             filled = [at for at, line in enumerate(data.split(b"\n"), 1) if line.strip(_SPACE)]
             if len(filled) != batch.num_rows:
-                return self._careful_lines(data, ends)
+                return self._careful_lines(data, ends, as_text)
             return Parsed(batch, ends, line_of=lambda row: filled[row])
         return Parsed(batch, ends)
 
-    def _careful_lines(self, data: bytes, ends: int) -> Parsed:
+    def _careful_lines(self, data: bytes, ends: int, as_text: frozenset[str]) -> Parsed:
         objects, lines, rejects = [], [], []
         known: dict[str, str] = {}
         for number, line in enumerate(data.split(b"\n"), start=1):
@@ -276,11 +278,14 @@ class JsonSource:
             else:
                 objects.append(_clear(value, known))
                 lines.append(number)
-        batch = self._named(columns_of(objects, self._nested_as_text))
+        batch = self._named(columns_of(objects, self._nested_as_text, as_text))
         return Parsed(batch, ends, tuple(rejects), (), lambda row: lines[row])
 
-    def _bulk(self, data: bytes, wrapped: bool) -> pa.RecordBatch:
+    def _bulk(self, data: bytes, wrapped: bool, as_text: frozenset[str]) -> pa.RecordBatch:
         batch = bulk(data, wrapped, self._strings)
+        inexact = [field.name for field in batch.schema if _not_its_text(field.type)]
+        if as_text and any(name_key(name) in as_text for name in inexact):
+            raise Inexact
         if _ambiguous(batch.schema.names):
             raise Inexact
         if self._nested_as_text and any(pat.is_nested(field.type) for field in batch.schema):
@@ -309,6 +314,11 @@ class JsonSource:
 def _ambiguous(names: Sequence[str]) -> bool:
     """True if SQL, which compares names without case, could not tell the fields apart."""
     return len({name_key(name) for name in names}) < len(names) or "" in names
+
+
+def _not_its_text(arrow: pa.DataType) -> bool:
+    """Where a text made of the typed value is not what was written: ``1.50``, an absent field."""
+    return bool(pat.is_nested(arrow) or pat.is_floating(arrow))
 
 
 def _clear(value: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:

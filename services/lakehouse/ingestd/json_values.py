@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,15 +20,19 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 import pyarrow.types as pat
 
+from lakehouse.model.refs import name_key
 from lakehouse.table.infer import EXACT_INTEGER_MAX, read_text
 
 _DIGITS: Final = bytes.maketrans(b"123456789.", b"0000000000")
 _LONG: Final = b"0" * 16
 _LONG_INTEGER: Final = re.compile(rb"[\s:,\[]-?[0-9]{16,}\s*[,}\]\s]")
-_FRACTION: Final = re.compile(rb"[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?")
+_FRACTION: Final = re.compile(rb"[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
+_FAR: Final = (b"0e000", b"0e+000", b"0e-000", b"0E000", b"0E+000", b"0E-000")
+_FAR_NUMBER: Final = re.compile(rb"[\s:,\[]-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{3,}\s*[,}\]\s]")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STRING: Final = re.compile(rb'"[^"]*"')
 _FLOAT_DIGITS_ALWAYS: Final = 15
+_NORMAL_MIN: Final = 2.2250738585072014e-308
 _INT64: Final = range(-(2**63), 2**63)
 WRAP: Final = "v"
 
@@ -76,7 +81,11 @@ def bulk(data: bytes, wrapped: bool, strings: frozenset[str]) -> pa.RecordBatch:
         data: objects one after the other; ``wrapped``: separated by commas, as in an array.
         strings: fields known to hold strings, so that no date is made of them here.
     """
-    if _LONG in data.translate(_DIGITS):
+    digits = data.translate(_DIGITS)
+    if any(far in digits for far in _FAR) and _FAR_NUMBER.search(b" " + data + b" "):
+        # An exponent that a double may not have: infinite, or zero.
+        raise Inexact
+    if _LONG in digits:
         if _LONG_INTEGER.search(b" " + data + b" "):
             raise Inexact
         fractions = pa.array(_FRACTION.findall(data), pa.binary()).cast(pa.string())
@@ -131,17 +140,33 @@ def _read(data: bytes, wrapped: bool, strings: frozenset[str]) -> pa.RecordBatch
     return pa.RecordBatch.from_arrays(rows.flatten(), names=[f.name for f in rows.type.fields])
 
 
-def _number(text: str) -> float | Decimal:
-    """A double, or the exact number where the double is not it."""
-    value = float(text)
-    if len(text) <= _FLOAT_DIGITS_ALWAYS + 1:
+class Written(float):
+    """A double that says all that its text said; and the text."""
+
+    __slots__ = ("text",)
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaid:
+    """A number that no double is; its text."""
+
+    text: str
+
+
+def _number(text: str) -> Written | Unsaid:
+    value = Written(text)
+    value.text = text
+    digits = text.lower().partition("e")[0].replace(".", "").strip("-0")
+    if not digits:
         return value
-    exact = Decimal(text)
-    digits = len(exact.as_tuple().digits)
-    if digits <= _FLOAT_DIGITS_ALWAYS and value not in (float("inf"), float("-inf")):
+    if not value or abs(value) == float("inf"):
+        return Unsaid(text)
+    if len(digits) <= _FLOAT_DIGITS_ALWAYS and abs(value) >= _NORMAL_MIN:
         return value
-    same = value == value and abs(value) != float("inf") and Decimal(repr(value)) == exact
-    return value if same else exact
+    # Neither infinite nor zero, so the exponent is one that a decimal has too.
+    same = Decimal(float.__repr__(value)) == Decimal(text)
+    return value if same else Unsaid(text)
 
 
 class Repeated(dict[str, Any]):
@@ -172,7 +197,7 @@ _DECODER: Final = json.JSONDecoder(parse_float=_number, object_pairs_hook=_objec
 
 
 def decode(text: str) -> Any:
-    """One JSON value, numbers exact (``Decimal`` where a double is not). Raises ValueError."""
+    """One JSON value; fractions are ``Written`` or ``Unsaid``. Raises ValueError."""
     return _DECODER.decode(text)
 
 
@@ -181,10 +206,20 @@ def decode_next(text: str, at: int) -> tuple[Any, int]:
     return _DECODER.raw_decode(text, at)
 
 
-def columns_of(objects: Sequence[dict[str, Any]], nested_as_text: bool) -> pa.RecordBatch:
-    """Objects as columns, fields in the order they are first met. The careful path: it loops."""
+def columns_of(
+    objects: Sequence[dict[str, Any]], nested_as_text: bool, as_text: frozenset[str] = frozenset()
+) -> pa.RecordBatch:
+    """Objects as columns, fields in the order they are first met. The careful path: it loops.
+
+    ``as_text``: fields (by ``name_key``) whose values are wanted as their JSON texts.
+    """
     names = list(dict.fromkeys(name for one in objects for name in one))
-    arrays = [column_of([one.get(name) for one in objects], nested_as_text) for name in names]
+    arrays = [
+        texts_of([one.get(name) for one in objects])
+        if name_key(name) in as_text
+        else column_of([one.get(name) for one in objects], nested_as_text)
+        for name in names
+    ]
     if not names:
         return pa.RecordBatch.from_struct_array(pa.array([{}] * len(objects), pa.struct([])))
     return pa.RecordBatch.from_arrays(arrays, names=names)
@@ -193,6 +228,8 @@ def columns_of(objects: Sequence[dict[str, Any]], nested_as_text: bool) -> pa.Re
 def column_of(values: Sequence[Any], nested_as_text: bool) -> pa.Array:
     """The narrowest column that holds all of ``values``; their JSON texts if none does."""
     kinds = {type(value) for value in values if value is not None}
+    if Written in kinds:
+        kinds = kinds - {Written} | {float}
     try:
         if kinds <= {int, float} and kinds and not _rounds(values, kinds):
             return pa.array(values, pa.float64() if float in kinds else pa.int64())
@@ -202,7 +239,13 @@ def column_of(values: Sequence[Any], nested_as_text: bool) -> pa.Array:
             return _without_dates(pa.array(values), values)
     except (pa.ArrowException, OverflowError):
         pass
-    return pa.array([_text(value) for value in values], pa.string())
+    return texts_of(values)
+
+
+def texts_of(values: Sequence[Any]) -> pa.Array:
+    """Strings as they are; of anything else the JSON text, compact, numbers as written."""
+    texts = [one if one is None or isinstance(one, str) else json_text(one) for one in values]
+    return pa.array(texts, pa.string())
 
 
 def _rounds(values: Iterable[Any], kinds: set[type]) -> bool:
@@ -235,9 +278,17 @@ def _big_integer(value: Any) -> bool:
     return isinstance(value, int) and abs(value) > EXACT_INTEGER_MAX
 
 
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Decimal):
-        return str(value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+def json_text(value: Any) -> str:
+    """What was decoded, as compact JSON. Its depth was checked before it was decoded."""
+    if isinstance(value, Written | Unsaid):
+        return value.text
+    if isinstance(value, dict):
+        pairs = (f"{_quoted(name)}:{json_text(one)}" for name, one in value.items())
+        return "{" + ",".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(json_text(one) for one in value) + "]"
+    return _quoted(value)
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

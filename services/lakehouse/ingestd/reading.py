@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from lakehouse.contracts.ingest import IngestOptions, IngestWarning, SourceFormat
 from lakehouse.ingestd.arrow_source import ArrowSource, ParquetSource
@@ -20,9 +23,10 @@ from lakehouse.ingestd.spool import SpooledBody
 from lakehouse.ingestd.typing_blocks import Target
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Schema
-from lakehouse.table.types import to_arrow
+from lakehouse.table.types import stored, to_arrow
 
 _HEAD_BYTES = 1 << 16
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,13 @@ def read_body(reading: Reading, work: Work) -> tuple[Outcome, str]:
     options = reading.options
     stated = {name_key(one.name): one.type for one in options.columns}
     for type_text in stated.values():
-        to_arrow(type_text)
+        arrow = to_arrow(type_text)
+        if stored(arrow) != arrow:
+            raise unreadable(
+                "a struct without fields cannot be stored",
+                "state string: the column then holds json",
+                type_text=type_text[:200],
+            )
     compression = _compression(reading)
     decoded = Decoded(reading.body.path, compression, work.settings)
     try:
@@ -58,7 +68,21 @@ def read_body(reading: Reading, work: Work) -> tuple[Outcome, str]:
     if options.format is SourceFormat.AUTO:
         refuse_foreign(head)
     source_format = format_of(options, head)
-    outcome, source = _convert(reading, work, compression, source_format, head, stated)
+    try:
+        outcome, source = _convert(reading, work, compression, source_format, head, stated)
+    except pa.ArrowMemoryError:
+        raise
+    except (pa.ArrowException, UnicodeError, OverflowError) as error:
+        # What a reader could not foresee of the input; a mistake of ours has other types.
+        reason = str(error).partition("\n")[0][:300] or type(error).__name__
+        name = source_format.value
+        _log.warning("a file could not be converted", extra={"format": name}, exc_info=error)
+        raise unreadable(
+            f"the values of the {name} file cannot be converted",
+            "cast what the reason names to another type, or send it as CSV",
+            format=name,
+            reason=reason,
+        ) from error
     if outcome.key_hashes is not None:
         check_key(outcome.key_hashes, outcome.files, outcome.key)
     unknown = stated.keys() - {name_key(name) for name in outcome.schema.names()}

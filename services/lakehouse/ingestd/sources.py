@@ -71,6 +71,10 @@ class Source(Protocol):
         """Pieces of the body, in order; called and iterated in one thread."""
         ...
 
-    def parse(self, block: Any) -> Parsed:
-        """Thread-safe; may run on several blocks at once."""
+    def parse(self, block: Any, as_text: frozenset[str] = frozenset()) -> Parsed:
+        """Thread-safe; may run on several blocks at once.
+
+        ``as_text``: columns (by ``name_key``) that become strings. A format whose values have a
+        text of their own gives that; others give the values, which are then written as text.
+        """
         ...

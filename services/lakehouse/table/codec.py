@@ -8,6 +8,7 @@ gigabytes.
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Final
 
@@ -17,7 +18,7 @@ import pyarrow.types as pat
 
 from lakehouse.errors import LakehouseError
 from lakehouse.table.infer import EXACT_INTEGER_MAX, NULL_TEXTS, Guess, guess_text, read_text
-from lakehouse.table.types import DECIMAL_DIGITS_MAX, from_arrow, to_arrow
+from lakehouse.table.types import DECIMAL_DIGITS_MAX, from_arrow, stored, to_arrow
 
 __all__ = ["TEMPORAL", "fit", "guess_values", "misfit_values", "plain"]
 
@@ -47,17 +48,17 @@ def guess_values(values: pa.Array, texts_are_dates: bool) -> Guess:
     values = plain(values)
     arrow = values.type
     if pat.is_null(arrow) or values.null_count == len(values):
-        return Guess(pa.null() if texts_are_dates else to_arrow(from_arrow(arrow)))
+        return Guess(pa.null() if texts_are_dates else stored(arrow))
     if pat.is_string(arrow):
         # "" says nothing of dates, but it is no null in JSON: then the column is of strings.
         return guess_text(values, (), TEMPORAL) if texts_are_dates else Guess(pa.string())
     if pat.is_nested(arrow) and texts_are_dates:
         return Guess(_keep_nulls(arrow))
-    target = from_arrow(arrow)
-    if fit(values, target) is None:
+    target = stored(arrow)
+    if fit(values, from_arrow(target)) is None:
         return Guess(pa.string())
     exact = not pat.is_integer(arrow) or _exact(values)
-    return Guess(to_arrow(target), exact)
+    return Guess(target, exact)
 
 
 def _keep_nulls(arrow: pa.DataType) -> pa.DataType:
@@ -70,7 +71,7 @@ def _keep_nulls(arrow: pa.DataType) -> pa.DataType:
         return pa.struct([(field.name, _keep_nulls(field.type)) for field in arrow.fields])
     if pat.is_timestamp(arrow):
         return pa.string()
-    return to_arrow(from_arrow(arrow))
+    return stored(arrow)
 
 
 def _exact(integers: pa.Array) -> bool:
@@ -160,17 +161,56 @@ def _convert_list(values: pa.Array, target: pa.ListType) -> pa.Array | None:
 
 def _as_text(values: pa.Array) -> pa.Array | None:
     arrow = values.type
-    if pat.is_nested(arrow):
-        # The rare way out for values that have no common type: JSON text, value by value.
-        texts = [None if one is None else _json_text(one) for one in values.to_pylist()]
-        return pa.array(texts, pa.string())
     if pat.is_binary(arrow) or pat.is_fixed_size_binary(arrow):
         return None
+    if pat.is_nested(arrow) or pat.is_interval(arrow):
+        # The rare way out for values that have no common type: JSON text, value by value.
+        nested = pat.is_nested(arrow)
+        texts = [
+            None if not one.is_valid else _json_text(one) if nested else _interval(one)
+            for one in values
+        ]
+        return pa.array(texts, pa.string())
     return values.cast(pa.string())
 
 
-def _json_text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+def _json_text(value: pa.Scalar) -> str:
+    """Compact JSON: numbers and booleans as such, bytes as base64, all else as its text."""
+    arrow = value.type
+    if not value.is_valid:
+        return "null"
+    if pat.is_dictionary(arrow) or isinstance(value, pa.ExtensionScalar):
+        return _json_text(value.value)
+    if pat.is_run_end_encoded(arrow):
+        return _json_text(pa.scalar(value.as_py(), arrow.value_type))
+    if pat.is_struct(arrow):
+        names = [_quoted(field.name) for field in arrow.fields]
+        pairs = (f"{name}:{_json_text(value[at])}" for at, name in enumerate(names))
+        return "{" + ",".join(pairs) + "}"
+    if pat.is_map(arrow):
+        keys, items = value.values.field(0), value.values.field(1)
+        both = (f"[{_json_text(k)},{_json_text(v)}]" for k, v in zip(keys, items, strict=True))
+        return "[" + ",".join(both) + "]"
+    if pat.is_nested(arrow):
+        return "[" + ",".join(_json_text(one) for one in value.values) + "]"
+    if pat.is_integer(arrow) or pat.is_floating(arrow) or pat.is_boolean(arrow):
+        return json.dumps(value.as_py())
+    if pat.is_interval(arrow):
+        return _quoted(_interval(value))
+    if isinstance(value, pa.BinaryScalar) and not isinstance(value, pa.StringScalar):
+        return _quoted(base64.b64encode(value.as_py()).decode())
+    return _quoted(value.cast(pa.string()).as_py())
+
+
+def _interval(value: pa.Scalar) -> str:
+    months, days, nanoseconds = value.as_py()
+    sign = "-" if nanoseconds < 0 else ""
+    seconds, rest = divmod(abs(nanoseconds), 10**9)
+    return f"P{months}M{days}DT{sign}{seconds}.{rest:09}S"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def misfit_values(

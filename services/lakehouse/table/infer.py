@@ -99,7 +99,8 @@ def _merge_nested(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
 def has_null(arrow: pa.DataType) -> bool:
     """True while some part of a type is not known yet."""
     if pat.is_struct(arrow):
-        return any(has_null(field.type) for field in arrow.fields)
+        # Of a struct without fields, {}, the fields are not known yet.
+        return arrow.num_fields == 0 or any(has_null(field.type) for field in arrow.fields)
     return bool(pat.is_null(arrow) or (pat.is_list(arrow) and has_null(arrow.value_type)))
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "arrow_schema",
     "from_arrow",
     "schema_from_arrow",
+    "stored",
     "to_arrow",
 ]
 
@@ -246,6 +247,23 @@ def from_arrow(arrow: pa.DataType) -> str:
         type_text=str(arrow)[:200],
         hint="cast the column to another type before ingesting it",
     )
+
+
+def stored(arrow: pa.DataType) -> pa.DataType:
+    """The logical type that values of ``arrow`` are stored as: as ``from_arrow``, but a struct
+    without fields is a string ({}), for Parquet has no group without fields."""
+    return _with_fields(to_arrow(from_arrow(arrow)))
+
+
+def _with_fields(arrow: pa.DataType) -> pa.DataType:
+    if pat.is_map(arrow):
+        return pa.map_(_with_fields(arrow.key_type), _with_fields(arrow.item_type))
+    if pat.is_list(arrow):
+        return pa.list_(_with_fields(arrow.value_type))
+    if pat.is_struct(arrow):
+        fields = [(field.name, _with_fields(field.type)) for field in arrow.fields]
+        return pa.struct(fields) if fields else pa.string()
+    return arrow
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:

@@ -107,7 +107,7 @@ async def test_structs_grow_over_blocks(make_lake: MakeLake) -> None:
 
 async def test_nested_may_be_kept_as_json_text(lake: Lake) -> None:
     await lake.put(b'{"a": 1, "b": {"c": [1, 2.50]}}\n{"a": 2, "b": [3]}\n', nested=NestedAs.JSON)
-    assert [row["b"] for row in await lake.rows()] == ['{"c":[1,2.5]}', "[3]"]
+    assert [row["b"] for row in await lake.rows()] == ['{"c":[1,2.50]}', "[3]"]
 
 
 async def test_bad_lines_are_dead_letters(lake: Lake) -> None:
@@ -179,8 +179,8 @@ async def test_a_field_that_comes_twice_is_a_dead_letter(lake: Lake) -> None:
     assert (report.rows, report.dead_letters) == (1, 2)
     dead = await lake.rows("t__dead_letters")
     assert [row["raw"] for row in dead] == [
-        '{"a": 2, "a": 3}',
-        '{"a": 4, "b": {"c": 5, "c": 6}}',
+        '{"a":2,"a":3}',
+        '{"a":4,"b":{"c":5,"c":6}}',
     ]
     await lake.put(b'{"a":1}\n{"a":2,"a":3}\n', "lines", content_type="application/x-ndjson")
     assert (await lake.rows("lines__dead_letters"))[0]["raw"] == '{"a":2,"a":3}'
@@ -209,3 +209,49 @@ async def test_an_array_of_plain_values_is_no_table(lake: Lake) -> None:
     error = await lake.refused(b"[1, 2.5, null]")
     assert error.fields["format"] == "json"
     assert error.fields["first"][0]["reason"] == "is not a json object"
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+async def test_objects_in_a_text_column_are_what_was_written(
+    make_lake: MakeLake, block_bytes: int
+) -> None:
+    lake = await make_lake(block_bytes=block_bytes)
+    lines = ['{"x":1.50}', '{"y":[]}', "{}", '{"x":4}', "2.50", "1e2", "7", "true"] * 3 + [
+        '"t"'
+    ] * 8
+    await lake.put("".join(f'{{"a": {line}}}\n' for line in lines).encode())
+    assert [row["a"] for row in await lake.rows()] == [line.strip('"') for line in lines]
+
+
+@pytest.mark.parametrize(
+    "number", ["1e400", "-1E+400", "1e-400", "12345678901234567e5", "4.9e-324"]
+)
+@pytest.mark.parametrize("form", ['[{{"a":{0}}}]', '{{"a":{0}}}\n{{"a":{0}}}\n', '[{{"a":[{0}]}}]'])
+async def test_a_number_that_no_double_is_stays_text(lake: Lake, number: str, form: str) -> None:
+    await lake.put(form.format(number).encode())
+    want = f"[{number}]" if "[{{" in form and form.count("[") > 1 else number
+    assert (await lake.rows())[0]["a"] == want
+    assert await lake.types() == {"a": "string"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "rows"),
+    [
+        (b'[{"a":{}}]', "string", ["{}"]),
+        (b'{"a":{}}\n{"a":null}\n', "string", ["{}", None]),
+        (b'{"a":[{}]}\n', "list<string>", [["{}"]]),
+        (b'{"a":{"b":{}}}\n', "struct<b:string>", [{"b": "{}"}]),
+    ],
+)
+async def test_an_object_that_is_always_empty_is_text(
+    lake: Lake, body: bytes, kind: str, rows: list[object]
+) -> None:
+    await lake.put(body)
+    assert await lake.types() == {"a": kind}
+    assert [row["a"] for row in await lake.rows()] == rows
+
+
+async def test_fields_that_come_late_make_a_struct_of_an_empty_object(make_lake: MakeLake) -> None:
+    lake = await make_lake(block_bytes=64)
+    await lake.put(b'{"a":{}}\n' * 20 + b'{"a":{"x":1}}\n')
+    assert await lake.types() == {"a": "struct<x:int64>"}
