@@ -82,6 +82,11 @@ class Catalog:
             horizon=state.objects.horizon,
         )
 
+    @property
+    def position(self) -> tuple[int, str]:
+        """Number and SHA-256 of the newest record: a later opening must find it in the chain."""
+        return self._core.ledger.position
+
     def readiness(self) -> Readiness:
         """Ready unless fenced, closing, settling an unknown commit, unable to write checkpoints,
         or with a full queue."""
@@ -107,6 +112,8 @@ class Catalog:
             "idempotency_seconds": str(core.settings.ledger.keys_seconds),
             "unfolded_records": str(ledger.unfolded_records),
         }
+        if ledger.damage:
+            details["repaired"] = ledger.damage
         if failure is not None:
             details["fold_failure"] = str(failure)[:200]
         return Readiness(not reasons, tuple(reasons), details)
@@ -139,6 +146,8 @@ async def open_catalog(
         settings=settings.ledger,
         probe_holder=settings.probe_holder,
         take_over=settings.take_over,
+        objects="datasets/",
+        seen=settings.seen,
     )
     ledger = await open_ledger(store, CatalogMachine(), writer, clock, ids, options)
     return Catalog(Core(settings, buckets, ledger, clock, ids), store_id, writer)

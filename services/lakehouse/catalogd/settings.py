@@ -30,7 +30,7 @@ class CatalogSettings:
         object_bytes_max: larger foreign objects are streamed through a temporary file.
         parallel: objects read at once by one call.
         sample_rows: rows of a foreign object looked at for personal data.
-        take_over, probe_holder: as in ``ledger.opening.OpenOptions``.
+        take_over, probe_holder, seen: as in ``ledger.options.OpenOptions``.
     """
 
     bucket: str = PRIMARY
@@ -47,3 +47,4 @@ class CatalogSettings:
     ledger: LedgerSettings = LedgerSettings()
     take_over: bool = False
     probe_holder: Callable[[WriterInfo], Awaitable[bool]] | None = None
+    seen: tuple[int, str] | None = None

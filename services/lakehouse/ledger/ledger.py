@@ -17,7 +17,8 @@ from lakehouse.ledger.fold import Folder
 from lakehouse.ledger.history import History
 from lakehouse.ledger.layout import Layout
 from lakehouse.ledger.machine import Committed, Machine, Proposal
-from lakehouse.ledger.opening import OpenOptions, View, read_view, take_over
+from lakehouse.ledger.opening import View, read_view, take_over
+from lakehouse.ledger.options import OpenOptions
 from lakehouse.ledger.record import WriterInfo
 from lakehouse.ledger.settings import LedgerSettings
 from lakehouse.objectstore.port import ObjectStore
@@ -103,6 +104,11 @@ class Ledger(Generic[S]):
     def record(self) -> int:
         """Number of the newest record this writer knows."""
         return self._committer.head.n
+
+    @property
+    def position(self) -> tuple[int, str]:
+        """Number and SHA-256 of the newest record this writer knows; for ``OpenOptions.seen``."""
+        return self._committer.head.n, self._committer.head.sha256
 
     @property
     def epoch(self) -> int:

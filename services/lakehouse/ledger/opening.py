@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
@@ -16,7 +15,9 @@ from lakehouse.ledger.chain import Append, Latencies, Outcome, Slot
 from lakehouse.ledger.checkpoint import Loaded, Manifest, load_checkpoint
 from lakehouse.ledger.head import Head, remember_keys, replay
 from lakehouse.ledger.keys import Keys
+from lakehouse.ledger.lost import refuse_lost
 from lakehouse.ledger.machine import Machine
+from lakehouse.ledger.options import OpenOptions
 from lakehouse.ledger.pack import PackRef
 from lakehouse.ledger.record import (
     CheckpointRef,
@@ -27,31 +28,12 @@ from lakehouse.ledger.record import (
     encode,
 )
 from lakehouse.ledger.recovery import DAMAGE, beyond_repair, find_records, older_checkpoint
-from lakehouse.ledger.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
 _RESTARTS_MAX: Final = 32
-ProbeHolder = Callable[[WriterInfo], Awaitable[bool]]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenOptions:
-    """How to open.
-
-    Attributes:
-        prefix: folder of the ledger below the bucket URL's prefix.
-        probe_holder: asks the holder's endpoint whether that writer id lives there; ``None``
-            where nobody can be asked, then an open ledger is taken over.
-        take_over: do not ask.
-    """
-
-    prefix: str = "_catalog"
-    settings: LedgerSettings = LedgerSettings()
-    probe_holder: ProbeHolder | None = None
-    take_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +204,7 @@ async def take_over(
     for attempt in range(_RESTARTS_MAX):
         view = await read_view(access, machine)
         check_writable(view.head.min_writer)
+        await refuse_lost(access, view.head.n, options)
         await _ask_holder(access, view.head.holder, writer, options)
         record = _open_record(access, view.head, writer)
         encoded = await run_blocking(

@@ -28,14 +28,14 @@ from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, Tok
 from lakehouse.node.config import Config
 from lakehouse.node.holder import HolderProbe, endpoint_of
 from lakehouse.node.late import LateQuery
-from lakehouse.node.primary import prepare_primary
+from lakehouse.node.primary import PositionNote, prepare_primary
 from lakehouse.node.readiness import NodeReadiness
 from lakehouse.node.roles import SERVED_BY
 from lakehouse.node.servers import Servers
 from lakehouse.node.settings import BucketEntry
 from lakehouse.node.wiring import CONTRACTS, Wiring
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
-from lakehouse.objectstore.identity import state_folder
+from lakehouse.objectstore.identity import recall_position, state_folder
 
 if TYPE_CHECKING:
     from lakehouse.queryd.service import Query
@@ -131,6 +131,7 @@ class Node:
         self._stopping = asyncio.Event()
         self._servers: Servers | None = None
         self._late: LateQuery | None = None
+        self._note: PositionNote | None = None
 
     @property
     def http_address(self) -> str:
@@ -225,8 +226,14 @@ class Node:
         settings = catalog_settings(
             self._config, HolderProbe(grpc_address, self._clock, self._ids), self._take_over
         )
+        state, url = state_dir(self._config), buckets.get(PRIMARY).url
+        if not node.accept_older:
+            settings = replace(settings, seen=recall_position(state, url, identity.store_id))
         catalog = await open_catalog(settings, buckets, writer, self._clock, self._ids)
-        self._closing.append(catalog)
+        self._note = PositionNote(state, url, identity.store_id, lambda: catalog.position)
+        # The catalog closes first, with a record of its own that is to be noted.
+        self._closing += [self._note, catalog]
+        await self._note.refresh()
         self._wiring.contracts["catalog"] = catalog
         self._wiring.contracts["tokens"] = Tokens(catalog, self._clock, self._ids)
         self._readiness.add("catalogd", catalog)
@@ -239,6 +246,8 @@ class Node:
             await self._clock.sleep(_AUTHORITY_SECONDS)
             try:
                 await catalog.status(self._own_context(), StatusRequest())
+                if self._note is not None:
+                    await self._note.refresh()
             except LakehouseError as error:
                 if error.kind is ErrorKind.FENCED:
                     raise

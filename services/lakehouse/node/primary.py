@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from lakehouse import __version__
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.kit.retry import Backoff
@@ -22,6 +23,7 @@ from lakehouse.objectstore.identity import (
     init_store,
     read_identity,
     remember,
+    remember_position,
 )
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.objectstore.probe import probe_store
@@ -29,6 +31,7 @@ from lakehouse.objectstore.retrying import RetryingStore
 
 # Whoever starts a node waits for the answer: what is not there in seconds is told.
 _AT_START: Final = Backoff(budget_seconds=2.5)
+_NOTE_RECORDS: Final = 32
 _MADE_BY_ITSELF: Final = ("file:", "memory:")
 
 
@@ -154,3 +157,28 @@ async def _identify(
             hint="check the url, or make a store there all the same with: lakehouse init",
         )
     return await init_store(store, clock, ids)
+
+
+class PositionNote:
+    """Keeps this machine's note of the newest record it saw, so that a bucket which was rolled back
+    is known for that. Best effort: a folder that cannot be written stops no node."""
+
+    def __init__(
+        self, state: Path, url: str, store_id: str, position: Callable[[], tuple[int, str]]
+    ) -> None:
+        self._state = state
+        self._url = url
+        self._store_id = store_id
+        self._position = position
+        self._noted = -1
+
+    async def refresh(self) -> None:
+        """Write the note if there are enough records since the last one."""
+        if self._noted < 0 or self._position()[0] - self._noted >= _NOTE_RECORDS:
+            await self.close()
+
+    async def close(self) -> None:
+        """Write the note."""
+        position = self._position()
+        self._noted = position[0]
+        await run_blocking(remember_position, self._state, self._url, self._store_id, position)

@@ -31,6 +31,8 @@ class NodeSettings:
         store_id: the id that ``store.json`` of the primary bucket must have; "" accepts any.
         state_dir: where this machine remembers the stores it has seen; "" is the user's state
             folder (``$XDG_STATE_HOME/lakehouse``).
+        accept_older: for one start: open the store although it is older than this machine has seen
+            it (its bucket was restored from a backup); what was committed since is given up.
         drain_seconds: how long a graceful stop lets running requests finish.
         secret_ref: where the service token is that this node shows to peers for its own calls
             (sessions of its ingests); those of callers are passed on as they are.
@@ -41,6 +43,7 @@ class NodeSettings:
     advertise: str = ""
     store_id: str = ""
     state_dir: str = ""
+    accept_older: bool = False
     drain_seconds: float = 10.0
     log_level: str = "info"
     log_format: str = "auto"

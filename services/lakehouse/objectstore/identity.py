@@ -142,14 +142,10 @@ def remember(folder: Path, url: str, store_id: str) -> None:
 
     Raises ``forbidden`` where the folder cannot be written.
     """
-    if url.startswith("memory:"):
+    if url.startswith("memory:") or recall(folder, url) == store_id:
         return
-    path = _note(folder, url)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_suffix(f".{os.getpid()}.tmp")
-        temp.write_text(json.dumps({"url": url, "store_id": store_id}) + "\n")
-        temp.replace(path)
+        _write_note(folder, url, {"url": url, "store_id": store_id})
     except OSError as error:
         raise LakehouseError(
             ErrorKind.FORBIDDEN,
@@ -162,12 +158,31 @@ def remember(folder: Path, url: str, store_id: str) -> None:
 
 def recall(folder: Path, url: str) -> str | None:
     """The id of the store last seen at ``url``, or None. An unreadable note is no note."""
-    try:
-        note = json.loads(_note(folder, url).read_text())
-    except (OSError, ValueError):
-        return None
-    found = note.get("store_id") if isinstance(note, dict) else None
+    found = _read_note(folder, url).get("store_id")
     return found if isinstance(found, str) else None
+
+
+def remember_position(folder: Path, url: str, store_id: str, position: tuple[int, str]) -> bool:
+    """Note the newest record (number, SHA-256) of the store; whether that could be done."""
+    if url.startswith("memory:"):
+        return False
+    n, sha256 = position
+    try:
+        _write_note(
+            folder, url, {"url": url, "store_id": store_id, "record": n, "record_sha256": sha256}
+        )
+    except OSError:
+        return False
+    return True
+
+
+def recall_position(folder: Path, url: str, store_id: str) -> tuple[int, str] | None:
+    """The newest record of this store that this machine has seen, or None."""
+    note = _read_note(folder, url)
+    n, sha256 = note.get("record"), note.get("record_sha256")
+    if note.get("store_id") != store_id or not isinstance(n, int) or not isinstance(sha256, str):
+        return None
+    return n, sha256
 
 
 def forget(folder: Path, url: str) -> None:
@@ -205,6 +220,22 @@ def confirm(folder: Path, url: str, found: StoreIdentity | None, pinned: str = "
                     if by == "this machine"
                     else "check the url and the pinned store id",
                 )
+
+
+def _read_note(folder: Path, url: str) -> dict[str, object]:
+    try:
+        note = json.loads(_note(folder, url).read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _write_note(folder: Path, url: str, note: dict[str, object]) -> None:
+    path = _note(folder, url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_suffix(f".{os.getpid()}.tmp")
+    temp.write_text(json.dumps(note) + "\n")
+    temp.replace(path)
 
 
 def _note(folder: Path, url: str) -> Path:
