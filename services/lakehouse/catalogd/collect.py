@@ -15,6 +15,7 @@ import orjson
 
 from lakehouse.catalogd.codec import decode, encode
 from lakehouse.catalogd.core import Core, Planned
+from lakehouse.catalogd.dead import dead
 from lakehouse.catalogd.draft import Draft
 from lakehouse.catalogd.fsck import listed, unreferenced
 from lakehouse.catalogd.importing import check_plan
@@ -31,6 +32,7 @@ __all__ = ["CollectPlan", "Collecting", "plan_collect"]
 
 _KEYS_MAX = 50_000
 _DELETES_A_CALL = 500
+_AHEAD_US = 24 * 3600 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,36 +70,6 @@ def _session_lives(state: CatalogState, key: str) -> bool:
     return key.split("/")[1] in state.objects.sessions
 
 
-def _still_named(state: CatalogState, key: str, horizon: int) -> bool:
-    """True if a version at or above ``horizon`` names ``key``, in whatever dataset."""
-    for dataset_id in {key.split("/")[2], *state.adopted.get(key, ())}:
-        dataset = state.datasets.get(dataset_id)
-        if dataset is not None:
-            log = dataset.log
-            if dataset_id in state.dirty and state.dirty[dataset_id] <= horizon:
-                log = log.without_dead(horizon)
-            if log.find(key, retained=True) is not None:
-                return True
-    return False
-
-
-def _dead(state: CatalogState, horizon: int) -> dict[tuple[str, str], int]:
-    """Our objects that only versions below ``horizon`` name: (bucket, key) -> bytes."""
-    found: dict[tuple[str, str], int] = {}
-    for dataset_id, first in state.dirty.items():
-        if first > horizon or dataset_id not in state.datasets:
-            continue
-        log = state.datasets[dataset_id].log
-        rest = log.without_dead(horizon)
-        for file in log.dead_since(horizon):
-            shared = file.key in state.adopted or file.key.split("/")[2:3] != [dataset_id]
-            if file.external or rest.find(file.key, retained=True) is not None:
-                continue
-            if not (shared and _still_named(state, file.key, horizon)):
-                found[(file.bucket, file.key)] = file.size_bytes
-    return found
-
-
 def plan_collect(
     state: CatalogState, horizon: int, purge_before_us: int, swept: Swept
 ) -> CollectPlan:
@@ -116,7 +88,7 @@ def plan_collect(
     for purge in purges:
         draft.apply(purge)
     after = draft.state
-    objects = _dead(after, horizon)
+    objects = dead(after, horizon)
     objects.update({(bucket, key): 0 for key, bucket in after.orphaned.items()})
     objects.update(
         {ref: size for ref, size in swept.objects.items() if unreferenced(after, ref[1])}
@@ -158,6 +130,8 @@ class Collecting:
         check_plan(request.plan, plan.name)
         if request.dry_run:
             return _report(plan, state.version)
+        if plan.changes and not request.plan:
+            self._refuse_leap(state, now_us)
         # First, so that the commit can keep the whole answer.
         packed = await self._pack()
         report = replace(_report(plan, state.version), applied=True, records_packed=packed)
@@ -174,6 +148,18 @@ class Collecting:
             report = replace(decode(c.CollectReport, done.answer), version=done.seq)
         await self._delete(ctx, now_us, swept)
         return report
+
+    def _refuse_leap(self, state: CatalogState, now_us: int) -> None:
+        """A clock that leapt must not make yesterday's drop a month old: what is given up by time
+        is given up only up to a day past the newest commit and the idle time seen since."""
+        ahead_us = now_us - state.ts_us - self._core.idle_us
+        if ahead_us > _AHEAD_US:
+            raise LakehouseError(
+                ErrorKind.CONFLICT,
+                "the clock is more than a day past the newest commit, so nothing is given up by it",
+                days_ahead=round(ahead_us / 86_400e6, 1),
+                hint="set the clock right; if it is, dry-run collect and apply its plan by name",
+            )
 
     def _horizon(self, state: CatalogState, request: c.PlanRequest, now_us: int) -> int:
         """The newest version that is older than time travel reaches; that of the plan if it is no

@@ -103,6 +103,7 @@ class Core:
         self.clock = clock
         self.ids = ids
         self.fenced: LakehouseError | None = None
+        self._committed_at = clock.monotonic()
         self._tasks: set[asyncio.Task[Committed[CatalogState]]] = set()
 
     async def read(self, ctx: Context, scope: Scope = Scope.READ) -> CatalogState:
@@ -176,10 +177,18 @@ class Core:
 
     def _done(self, task: asyncio.Task[Committed[CatalogState]]) -> None:
         self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is None and not task.result().no_op:
+            self._committed_at = self.clock.monotonic()
         # A caller that went away need not fetch the error.
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LakehouseError) and error.kind is ErrorKind.FENCED:
             self.fenced = error
+
+    @property
+    def idle_us(self) -> int:
+        """Microseconds since the last commit was answered, or since the start, of a clock that
+        nobody sets."""
+        return int((self.clock.monotonic() - self._committed_at) * 1e6)
 
     @property
     def pending(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from immutables import Map
 
 from lakehouse.catalogd.codec import encode_change
+from lakehouse.catalogd.dead import dead
 from lakehouse.catalogd.files import FileLog
 from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
 from lakehouse.catalogd.persistent import Vector
@@ -38,6 +39,8 @@ __all__ = ["Draft", "Work"]
 _RANK: Final = {"primary_key": 1, "card": 2, "schema": 3, "quarantine": 4, "rename": 5}
 _FILES_RANK: Final = 6
 _LIFE_RANK: Final = 7
+# Removals that put the same rows elsewhere: what was ingested is still there.
+_REWRITES: Final = frozenset({"compact", "compaction", "rewrite", "move"})
 
 
 @dataclass(slots=True)
@@ -60,6 +63,21 @@ class Work:
     def did(self, operation: str, rank: int) -> None:
         if rank > self.rank:
             self.operation, self.rank = operation, rank
+
+
+def _digests_left(work: Work, old: FileLog) -> Map[str, int]:
+    """The contents whose rows still live after a removal: a file of them must not pass for there.
+
+    A content whose files were rewritten lives in files of a later version; once files that no
+    content was ingested as are removed, nobody knows whose rows those were.
+    """
+    digests = work.base.digests
+    gone = old.born(each for each in work.log.removed if each not in old.removed)
+    suspects = set(digests.values())
+    if gone <= suspects:
+        suspects = gone
+    left = work.log.living(suspects)
+    return Map({digest: at for digest, at in digests.items() if at not in suspects or at in left})
 
 
 class Draft:
@@ -262,13 +280,17 @@ class Draft:
         work = self.work(change.dataset_id)
         if work is None:
             return
-        before = work.log.totals
+        before, old = work.log.totals, work.log
         work.log = work.log.remove(change.keys, self.version)
         after = work.log.totals
         work.files_removed += before.files - after.files
         work.rows_removed += before.rows - after.rows
-        if not after.files:
+        if change.operation in _REWRITES:
+            pass  # the same rows are elsewhere
+        elif not after.files:
             work.base = replace(work.base, digests=Map())
+        elif work.base.digests:
+            work.base = replace(work.base, digests=_digests_left(work, old))
         if before.files != after.files:
             self._mark_dirty(change.dataset_id)
         work.did(change.operation, _FILES_RANK)
@@ -336,6 +358,9 @@ class Draft:
                 status = DatasetStatus.QUARANTINED if change.reason else DatasetStatus.LIVE
             work.head = replace(work.head, status=status, reason=change.reason)
             work.did("quarantine", _RANK["quarantine"])
+            key = name_key(work.head.name)
+            if status is not DatasetStatus.DROPPED and len(list(self.state.names.sharing(key))) > 1:
+                self._contested.add(key)
 
     def purge(self, change: change_types.PurgeDataset) -> None:
         state, dataset_id = self.state, change.dataset_id
@@ -360,6 +385,8 @@ class Draft:
             adopted.pop(file.key, None)
             writer = file.key.split("/")[2]
             home = state.datasets.get(writer) if writer != dataset_id else None
+            if state.broken and state.broken_names(file.key):
+                continue
             if home is None or home.log.find(file.key, retained=True) is None:
                 orphaned[file.key] = file.bucket
         self._works.pop(dataset_id)
@@ -406,6 +433,8 @@ class Draft:
         horizon = objects.horizon
         orphaned, adopted = state.orphaned.mutate(), state.adopted.mutate()
         elsewhere = state.elsewhere.mutate()
+        # What one collection did not take is for the next: the logs are about to forget it.
+        orphaned.update({key: bucket for bucket, key in dead(state, horizon)})
         for key, bucket in zip(change.keys, change.buckets, strict=True):
             orphaned.pop(key, None)
             adopted.pop(key, None)

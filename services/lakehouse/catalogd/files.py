@@ -65,6 +65,14 @@ class Segment:
         return table
 
     @property
+    def added_span(self) -> tuple[int, int]:
+        """The first and the last version that added a file of the segment."""
+        if self._values is not None:
+            return self._values[1][0], self._values[1][-1]
+        added = self.table.column("added")
+        return added[0].as_py(), added[-1].as_py()
+
+    @property
     def values(self) -> Decoded:
         """The files, and the version that added each."""
         if self._values is not None:
@@ -229,6 +237,35 @@ class FileLog:
             if retained or (file.ordinal >= bound and file.ordinal not in self.removed):
                 return file
         return None
+
+    def born(self, ordinals: Iterable[int]) -> set[int]:
+        """The versions that added the files ``ordinals``."""
+        found: set[int] = set()
+        for ordinal in ordinals:
+            at = bisect.bisect_left(self.segments, ordinal, key=lambda segment: segment.last)
+            for files, added in self.segments[at].blocks(ordinal):
+                place = bisect.bisect_left(files, ordinal, key=lambda file: file.ordinal)
+                if place < len(files):
+                    found.add(added[place])
+                    break
+        return found
+
+    def living(self, versions: Iterable[int]) -> set[int]:
+        """Those of ``versions`` that added a file which lives."""
+        bound, wanted, found = self._bound(None), sorted(versions), set[int]()
+        for segment in self.segments:
+            low, high = segment.added_span
+            first = bisect.bisect_left(wanted, low)
+            if segment.last < bound or first == len(wanted) or wanted[first] > high:
+                continue
+            near = set(wanted[first : bisect.bisect_right(wanted, high)]) - found
+            for files, added in segment.blocks(max(bound, segment.first)) if near else ():
+                found.update(
+                    born
+                    for file, born in zip(files, added, strict=True)
+                    if born in near and file.ordinal >= bound and file.ordinal not in self.removed
+                )
+        return found
 
     def first_living(self, keys: Sequence[str]) -> str | None:
         """The first of ``keys`` that is a living file; None if none is."""

@@ -204,16 +204,20 @@ class CatalogState:
     def document_count(self) -> int:
         return sum(len(kind) for kind in self.documents.values())
 
+    def broken_names(self, key: str) -> bool:
+        """True if a manifest that cannot be read may name the object ``key``."""
+        parts = key.split("/")
+        return (len(parts) > 2 and parts[2] in self.broken) or any(
+            key in each.keys for each in self.broken.values()
+        )
+
     def names_object(self, key: str) -> bool:
         """True if a retained version names the object ``key`` that a session wrote. Of a manifest
         that cannot be read, everything in its folder may be named."""
         if key in self.adopted:
             return True
         parts = key.split("/")
-        if self.broken and (
-            (len(parts) == 4 and parts[2] in self.broken)
-            or any(key in each.keys for each in self.broken.values())
-        ):
+        if self.broken and self.broken_names(key):
             return True
         dataset = self.datasets.get(parts[2]) if len(parts) == 4 else None
         return dataset is not None and dataset.log.find(key, retained=True) is not None

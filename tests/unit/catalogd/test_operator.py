@@ -50,6 +50,12 @@ async def imported(house: House, catalog: Catalog) -> c.ImportReport:
     return await catalog.import_datasets(CTX, c.ImportRequest(datasets))
 
 
+async def collect_as_planned(catalog: Catalog) -> c.CollectReport:
+    """As an operator does who has seen what goes, and so that the clock is right."""
+    plan = (await catalog.collect(CTX, c.PlanRequest(dry_run=True))).plan
+    return await catalog.collect(CTX, c.PlanRequest(plan=plan))
+
+
 async def test_duplicates_are_importable(house: House, catalog: Catalog) -> None:
     report = await imported(house, catalog)
     assert (report.imported, report.duplicates) == (5, 2)
@@ -91,6 +97,18 @@ async def test_dedupe_conserves_the_union_of_rows(house: House, catalog: Catalog
     assert found.dataset.row_count == 6
     after = await catalog.dedupe(CTX, c.PlanRequest())
     assert (after.applied, after.groups, after.version) == (False, (), done.version)
+
+
+async def test_a_name_means_a_live_dataset_before_a_quarantined_one(
+    house: House, catalog: Catalog
+) -> None:
+    await imported(house, catalog)
+    best = (await catalog.get(CTX, c.GetRequest("playbooks"))).dataset
+    await commit(catalog, m.QuarantineDataset(best.id, "damaged"))
+    found = (await catalog.get(CTX, c.GetRequest("playbooks"))).dataset
+    assert (found.status, found.row_count) == (DatasetStatus.LIVE, 2)
+    await commit(catalog, m.QuarantineDataset(best.id, ""))
+    assert (await catalog.get(CTX, c.GetRequest("playbooks"))).dataset.id == best.id
 
 
 async def test_a_stale_dedupe_plan_is_a_conflict(house: House, catalog: Catalog) -> None:
@@ -246,18 +264,18 @@ async def test_collect_gives_up_first_and_deletes_later() -> None:
         await commit(catalog, m.AddFiles("D1", (lost,)))
     assert caught.value.kind is ErrorKind.CONFLICT
     clock.jump(3601)
-    await catalog.collect(CTX, c.PlanRequest())
+    await collect_as_planned(catalog)
     assert sorted(await keys_of(house)) == ["foreign.parquet", "kept.parquet", "old.parquet"]
     # A month later the horizon passes the removal: version 1 can no longer be read.
     clock.jump(31 * DAY)
-    report = await catalog.collect(CTX, c.PlanRequest())
+    report = await collect_as_planned(catalog)
     assert (report.objects, report.size_bytes) == ((old.key,), old.size_bytes)
     assert report.horizon > first
     with pytest.raises(LakehouseError) as caught:
         await catalog.get(CTX, c.GetRequest("t", c.AsOf(version=first)))
     assert caught.value.fields["horizon"] == report.horizon
     clock.jump(3601)
-    await catalog.collect(CTX, c.PlanRequest())
+    await collect_as_planned(catalog)
     assert sorted(await keys_of(house)) == ["foreign.parquet", "kept.parquet"]
     state = catalog._core.ledger.state
     assert (len(state.ended), len(state.objects.condemned), len(state.dirty)) == (0, 0, 0)
@@ -281,16 +299,16 @@ async def test_collect_purges_what_was_dropped_a_week_ago() -> None:
     await catalog.drop(CTX, c.DropRequest("a"))
     await catalog.drop(CTX, c.DropRequest("foreign"))
     clock.jump(6 * DAY)
-    assert (await catalog.collect(CTX, c.PlanRequest())).objects == ()
+    assert (await collect_as_planned(catalog)).objects == ()
     await catalog.drop(CTX, c.DropRequest("b"))
     clock.jump(2 * DAY)
-    report = await catalog.collect(CTX, c.PlanRequest())
+    report = await collect_as_planned(catalog)
     assert [key.rsplit("/", 1)[1] for key in report.objects] == ["a.parquet"]
     await catalog.restore(CTX, c.RestoreRequest("b"))
     with pytest.raises(LakehouseError):
         await catalog.restore(CTX, c.RestoreRequest("a"))
     clock.jump(3601)
-    await catalog.collect(CTX, c.PlanRequest())
+    await collect_as_planned(catalog)
     assert await keys_of(house) == ["b.parquet"]
     assert await house.store.get("raw/mine.parquet")
     await house.close()
@@ -331,7 +349,7 @@ async def test_an_adopted_object_outlives_the_dataset_it_was_written_for() -> No
     catalog = await house.open()
     for _ in range(3):
         clock.jump(40 * DAY)
-        await catalog.collect(CTX, c.PlanRequest())
+        await collect_as_planned(catalog)
     assert (await catalog.get(CTX, c.GetRequest("t"))).dataset.row_count == 5
     found = await catalog.fsck(CTX, c.FsckRequest(deep=True))
     assert (found.findings, found.objects_checked) == ((), 2)
