@@ -21,6 +21,7 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
+from lakehouse.queryd.comparisons import check_comparisons
 from lakehouse.queryd.kinds import METADATA
 from lakehouse.queryd.literals import Parameters, substitute
 from lakehouse.queryd.parse import invalid
@@ -125,6 +126,7 @@ def bind(
         copy = annotate_types(copy, schema=slots, expression_metadata=METADATA, dialect="postgres")
     except (OptimizeError, SqlglotError) as error:
         raise _resolution_error(error, references, relations) from error
+    check_comparisons(copy)
     width = len(_leftmost(copy).expressions)
     if width > OUTPUT_COLUMNS_MAX:
         raise invalid(

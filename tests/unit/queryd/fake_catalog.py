@@ -84,8 +84,10 @@ class FakeCatalog:
         return snapshot
 
     def _write(self, table: pa.Table, schema: Schema, index: int) -> DataFile:
-        names = [column.name for column in schema.columns if column.name in table.column_names]
-        written = pa.schema([arrow_schema(schema).field(name) for name in names])
+        there = set(table.column_names)
+        names = [column.name for column in schema.columns if column.name in there]
+        known = arrow_schema(schema)
+        written = pa.schema([known.field(name) for name in names])
         rows = table.select(names).cast(written)
         key = f"datasets/s/{self.version}-{index}.parquet"
         path = self.root / key

@@ -140,3 +140,57 @@ def test_comments_before_a_statement_cost_one_pass(comment: str) -> None:
     assert parse(many + "select 1", 1 << 20, 32).explain == ""
     assert parse(many + "explain select 1", 1 << 20, 32).explain == "EXPLAIN"
     assert time.perf_counter() - begun < 5
+
+
+NUMBERED = {"t": fold_columns([("s", "string"), ("n", "int64"), ("f", "float64"), ("d", "date")])}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "s < 8",
+        "s = 7",
+        "8 > s",
+        "s in (7, 8)",
+        "s between 1 and 2",
+        "s = n",
+        "s = (-1.5)",
+        "s is distinct from 7",
+        "cast(n as text) = 7",
+        "s in (select n from t)",
+        "s = (f)",
+        "case s when 7 then true end",
+        "s = (select max(s) from t) and s <> n",
+    ],
+)
+def test_a_text_is_not_compared_with_a_number(where: str) -> None:
+    statement = parse(f"select 1 from t where {where}", 10_000, 32)
+    with pytest.raises(LakehouseError) as caught:
+        bind(statement.tree, NUMBERED, read_parameters("", statement))
+    assert caught.value.kind is ErrorKind.INVALID
+    assert "cast(" in str(caught.value.fields["hint"])
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "s < '8'",
+        "n = '7'",
+        "'7' = n",
+        "n in ('7', '8')",
+        "d > '2024-01-01'",
+        "f = 1",
+        "n = 1.5",
+        "s in ('7')",
+        "cast(s as bigint) = 7",
+        "length(s) = 7",
+        "s = cast(n as text)",
+        "s = null",
+        "n between '1' and 2",
+        "case when n = 1 then s else 'x' end = '7'",
+        "strpos(s, 'a') = 1",
+    ],
+)
+def test_other_comparisons_are_left_alone(where: str) -> None:
+    statement = parse(f"select 1 from t where {where}", 10_000, 32)
+    bind(statement.tree, NUMBERED, read_parameters("", statement))
