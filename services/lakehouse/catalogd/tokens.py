@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
+from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -22,6 +24,7 @@ from lakehouse.model.refs import check_name
 
 __all__ = ["Tokens"]
 
+log = logging.getLogger(__name__)
 _KIND: Final = "token"
 _ID_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
@@ -54,16 +57,25 @@ def _made_before(token_id: str) -> LakehouseError:
 
 
 def _info(document: Document) -> c.TokenInfo:
-    body = orjson.loads(document.body)
-    expires = body["expires_us"]
-    return c.TokenInfo(
-        id=document.id,
-        name=body["name"],
-        scopes=tuple(Scope(scope) for scope in body["scopes"]),
-        created_at=to_datetime(body["created_us"]),
-        created_by=body["created_by"],
-        expires_at=None if expires is None else to_datetime(expires),
-    )
+    """Raises ``corrupt`` for a document that no token of ours is: operators may put any."""
+    try:
+        body = orjson.loads(document.body)
+        expires = body["expires_us"]
+        texts = (body["name"], body["created_by"], body["sha256"])
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text is none")
+        return c.TokenInfo(
+            id=document.id,
+            name=body["name"],
+            scopes=tuple(Scope(scope) for scope in body["scopes"]),
+            created_at=to_datetime(body["created_us"]),
+            created_by=body["created_by"],
+            expires_at=None if expires is None else to_datetime(expires),
+        )
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise LakehouseError(
+            ErrorKind.CORRUPT, "a token document is malformed", id=document.id
+        ) from error
 
 
 class Tokens:
@@ -119,11 +131,18 @@ class Tokens:
         return c.CreatedToken(info=info, token=f"lh_{token_id}.{secret}")
 
     async def list(self, ctx: Context, request: c.ListTokensRequest) -> c.ListTokensResult:
-        """All tokens that are not revoked, expired ones too; oldest first."""
+        """All tokens that are not revoked, expired ones too; oldest first. Documents that are no
+        tokens are left out, and counted in the log: they let nobody in."""
         ctx.require(Scope.OPERATOR)
         found = await self._catalog.documents(ctx, DocumentsRequest(_KIND))
-        infos = sorted((_info(each) for each in found.documents), key=lambda info: info.created_at)
-        return c.ListTokensResult(tuple(infos))
+        infos: list[c.TokenInfo] = []
+        for each in found.documents:
+            with suppress(LakehouseError):
+                infos.append(_info(each))
+        malformed = len(found.documents) - len(infos)
+        if malformed:
+            log.warning("malformed token documents let nobody in", extra={"documents": malformed})
+        return c.ListTokensResult(tuple(sorted(infos, key=lambda info: info.created_at)))
 
     async def revoke(self, ctx: Context, request: c.RevokeTokenRequest) -> c.RevokeTokenResult:
         """From the answer on the token is refused. Raises ``not_found``."""
@@ -147,8 +166,11 @@ class Tokens:
             hmac.compare_digest(_NOBODY, _hashed(secret))
             raise _refused() from None
         document = found.documents[0]
+        try:
+            info = _info(document)
+        except LakehouseError:
+            raise _refused() from None
         body = orjson.loads(document.body)
-        info = _info(document)
         right = hmac.compare_digest(str(body["sha256"]), _hashed(secret))
         expired = info.expires_at is not None and (
             to_micros(info.expires_at) <= self._clock.now_us()

@@ -11,9 +11,10 @@ from lakehouse.catalogd.tokens import Tokens
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts import tokens as t
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.changes import PutDocument
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.testing.clocks import ManualClock
-from support_catalog import CTX, House, build_house, key_ctx
+from support_catalog import CTX, House, build_house, commit, key_ctx
 
 NOBODY = Context(Principal("anonymous", ()), "r")
 
@@ -134,3 +135,16 @@ async def test_tokens_do_not_show_among_documents_to_readers(
     with pytest.raises(LakehouseError) as caught:
         await catalog.documents(reader, c.DocumentsRequest("token"))
     assert caught.value.kind is ErrorKind.FORBIDDEN
+
+
+async def test_a_malformed_token_document_hides_no_other(tokens: Tokens, catalog: Catalog) -> None:
+    made = await tokens.create(CTX, t.CreateTokenRequest("ci", (Scope.READ,)))
+    bad_id = "0" * 16
+    for body in ("{}", "[1]", "null", '{"expires_us":1}', '"x"'):
+        await commit(catalog, PutDocument("token", bad_id, body))
+        listed = await tokens.list(CTX, t.ListTokensRequest())
+        assert [each.id for each in listed.tokens] == [made.info.id]
+        with pytest.raises(LakehouseError) as caught:
+            await verified(tokens, f"lh_{bad_id}.{'0' * 64}")
+        assert caught.value.kind is ErrorKind.UNAUTHENTICATED
+    await tokens.revoke(CTX, t.RevokeTokenRequest(bad_id))
