@@ -155,3 +155,24 @@ def _until_read(pipe: IO[bytes]) -> None:
     while int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder):
         assert time.monotonic() < deadline, "the command never read its input"
         time.sleep(0.05)
+
+
+def test_fsck_tells_damage_by_its_exit_code_and_dedupe_what_it_left(node: Node) -> None:
+    assert done(node, "catalog", "fsck") == 0
+    assert "nothing to do" in node.cli("catalog", "dedupe").stdout.decode()
+    assert done(node, "ingest", "a.csv", "-d", "damaged") == 0
+    listed = node.cli("catalog", "files", "damaged", "--json")
+    (file,) = json.loads(listed.stdout)["files"]
+    (node.folder.parent / "bucket" / file["key"]).unlink()
+    shown = node.cli("catalog", "fsck")
+    assert shown.returncode == 65
+    text = shown.stdout.decode()
+    assert "1 finding" in text
+    assert "1 findings" not in text
+    as_json = node.cli("catalog", "fsck", "--json")
+    assert as_json.returncode == 65
+    report = json.loads(as_json.stdout)
+    assert f"--plan {report['plan']}" in text
+    assert node.cli("catalog", "fsck", "--plan", report["plan"]).returncode == 65
+    assert "quarantined" in node.cli("catalog", "show", "damaged").stdout.decode()
+    assert done(node, "catalog", "drop", "damaged", "--purge") == 0

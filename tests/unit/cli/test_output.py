@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from lakehouse.cli.output import Output, show_error, size_text, to_record
+from lakehouse.cli.output import Output, counted, show_error, size_text, to_record
 from lakehouse.contracts.tokens import TokenInfo
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.dataset import Sensitivity
@@ -63,6 +63,15 @@ def test_an_error_shows_its_fields_and_hint(capsys: pytest.CaptureFixture[str]) 
 )
 def test_sizes_are_readable(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(n, "row") for n in (0, 1, 2, 1000)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+        "1,000 rows",
+    ]
 
 
 def test_times_are_utc() -> None:

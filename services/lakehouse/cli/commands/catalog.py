@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakehouse.cli.calls import Invocation, node_command
-from lakehouse.cli.output import size_text, time_text
+from lakehouse.cli.output import counted, size_text, time_text
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def card_lines(dataset: Dataset) -> dict[str, object]:
         "dataset": dataset.name,
         "status": dataset.status.value,
         "rows": "unknown" if dataset.row_count is None else f"{dataset.row_count:,}",
-        "size": f"{size_text(dataset.size_bytes)} in {dataset.files} files",
+        "size": f"{size_text(dataset.size_bytes)} in {counted(dataset.files, 'file')}",
         "version": dataset.version,
         "updated": time_text(dataset.updated_at),
         "primary key": ", ".join(dataset.primary_key),
@@ -331,7 +330,12 @@ async def dedupe(invocation: Invocation, dry_run: bool, plan: str) -> None:
     ]
     columns = ("dataset", "kept", "folded", "files", "rows", "because")
     invocation.output.records(report, columns, rows)
-    _say_plan(invocation, report.applied, report.plan)
+    for name in report.skipped:
+        invocation.output.say(
+            f"{name}: keeps more than one dataset: another schema, other column ids, or damage;"
+            " rename or drop what is not wanted"
+        )
+    _say_plan(invocation, report.applied, report.plan if report.groups else "")
 
 
 @command.command()
@@ -340,7 +344,10 @@ async def dedupe(invocation: Invocation, dry_run: bool, plan: str) -> None:
 @click.option("--plan", default="", metavar="HASH", help="Apply exactly this plan.")
 @node_command
 async def fsck(invocation: Invocation, apply: bool, deep: bool, plan: str) -> None:
-    """Check that every object the catalog names is there and whole; changes nothing by itself."""
+    """Check that every object the catalog names is there and whole; changes nothing by itself.
+
+    Ends with exit code 65 if there are findings.
+    """
     from lakehouse.contracts.catalog import FsckRequest
 
     async with invocation.clients() as clients:
@@ -349,9 +356,22 @@ async def fsck(invocation: Invocation, apply: bool, deep: bool, plan: str) -> No
     rows = [(f.kind, f.dataset, f.key, f.detail) for f in report.findings]
     invocation.output.records(report, ("finding", "dataset", "key", "detail"), rows)
     invocation.output.say(
-        f"{report.objects_checked} objects checked, {size_text(report.bytes_checked)} read,"
-        f" {len(report.findings)} findings"
+        f"{counted(report.objects_checked, 'object')} checked,"
+        f" {size_text(report.bytes_checked)} read, {counted(len(report.findings), 'finding')}"
     )
+    if report.quarantined:
+        done = "quarantined" if report.applied else "to be quarantined"
+        invocation.output.say(f"{done}: {', '.join(report.quarantined)}")
+    if report.findings:
+        _say_plan(invocation, report.applied, report.plan if report.quarantined else "")
+        raise LakehouseError(
+            ErrorKind.CORRUPT,
+            "the catalog and the buckets do not agree",
+            findings=len(report.findings),
+            kinds=", ".join(sorted({finding.kind for finding in report.findings})),
+            hint="restore damaged objects from a copy, or quarantine what names them; orphans are"
+            " taken out by: lakehouse catalog collect",
+        )
 
 
 @command.command()
@@ -366,14 +386,20 @@ async def collect(invocation: Invocation, dry_run: bool, plan: str) -> None:
         report = await clients.catalog.collect(invocation.context(), request)
     invocation.output.records(report, ("object",), [(key,) for key in report.objects])
     invocation.output.say(
-        f"{len(report.objects)} objects, {size_text(report.size_bytes)},"
+        f"{counted(len(report.objects), 'object')}, {size_text(report.size_bytes)},"
         f" history kept from version {report.horizon}"
     )
     _say_plan(invocation, report.applied, report.plan)
 
 
 def _say_plan(invocation: Invocation, applied: bool, plan: str) -> None:
-    invocation.output.say("applied" if applied else f"nothing changed; to apply: --plan {plan}")
+    """``plan``: "" where there is nothing to apply."""
+    if applied:
+        invocation.output.say("applied")
+    elif plan:
+        invocation.output.say(f"nothing changed; to apply: --plan {plan}")
+    else:
+        invocation.output.say("nothing to do")
 
 
 @command.command("import")
@@ -385,41 +411,10 @@ async def import_(invocation: Invocation, file: Path) -> None:
     FILE is a JSON array of {name, keys, row_count, updated_at, bucket}; names may repeat, and
     dedupe folds them afterwards.
     """
+    from lakehouse.cli.manifests import read_manifests
     from lakehouse.contracts.catalog import ImportRequest
 
-    request = ImportRequest(_manifests(file))
+    request = ImportRequest(read_manifests(file))
     async with invocation.clients() as clients:
         report = await clients.catalog.import_datasets(invocation.context(), request)
     invocation.output.record(report, {"imported": report.imported, "duplicates": report.duplicates})
-
-
-def _manifests(file: Path) -> tuple[Any, ...]:
-    from datetime import datetime
-
-    from lakehouse.contracts.catalog import ImportedDataset
-
-    try:
-        return tuple(
-            ImportedDataset(
-                name=item["name"],
-                keys=tuple(item["keys"]),
-                row_count=item.get("row_count"),
-                updated_at=datetime.fromisoformat(item["updated_at"]),
-                bucket=item.get("bucket", "primary"),
-            )
-            for item in json.loads(file.read_text())
-        )
-    except OSError as error:
-        raise LakehouseError(
-            ErrorKind.NOT_FOUND,
-            "the file cannot be read",
-            path=str(file),
-            reason=(error.strerror or "").lower(),
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            "the file is no array of manifests",
-            path=str(file),
-            reason=f"{type(error).__name__}: {error}",
-        ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import click
 
 from lakehouse.cli.calls import Invocation, node_command
-from lakehouse.cli.output import size_text
+from lakehouse.cli.output import counted, size_text
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def show(invocation: Invocation, report: IngestReport) -> None:
         else ("would be read" if report.dry_run else "queryable")
     )
     output.say(
-        f"{report.dataset}: {report.rows:,} rows {what}, version {report.version}"
+        f"{report.dataset}: {counted(report.rows, 'row')} {what}, version {report.version}"
         f" ({report.format}, {size_text(report.bytes_read)} in {seconds:.2f} s)",
         "bold",
     )
@@ -315,7 +315,7 @@ def show(invocation: Invocation, report: IngestReport) -> None:
         output.say(f"  note{where}: {warning.message}{line}", "yellow")
     if report.dead_letters:
         output.say(
-            f"  {report.dead_letters} rows could not be read: select * from"
+            f"  {counted(report.dead_letters, 'row')} could not be read: select * from"
             f' "{report.dead_letter_dataset}"',
             "yellow",
         )

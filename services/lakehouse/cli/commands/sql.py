@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lakehouse.cli.calls import Invocation, node_command
+from lakehouse.cli.output import counted
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
@@ -177,10 +178,10 @@ async def show_table(invocation: Invocation, stream: QueryStream, rows_max: int)
     if more:
         await stream.chunks.aclose()  # type: ignore[attr-defined]
     invocation.output.table(names, rows)
-    shown = f"the first {len(rows)}" if more else str(len(rows))
+    shown = ("the first " if more else "") + counted(len(rows), "row")
     versions = ", ".join(f"{pin.dataset}@{pin.version}" for pin in stream.header.versions)
     invocation.output.say(
-        f"{shown} rows, {stream.header.engine.value}, version {stream.header.version}"
+        f"{shown}, {stream.header.engine.value}, version {stream.header.version}"
         + (f" ({versions})" if versions else ""),
         "dim",
     )
