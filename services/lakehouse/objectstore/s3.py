@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig
 
-    from lakehouse.objectstore.buckets import BucketSettings
+    from lakehouse.objectstore.settings import BucketSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")
