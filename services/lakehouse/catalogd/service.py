@@ -20,7 +20,7 @@ from lakehouse.kit.ids import Ids
 from lakehouse.ledger.ledger import OpenOptions, WriterInfo, open_ledger
 from lakehouse.model.identity import Context
 from lakehouse.objectstore.buckets import Buckets
-from lakehouse.objectstore.identity import read_identity
+from lakehouse.objectstore.identity import check_writer, read_identity
 from lakehouse.objectstore.scoped import ScopedStore
 
 __all__ = ["Catalog", "open_catalog"]
@@ -139,7 +139,10 @@ async def open_catalog(
     """
     store_id = settings.store_id
     if not store_id:
-        store_id = (await read_identity(buckets.get(settings.bucket))).store_id
+        bucket = buckets.get(settings.bucket)
+        identity = await read_identity(bucket)
+        check_writer(identity, bucket.url)
+        store_id = identity.store_id
     store = ScopedStore(buckets.raw(settings.bucket), (f"{settings.prefix}/",))
     options = OpenOptions(
         prefix=settings.prefix,

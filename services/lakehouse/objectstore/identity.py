@@ -28,10 +28,12 @@ _SIZE_MAX: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
-    """``store_id`` is a ULID made once; ``format`` the newest layout that the store uses."""
+    """``store_id`` is a ULID made once; ``format`` the newest layout that the store uses;
+    ``min_writer`` the oldest format whose programs may still write to it."""
 
     store_id: str
     format: int
+    min_writer: int = 1
 
 
 async def init_store(store: ObjectStore, clock: Clock, ids: Ids) -> StoreIdentity:
@@ -57,6 +59,7 @@ async def init_store(store: ObjectStore, clock: Clock, ids: Ids) -> StoreIdentit
         "kind": STORE_KIND,
         "format": FORMAT,
         "min_reader": FORMAT,
+        "min_writer": FORMAT,
         "store_id": ids.ulid(),
         "created": to_datetime(clock.now_us()).isoformat(),
     }
@@ -123,7 +126,25 @@ def _parse(data: bytes, url: str) -> StoreIdentity:
             readable=FORMAT,
             hint="upgrade this program",
         )
-    return StoreIdentity(store_id, version)
+    writer = body.get("min_writer", 1)
+    if type(writer) is not int:
+        raise LakehouseError(
+            ErrorKind.CORRUPT, "the store file has no valid min_writer", url=url, file=STORE_FILE
+        )
+    return StoreIdentity(store_id, version, writer)
+
+
+def check_writer(identity: StoreIdentity, url: str) -> None:
+    """Raise ``conflict`` if this program is too old to write to the store: reading it is fine."""
+    if identity.min_writer > FORMAT:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the store was written by a newer version",
+            url=url,
+            min_writer=identity.min_writer,
+            writes=FORMAT,
+            hint="upgrade this node; its data can still be read without one",
+        )
 
 
 # -- what this machine has seen ---------------------------------------------------------------
@@ -191,7 +212,7 @@ def forget(folder: Path, url: str) -> None:
 
 
 def confirm(folder: Path, url: str, found: StoreIdentity | None, pinned: str = "") -> None:
-    """Raise ``conflict`` unless ``found`` may be opened (or, if None, made) at ``url``.
+    """Raise ``conflict`` unless ``found`` may be written to (or, if None, made) at ``url``.
 
     Args:
         found: what ``read_identity`` returned; None if it raised ``not_found``.
@@ -208,6 +229,7 @@ def confirm(folder: Path, url: str, found: StoreIdentity | None, pinned: str = "
             f" delete {_note(folder, url)}",
         )
     if found is not None:
+        check_writer(found, url)
         for expected, by in ((pinned, "the configuration"), (known or "", "this machine")):
             if expected and expected != found.store_id:
                 raise LakehouseError(

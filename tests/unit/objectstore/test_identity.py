@@ -15,6 +15,7 @@ from lakehouse.objectstore.identity import (
     STORE_FILE,
     STORE_KIND,
     StoreIdentity,
+    check_writer,
     confirm,
     forget,
     init_store,
@@ -30,6 +31,7 @@ from lakehouse.testing.clocks import ManualClock, SeededIds
 from lakehouse.testing.stores import Fault, FaultStore
 
 URL = "file:///somewhere"
+GOLDEN = Path(__file__).parents[2] / "golden" / "formats" / "v1"
 
 
 @pytest.fixture
@@ -216,3 +218,30 @@ def test_only_the_expected_store_is_opened(
     assert kind(caught) is ErrorKind.CONFLICT
     assert caught.value.fields["url"] == URL
     assert caught.value.fields["hint"]
+
+
+@pytest.mark.parametrize("name", ["store.json", "store-with-min-writer.json"])
+async def test_store_files_of_format_1_are_read_for_good(store: MemoryStore, name: str) -> None:
+    await store.put(STORE_FILE, (GOLDEN / name).read_bytes())
+    identity = await read_identity(store)
+    assert identity == StoreIdentity("01M3250V01V3RS3DTR98H6BCFN", 1, 1)
+    check_writer(identity, URL)
+
+
+async def test_a_store_for_newer_writers_is_read_but_not_written_to(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    made = await init_store(store, ManualClock(), SeededIds(1))
+    body = json.loads(await store.get(STORE_FILE))
+    assert body["min_writer"] == 1
+    await store.put(STORE_FILE, json.dumps(body | {"min_writer": FORMAT + 1}).encode())
+    newer = await read_identity(store)
+    assert newer.store_id == made.store_id
+    with pytest.raises(LakehouseError) as caught:
+        confirm(tmp_path, URL, newer)
+    assert kind(caught) is ErrorKind.CONFLICT
+    assert "newer version" in caught.value.message
+    await store.put(STORE_FILE, json.dumps(body | {"min_writer": "2"}).encode())
+    with pytest.raises(LakehouseError) as caught:
+        await read_identity(store)
+    assert kind(caught) is ErrorKind.CORRUPT
