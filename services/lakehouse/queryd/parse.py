@@ -17,6 +17,7 @@ from sqlglot.errors import ParseError, SqlglotError
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd import guard
+from lakehouse.queryd.shorthand import spelled_out
 
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # its warnings are our errors
 
@@ -25,8 +26,12 @@ _EXPLAIN: Final = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|(?>/\*.*?\*/))*+(explain(?:\s+analyze)?)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_CLASS: Final = re.compile(r"<class '[\w.]*?(\w+)'>")
+_END: Final = re.compile(r"<Token [^>]*?\bSENTINEL\b[^>]*>")
+_TOKEN: Final = re.compile(r"<Token .*?\btext: (.*?), line: \d+, col: [^>]*>", re.DOTALL)
 _TREE_DEPTH_MAX: Final = 160
 _ERROR_TEXT_MAX: Final = 200
+_PARSER_TEXT_MAX: Final = 2000
 TOKENS_MAX: Final = 20_000
 _SUBSCRIPTS_MAX: Final = 16  # ``a[1][1]..``: the parser's time grows with the square of them
 
@@ -57,6 +62,7 @@ def parse(sql: str, bytes_max: int, nesting_max: int) -> Statement:
         forbidden: it is not one read-only statement, or calls what is not allowed.
     """
     _check_text(sql, bytes_max, nesting_max)
+    sql = spelled_out(sql)
     explained = _EXPLAIN.match(sql)
     explain = ""
     if explained:
@@ -148,14 +154,14 @@ def _one(sql: str) -> exp.Expr:
         found = error.errors[0] if error.errors else {}
         raise invalid(
             "the statement does not parse",
-            reason=str(found.get("description") or error)[:_ERROR_TEXT_MAX],
+            reason=_reason(str(found.get("description") or error)),
             line=found.get("line"),
             column=found.get("col"),
             near=str(found.get("highlight") or "")[:_ERROR_TEXT_MAX],
         ) from error
     except SqlglotError as error:
         raise invalid(
-            "the statement does not parse", reason=str(error).split("\n")[0][:_ERROR_TEXT_MAX]
+            "the statement does not parse", reason=_reason(str(error).split("\n")[0])
         ) from error
     trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
     if not trees:
@@ -168,6 +174,13 @@ def _one(sql: str) -> exp.Expr:
             hint="send them one by one",
         )
     return trees[0]
+
+
+def _reason(text: str) -> str:
+    """What the parser says, without its own insides."""
+    text = _END.sub("the end of the statement", text[:_PARSER_TEXT_MAX])
+    text = _TOKEN.sub(r"\1", text)
+    return _CLASS.sub(lambda found: found.group(1).upper(), text)[:_ERROR_TEXT_MAX]
 
 
 def _check_depth(tree: exp.Expr) -> None:

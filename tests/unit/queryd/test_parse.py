@@ -194,3 +194,51 @@ def test_a_text_is_not_compared_with_a_number(where: str) -> None:
 def test_other_comparisons_are_left_alone(where: str) -> None:
     statement = parse(f"select 1 from t where {where}", 10_000, 32)
     bind(statement.tree, NUMBERED, read_parameters("", statement))
+
+
+@pytest.mark.parametrize(
+    ("sql", "wanted"),
+    [
+        ("show tables", ("system.datasets",)),
+        (" SHOW  Tables ; ", ("system.datasets",)),
+        ("\\d", ("system.datasets",)),
+        ("describe t", ("system.columns",)),
+        ('desc "a ""b"" \'c";', ("system.columns",)),
+        ("\\d sales.orders", ("system.columns",)),
+        ("show columns from t", ("system.columns",)),
+    ],
+)
+def test_what_people_write_first_is_understood(sql: str, wanted: tuple[str, ...]) -> None:
+    assert names(sql) == wanted
+
+
+def test_a_described_name_is_a_value() -> None:
+    tree = parse('describe "x\' or 1=1 --"', 10_000, 32).tree
+    assert [one.this for one in tree.find_all(exp.Literal)] == ["x' or 1=1 --"]
+
+
+@pytest.mark.parametrize("sql", ["show create table t", "describe", "describe t u", "\\copy t"])
+def test_other_commands_say_where_to_look(sql: str) -> None:
+    with pytest.raises(LakehouseError) as caught:
+        parse(sql, 10_000, 32)
+    assert caught.value.kind is ErrorKind.FORBIDDEN
+    assert "system.columns" in str(caught.value.fields["hint"])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select 1 +",
+        "select from",
+        "select (1",
+        "select 'a",
+        "select 1 where",
+        "select a from b c d",
+    ],
+)
+def test_what_does_not_parse_is_told_without_the_parsers_insides(sql: str) -> None:
+    with pytest.raises(LakehouseError) as caught:
+        parse(sql, 10_000, 32)
+    reason = str(caught.value.fields["reason"])
+    assert reason
+    assert not any(word in reason for word in ("<class", "sqlglot", "Token", "SENTINEL"))
