@@ -86,7 +86,7 @@ def file_of(session_id: str, dataset_id: str, name: str, rows: int = 5, low: int
         size_bytes=100 + rows,
         rows=rows,
         sha256=f"{abs(hash(name)) % 16**12:064x}",
-        rows_hash="0123456789abcdef",
+        rows_hash="rh1:0123456789abcdef",
         stats=(ColumnStats(1, 0, str(low), str(low + rows)), ColumnStats(2, None, None, None)),
     )
 

@@ -113,9 +113,12 @@ FILES: Final[JsonObject] = {
             "sha256": _SHA,
             "bucket": "primary",
             "schema_id": 1,
-            "rows_hash": "9f86d081884c7d65",
+            "rows_hash": "rh1:9f86d081884c7d65",
             "external": False,
             "ordinal": 1,
+            "content": "rows",
+            "seq": 2,
+            "encryption": "",
             "stats": [{"column_id": 2, "null_count": 0, "minimum": "18", "maximum": "97"}],
         }
     ],

@@ -82,7 +82,7 @@ class DataFile:
 
     Attributes:
         sha256: lower-case hex of the object's bytes.
-        rows_hash: commutative hash of the rows, 16 hex digits; "" where not computed (foreign).
+        rows_hash: commutative hash of the rows, ``rh1:`` and 16 hex digits; "" where not computed.
         external: a foreign object, registered and not written by us; never deleted by us.
         ordinal: position in the dataset, rising with commit order; set by the catalog.
         content: what the object holds, of the closed set ``CONTENTS``; a reader that does not know

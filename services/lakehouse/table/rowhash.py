@@ -59,8 +59,9 @@ def add_hashes(left: int, right: int) -> int:
 
 
 def format_hash(value: int) -> str:
-    """As ``DataFile.rows_hash`` holds it: 16 hex digits."""
-    return f"{value:016x}"
+    """As ``DataFile.rows_hash`` holds it: the algorithm's tag and 16 hex digits. Hashes of another
+    tag are of another algorithm and must not be added or compared."""
+    return f"rh1:{value:016x}"
 
 
 def _uint(value: int) -> pa.Scalar:

@@ -156,7 +156,8 @@ async def test_files_follow_the_rules(lake: Lake) -> None:
     assert [f.metadata[b"PARQUET:field_id"] for f in read.schema_arrow] == [b"1", b"2"]
     column = read.metadata.row_group(0).column(0)
     assert (column.compression, column.is_stats_set) == ("ZSTD", True)
-    assert len(dataset.files[0].rows_hash) == 16
+    assert dataset.files[0].rows_hash.startswith("rh1:")
+    assert len(dataset.files[0].rows_hash) == 20
 
 
 @pytest.mark.parametrize("write", [parquet, stream])
