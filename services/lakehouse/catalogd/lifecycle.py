@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lakehouse.catalogd.core import Core, Planned
@@ -32,6 +34,8 @@ from lakehouse.model.refs import PRIMARY, check_name, name_key
 __all__ = ["Lifecycle", "parse_sensitivity", "without_foreign_stats"]
 
 _OWN_CALLS = (OpenSession, CloseSession, Condemn)
+_DOCUMENT_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_DOCUMENTS_BYTES_MAX = 8 << 20
 _OPERATOR_DOCUMENTS = frozenset({"token"})
 
 
@@ -100,6 +104,32 @@ def _patched(card: Card, request: c.UpdateCardRequest) -> Card:
     return replace(card, **given, detected=detected)  # type: ignore[arg-type]
 
 
+def _check_documents(changes: Sequence[Change]) -> None:
+    """Raise ``invalid`` for a kind of another form, or documents that are too much together: the
+    catalog holds them all in memory, and reads them at every start."""
+    puts = [change for change in changes if isinstance(change, PutDocument)]
+    for put in puts:
+        if not _DOCUMENT_KIND.fullmatch(put.kind):
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "a document's kind has 1 to 64 characters a-z, 0-9, _ and -, a letter first",
+                document_kind=put.kind[:80],
+                id=put.id[:80],
+            )
+    # Characters first: what is far too long is not encoded to find that out.
+    size = sum(len(put.body) for put in puts)
+    if size <= _DOCUMENTS_BYTES_MAX:
+        size = sum(len(put.body.encode(errors="replace")) for put in puts)
+    if size > _DOCUMENTS_BYTES_MAX:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the documents of one commit are too large together",
+            size_bytes=size,
+            max=_DOCUMENTS_BYTES_MAX,
+            hint="commit them in several parts; large things belong into objects",
+        )
+
+
 class Lifecycle:
     """The changing half of ``contracts.catalog.CatalogService``, but for registration."""
 
@@ -119,6 +149,7 @@ class Lifecycle:
                 "a commit has 1 to 10,000 changes",
                 changes=len(request.changes),
             )
+        _check_documents(request.changes)
         known = set(self._core.buckets.names())
         changes = [without_foreign_stats(change) for change in request.changes]
         for change in changes:

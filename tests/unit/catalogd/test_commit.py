@@ -241,3 +241,23 @@ async def test_statistics_of_a_tenants_rows_stay_in_the_tenants_bucket(session: 
     found = (await catalog.files(CTX, c.PageRequest("t"))).files
     assert [len(file.stats) for file in found] == [2, 0]
     await house.close()
+
+
+@pytest.mark.parametrize("kind", ["", "A", "1a", "a/b", "a b", "\u00e9", "a" * 65, "_a", "a\n"])
+async def test_a_document_kind_has_a_form(catalog: Catalog, kind: str) -> None:
+    error = await refused(catalog, m.PutDocument(kind, "i", "{}"))
+    assert error.kind is ErrorKind.INVALID
+
+
+async def test_documents_have_a_size_alone_and_together(catalog: Catalog) -> None:
+    body = '"' + "x" * ((1 << 20) - 2) + '"'
+    error = await refused(catalog, m.PutDocument("k", "i", body + " "))
+    assert error.kind is ErrorKind.INVALID
+    puts = [m.PutDocument("k", str(at), body) for at in range(9)]
+    error = await refused(catalog, *puts)
+    assert (error.kind, error.fields["max"]) == (ErrorKind.INVALID, 8 << 20)
+    wide = '"' + "\u00e9" * ((1 << 19) - 1) + '"'
+    more = m.PutDocument("k", "9", '"\u00e9"')
+    error = await refused(catalog, *(m.PutDocument("k", str(at), wide) for at in range(8)), more)
+    assert error.fields["max"] == 8 << 20
+    await commit(catalog, *puts[:8])
