@@ -8,7 +8,10 @@ import pytest
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
+from lakehouse.ledger.layout import Layout, number_of
 from lakehouse.ledger.ledger import Ledger, OpenOptions, WriterInfo, open_ledger, read_ledger
+from lakehouse.ledger.parquet import from_parquet
+from lakehouse.ledger.record import decode
 from lakehouse.ledger.settings import LedgerSettings
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.testing.clocks import SeededIds
@@ -49,8 +52,16 @@ async def keys(store: MemoryStore, folder: str) -> list[str]:
 
 
 async def checkpoints(store: MemoryStore) -> list[str]:
-    """Keys of the roots, oldest first."""
+    """Keys of the roots."""
     return [key for key in await keys(store, "k") if "/root-" in key]
+
+
+async def named(store: MemoryStore) -> str:
+    """Key of the root that the newest record names."""
+    newest = (await keys(store, "c"))[0]
+    record = decode(await store.get(newest), Layout(), number_of(newest, ".json"))
+    assert record.checkpoint is not None
+    return record.checkpoint.key
 
 
 async def flip(store: MemoryStore, key: str) -> None:
@@ -105,9 +116,9 @@ async def test_a_damaged_checkpoint_is_stepped_over(
     store: MemoryStore, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     state = await grown(store)
-    newest = (await checkpoints(store))[-1]
-    folder = newest.rsplit("/", 1)[0] + "/"
-    part = next(key for key in await keys(store, "k") if key.startswith(folder) and key != newest)
+    newest = await named(store)
+    rows = from_parquet(await store.get(newest)).to_pylist()
+    part = next(row["key"] for row in rows if row["kind"] == "part")
     if kind == "missing root":
         await store.delete([newest])
     else:
@@ -115,7 +126,8 @@ async def test_a_damaged_checkpoint_is_stepped_over(
     assert (await read_ledger(store, WorldMachine()))[0] == state
     said = await whole(store, state, caplog)
     assert said.startswith(part if kind == "other" else newest)
-    assert "the checkpoint at record" in said
+    # A part that did not change is one object of two checkpoints.
+    assert kind == "other" or "the checkpoint at record" in said
 
 
 @pytest.mark.parametrize("collect", [True, False])
@@ -137,7 +149,7 @@ async def test_a_damaged_pack_is_no_matter_while_a_checkpoint_is_whole(
     ledger = await opened(store)
     assert (ledger.damage, ledger.state) == ("", state)
     await ledger.close()
-    await flip(store, (await checkpoints(store))[-1])
+    await flip(store, await named(store))
     ledger = await opened(store)
     assert ledger.damage
     assert ledger.state == state
@@ -146,7 +158,7 @@ async def test_a_damaged_pack_is_no_matter_while_a_checkpoint_is_whole(
 
 async def test_checkpoints_and_a_pack_damaged_are_refused_by_name(store: MemoryStore) -> None:
     await grown(store)
-    newest = (await checkpoints(store))[-1]
+    newest = await named(store)
     for key in await checkpoints(store):
         await flip(store, key)
     pack = (await keys(store, "p"))[0]
