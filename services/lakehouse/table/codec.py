@@ -26,6 +26,9 @@ TEMPORAL: Final = ("date", "timestamp", "timestamptz")
 """What a JSON string may be inferred as: its numbers and booleans are not strings."""
 
 
+_NANOSECONDS: Final = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+
+
 def plain(values: pa.Array) -> pa.Array:
     """The same values without dictionaries, run-ends, extensions, views and large offsets."""
     arrow = values.type
@@ -128,7 +131,9 @@ def _convert(values: pa.Array, target: pa.DataType, type_text: str) -> pa.Array 
         return _convert_struct(values, target)
     if pat.is_list(target) and pat.is_nested(arrow) and hasattr(arrow, "value_type"):
         return _convert_list(values, target)
-    return values.cast(target)
+    if pat.is_map(target) and pat.is_map(arrow):
+        return _convert_map(values, target)
+    return None if pat.is_nested(arrow) or pat.is_nested(target) else values.cast(target)
 
 
 def _convert_struct(values: pa.StructArray, target: pa.StructType) -> pa.Array | None:
@@ -149,29 +154,48 @@ def _convert_struct(values: pa.StructArray, target: pa.StructType) -> pa.Array |
 
 
 def _convert_list(values: pa.Array, target: pa.ListType) -> pa.Array | None:
-    wide = values.cast(pa.list_(values.type.value_type))
-    items = fit(wide.flatten(), from_arrow(target.value_type))
+    # By hand: Arrow's own cast of a list view has one offset too few, and readers run past it.
+    items = fit(values.flatten(), from_arrow(target.value_type))
     if items is None:
         return None
     # ``flatten`` leaves out what stands below nulls, so offsets are counted anew.
-    sizes = pc.fill_null(pc.list_value_length(wide), 0)
-    ends = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(sizes)])
-    return pa.ListArray.from_arrays(ends.cast(pa.int32()), items, mask=pc.is_null(wide))
+    return pa.ListArray.from_arrays(_offsets(values), items, mask=pc.is_null(values))
+
+
+def _convert_map(values: pa.MapArray, target: pa.MapType) -> pa.Array | None:
+    arrow = values.type
+    entries = values.cast(pa.list_(pa.struct([arrow.key_field, arrow.item_field])))
+    entries.validate()
+    keys, items = entries.flatten().flatten()
+    typed_keys = fit(keys, from_arrow(target.key_type))
+    typed_items = fit(items, from_arrow(target.item_type))
+    if typed_keys is None or typed_items is None:
+        return None
+    gone = pc.is_null(values)
+    return pa.MapArray.from_arrays(_offsets(entries), typed_keys, typed_items, mask=gone)
+
+
+def _offsets(values: pa.Array) -> pa.Array:
+    sizes = pc.if_else(pc.is_null(values), 0, pc.list_value_length(values).cast(pa.int64()))
+    ends = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(sizes)])
+    return ends.cast(pa.int32())
 
 
 def _as_text(values: pa.Array) -> pa.Array | None:
     arrow = values.type
     if pat.is_binary(arrow) or pat.is_fixed_size_binary(arrow):
         return None
-    if pat.is_nested(arrow) or pat.is_interval(arrow):
+    if pat.is_nested(arrow):
         # The rare way out for values that have no common type: JSON text, value by value.
-        nested = pat.is_nested(arrow)
-        texts = [
-            None if not one.is_valid else _json_text(one) if nested else _interval(one)
-            for one in values
-        ]
+        texts = [_json_text(one) if one.is_valid else None for one in values]
         return pa.array(texts, pa.string())
-    return values.cast(pa.string())
+    if pat.is_interval(arrow) or pat.is_duration(arrow):
+        texts = [_span_text(one) if one.is_valid else None for one in values]
+        return pa.array(texts, pa.string())
+    typed = values.cast(pa.string())
+    if pat.is_timestamp(arrow) and pc.any(pc.starts_with(typed, "<")).as_py():
+        return None  # "<value out of range: ...>" is no text of a time
+    return typed
 
 
 def _json_text(value: pa.Scalar) -> str:
@@ -195,18 +219,25 @@ def _json_text(value: pa.Scalar) -> str:
         return "[" + ",".join(_json_text(one) for one in value.values) + "]"
     if pat.is_integer(arrow) or pat.is_floating(arrow) or pat.is_boolean(arrow):
         return json.dumps(value.as_py())
-    if pat.is_interval(arrow):
-        return _quoted(_interval(value))
+    if pat.is_interval(arrow) or pat.is_duration(arrow):
+        return _quoted(_span_text(value))
     if isinstance(value, pa.BinaryScalar) and not isinstance(value, pa.StringScalar):
         return _quoted(base64.b64encode(value.as_py()).decode())
-    return _quoted(value.cast(pa.string()).as_py())
+    text = value.cast(pa.string()).as_py()
+    if pat.is_timestamp(arrow) and text.startswith("<"):
+        raise pa.ArrowInvalid(text)
+    return _quoted(text)
 
 
-def _interval(value: pa.Scalar) -> str:
-    months, days, nanoseconds = value.as_py()
-    sign = "-" if nanoseconds < 0 else ""
+def _span_text(value: pa.Scalar) -> str:
+    """A duration or interval in the manner of ISO 8601: ``PT1.500000000S``, ``P1M2DT...``."""
+    if pat.is_duration(value.type):
+        head, nanoseconds = "P", value.value * _NANOSECONDS[value.type.unit]
+    else:
+        months, days, nanoseconds = value.as_py()
+        head = f"P{months}M{days}D"
     seconds, rest = divmod(abs(nanoseconds), 10**9)
-    return f"P{months}M{days}DT{sign}{seconds}.{rest:09}S"
+    return f"{head}T{'-' if nanoseconds < 0 else ''}{seconds}.{rest:09}S"
 
 
 def _quoted(text: str) -> str:

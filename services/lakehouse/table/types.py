@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
 
 __all__ = [
@@ -251,7 +252,8 @@ def from_arrow(arrow: pa.DataType) -> str:
 
 def stored(arrow: pa.DataType) -> pa.DataType:
     """The logical type that values of ``arrow`` are stored as: as ``from_arrow``, but a struct
-    without fields is a string ({}), for Parquet has no group without fields."""
+    without fields, which Parquet does not have, or with a field twice, which no reader tells
+    apart, is a string: its JSON."""
     return _with_fields(to_arrow(from_arrow(arrow)))
 
 
@@ -262,7 +264,8 @@ def _with_fields(arrow: pa.DataType) -> pa.DataType:
         return pa.list_(_with_fields(arrow.value_type))
     if pat.is_struct(arrow):
         fields = [(field.name, _with_fields(field.type)) for field in arrow.fields]
-        return pa.struct(fields) if fields else pa.string()
+        distinct = len({name_key(name) for name, _ in fields}) == len(fields) > 0
+        return pa.struct(fields) if distinct else pa.string()
     return arrow
 
 
