@@ -207,7 +207,7 @@ async def test_files_are_pruned_by_their_statistics(query: Query, catalog: FakeC
     ):
         params = "[55]" if "$1" in sql else ""
         await ask(query, sql, params_json=params)
-        prepared = [one for key, one in query._prepared._values.items() if key[0] == sql]
+        prepared = [one for key, one in query._planning._prepared._values.items() if key[0] == sql]
         assert len(prepared[-1].objects) == kept, sql
 
 
