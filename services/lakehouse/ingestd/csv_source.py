@@ -26,6 +26,7 @@ from lakehouse.table.infer import NULL_TEXTS
 
 # A line of these alone is a blank one; DOS ended its texts with a Ctrl-Z.
 _BLANK: Final = " \t\x1a"
+_TWO_ENDS: Final = (b"\n\n", b"\r\r", b"\n\r\n")
 
 
 class CsvSource:
@@ -104,9 +105,12 @@ class CsvSource:
             if not self._charset.settled:
                 raise NotUtf8
             data, lost = self._without_bad_text(data)
+        blank = self._blank(block.data) if self._width == 1 else ()
         batch, odd = self._bulk(data)
         if not odd:
-            return Parsed(batch, lines, tuple(lost), (), lambda row: self._record_lines(data)[row])
+            return Parsed(
+                batch, lines, tuple(lost), blank, lambda row: self._record_lines(data)[row]
+            )
         lines_of_rows = self._record_lines(data)
         keep: list[tuple[int, list[str | None]]] = []
         for number, text in odd:
@@ -121,7 +125,7 @@ class CsvSource:
             else:
                 fields = fields[: self._width] + [None] * (self._width - len(fields))
                 keep.append((number, fields))
-        notes = self._notes(keep, lines_of_rows)
+        notes = blank + self._notes(keep, lines_of_rows)
         numbers = {number for number, _ in odd}
         whole = [n for n in range(1, len(lines_of_rows) + 1) if n not in numbers]
         batch, order = _put_back(batch, keep, whole)
@@ -199,6 +203,21 @@ class CsvSource:
                 found.append(line)
             line += _line_ends(data[span.start : span.next])
         return found
+
+    def _blank(self, data: bytes) -> tuple[IngestWarning, ...]:
+        """In one column a blank line may have been meant as a row; not so at the file's end."""
+        data = data.rstrip(b"\r\n")
+        if not any(ends in data for ends in _TWO_ENDS) and data[:1] not in (b"\r", b"\n"):
+            return ()
+        lines, line = [], 1
+        for span in spans(data, self.dialect.grammar):
+            if span.end == span.start:
+                lines.append(line)
+            line += _line_ends(data[span.start : span.next])
+        if not lines:
+            return ()
+        text = 'blank lines were skipped; write "" where an empty value is meant'
+        return (IngestWarning("blank_lines", text, line=lines[0], count=len(lines)),)
 
     def _without_bad_text(self, data: bytes) -> tuple[bytes, list[Reject]]:
         """Records that are not UTF-8 become dead letters; blank lines stand in for them."""

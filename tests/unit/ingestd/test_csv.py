@@ -289,3 +289,11 @@ async def test_a_line_of_spaces_is_blank(lake: Lake) -> None:
 async def test_a_backslash_escapes_only_where_it_must(lake: Lake, field: bytes, value: str) -> None:
     await lake.put(b"a,b\n" + field + b',1\n"z",2\n')
     assert [row["a"] for row in await lake.rows()] == [value, "z"]
+
+
+async def test_blank_lines_of_a_single_column_are_counted(lake: Lake) -> None:
+    report = await lake.put(b'v\n1\n\n3\n\n\n""\n4\n\n\n')
+    assert [row["v"] for row in await lake.rows()] == [1, 3, None, 4]
+    (warning,) = report.warnings
+    assert (warning.code, warning.line, warning.count) == ("blank_lines", 3, 3)
+    assert not (await lake.put(b"v\n1\n2\n\n\n", "quiet")).warnings
