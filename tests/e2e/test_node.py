@@ -251,6 +251,9 @@ def test_tokens_are_made_before_the_first_start_and_asked_for(tmp_path: Path) ->
         refused = node.cli("catalog", "list")
         assert refused.returncode == 77, refused.stderr.decode()
         assert b"Traceback" not in refused.stderr
+        early = node.cli("token", "create", "second", "--scope", "operator")
+        assert early.returncode == 77
+        assert b"stop the node" in early.stderr
         node.env["LAKEHOUSE_TOKEN"] = token
         listed = node.cli("catalog", "list", "--json")
         assert listed.returncode == 0, listed.stderr.decode()

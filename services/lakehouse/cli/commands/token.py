@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+# A running node cannot tell who made it: only who may write to its bucket makes the first one.
+_FIRST: Final = (
+    "put an operator's token into LAKEHOUSE_TOKEN; if there is none yet: stop the node, run"
+    " lakehouse token create NAME --scope operator on its machine, and start it again"
+)
+
 
 @click.group()
 def command() -> None:
@@ -58,6 +64,8 @@ async def _create(invocation: Invocation, request: CreateTokenRequest) -> Create
         async with invocation.clients() as clients:
             return await clients.tokens.create(invocation.context(), request)
     except LakehouseError as error:
+        if error.kind is ErrorKind.UNAUTHENTICATED:
+            error.fields["hint"] = _FIRST
         if error.kind is not ErrorKind.UNAVAILABLE or invocation.url:
             raise
     from dataclasses import replace
