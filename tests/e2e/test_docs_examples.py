@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 STARTS_THE_NODE: Final = ".venv/bin/lakehouse up &"
 # Run by tests of their own, not in a folder without the project.
-ELSEWHERE: Final = re.compile(r"^make (demo|help|setup)\b.*\n?", re.MULTILINE)
+ELSEWHERE: Final = re.compile(r"^make (demo|help|setup|test)\b.*\n?", re.MULTILINE)
 # Stands in where the machine has no curl; it knows the options that the pages use.
 CURL: Final = """
 import sys, httpx
