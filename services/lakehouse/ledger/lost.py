@@ -28,12 +28,11 @@ async def refuse_lost(access: Access, newest: int, options: OpenOptions) -> None
 async def _refuse_empty(access: Access, objects: str) -> None:
     layout = access.layout
     remains = await access.list_keys(f"{layout.prefix}/", limit=1)
-    if remains and remains[0].startswith(layout.slots):
-        return  # the first record came this moment: the append will meet it
     if not remains and objects:
         found = await access.list_keys(objects)
         remains = [key for key in found if _OURS.fullmatch(key.removeprefix(objects))]
-    if remains:
+    # Another writer may have begun the chain since it was found empty: the append will meet it.
+    if remains and not await access.list_keys(layout.slots, limit=1):
         raise LakehouseError(
             ErrorKind.CORRUPT,
             "the records of the store are missing, and it is not a new one",
