@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
 from pathlib import Path
+
+from lakehouse.kit.blocking import run_blocking
 
 _LOCK = ".lock"
 
@@ -34,6 +37,16 @@ class Claim:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
+
+
+async def claim(parent: str, name: str) -> Claim:
+    """A ``Claim`` made off the loop; a caller that is cancelled meanwhile leaves none behind."""
+    making = asyncio.ensure_future(run_blocking(Claim, parent, name))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        (await making).release()
+        raise
 
 
 def _remove_if_abandoned(folder: Path) -> None:

@@ -23,7 +23,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
-from lakehouse.queryd.folders import Claim
+from lakehouse.queryd.folders import Claim, claim
 from lakehouse.queryd.process import Held, Inbox, Link, WorkerProcess
 from lakehouse.queryd.settings import GIB, QuerySettings
 
@@ -81,7 +81,7 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the warm ones and wait for the first."""
-        self._claim = await run_blocking(Claim, self._settings.spill_dir, self._ids.ulid())
+        self._claim = await claim(self._settings.spill_dir, self._ids.ulid())
         first = self._spawn()
         for _ in range(1, self._settings.workers_min):
             self._spawn()

@@ -34,7 +34,7 @@ from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
 from lakehouse.queryd.cache import ReadCache, Stores
 from lakehouse.queryd.choose import choose_engine
-from lakehouse.queryd.folders import Claim
+from lakehouse.queryd.folders import Claim, claim
 from lakehouse.queryd.limits import effective_limits
 from lakehouse.queryd.plan import Plan, encode
 from lakehouse.queryd.planning import Planning
@@ -104,7 +104,7 @@ class Query:
     async def start(self) -> None:
         """Claim the scratch folders and start the warm workers. Raises ``unavailable``."""
         settings = self._settings
-        self._claim = await run_blocking(Claim, settings.cache_dir, self._ids.ulid())
+        self._claim = await claim(settings.cache_dir, self._ids.ulid())
         folder = self._claim.path
         self._cache = ReadCache(
             folder, settings.cache_bytes_max, self._buckets, settings.fetches_max
