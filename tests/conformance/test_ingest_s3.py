@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support_ingest import Lake, build_lake
+from lakehouse.contracts.ingest import IngestRequest
+from support_ingest import CTX, Lake, build_lake
 from support_s3 import S3Place
 
 ROWS = 1_000
@@ -48,13 +50,32 @@ class IngestOnS3:
         assert (await lake.table())["s"].to_pylist() == lines
 
     async def test_a_caller_that_goes_away_leaves_nothing(self, lake: Lake) -> None:
-        task = asyncio.create_task(lake.put(BODY * 50))
-        await asyncio.sleep(0.05)
+        half_sent = asyncio.Event()
+
+        async def half() -> AsyncIterator[bytes]:
+            yield BODY * 50
+            half_sent.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(lake.ingest.ingest(CTX, IngestRequest("t"), half()))
+        await half_sent.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         report = await lake.put(BODY)
         assert (report.created, (await lake.table()).num_rows) == (True, ROWS)
+
+    async def test_whenever_a_caller_goes_away_it_is_all_or_nothing(self, lake: Lake) -> None:
+        """The commit may be out already: sending the same again settles it, once."""
+        for number, delay in enumerate((0.0, 0.01, 0.02, 0.04, 0.08)):
+            name = f"t{number}"
+            task = asyncio.create_task(lake.put(BODY, name))
+            await asyncio.wait([task], timeout=delay)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await lake.put(BODY, name)
+            assert (await lake.table(name))["n"].to_pylist() == list(range(ROWS))
 
 
 class TestMoto(IngestOnS3):

@@ -126,7 +126,8 @@ async def test_a_deadline_and_a_caller_that_goes_away(make_lake: MakeLake) -> No
     error = await lake.refused(body, ctx=late)
     assert error.kind is ErrorKind.TIMEOUT
     task = asyncio.create_task(lake.ingest.ingest(CTX, IngestRequest("t"), chunks(body)))
-    await asyncio.sleep(0.05)
+    while not list(lake.spool.rglob("rows-0.parquet")) and not task.done():
+        await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
