@@ -24,6 +24,20 @@ class StorageClient:
     async def probe(self, ctx: Context, request: c.ProbeRequest) -> ProbeReport:
         return await self._peer.unary("probe", ctx, request, ProbeReport)
 
+    async def add_bucket(self, ctx: Context, request: c.AddBucketRequest) -> c.BucketInfo:
+        return await self._peer.unary("add_bucket", ctx, request, c.BucketInfo)
+
+    async def remove_bucket(
+        self, ctx: Context, request: c.RemoveBucketRequest
+    ) -> c.RemoveBucketResult:
+        return await self._peer.unary("remove_bucket", ctx, request, c.RemoveBucketResult)
+
+    async def errors(self, ctx: Context, request: c.ErrorsRequest) -> c.ErrorsResult:
+        return await self._peer.unary("errors", ctx, request, c.ErrorsResult)
+
+    async def report(self, ctx: Context, request: c.ReportRequest) -> c.ReportResult:
+        return await self._peer.unary("report", ctx, request, c.ReportResult)
+
 
 class StorageServicer(Servicer):
     """``service`` for callers at the other end of a channel."""

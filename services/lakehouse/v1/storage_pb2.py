@@ -22,24 +22,45 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lakehouse.v1 import model_pb2 as lakehouse_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alakehouse/v1/storage.proto\x12\x0clakehouse.v1\x1a\x18lakehouse/v1/model.proto\"\xa1\x01\n\nBucketInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x62ucket_class\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\x10\n\x08requests\x18\x05 \x01(\x03\x12\x12\n\nbytes_read\x18\x06 \x01(\x03\x12\x15\n\rbytes_written\x18\x07 \x01(\x03\x12\x12\n\nlast_error\x18\x08 \x01(\t\"\x10\n\x0e\x42ucketsRequest\":\n\rBucketsResult\x12)\n\x07\x62uckets\x18\x01 \x03(\x0b\x32\x18.lakehouse.v1.BucketInfo\"\x1e\n\x0cProbeRequest\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t2\x8f\x01\n\x07Storage\x12\x44\n\x07\x42uckets\x12\x1c.lakehouse.v1.BucketsRequest\x1a\x1b.lakehouse.v1.BucketsResult\x12>\n\x05Probe\x12\x1a.lakehouse.v1.ProbeRequest\x1a\x19.lakehouse.v1.ProbeReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alakehouse/v1/storage.proto\x12\x0clakehouse.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lakehouse/v1/model.proto\"\x8a\x04\n\nBucketInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x62ucket_class\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\x10\n\x08requests\x18\x05 \x01(\x03\x12\x12\n\nbytes_read\x18\x06 \x01(\x03\x12\x15\n\rbytes_written\x18\x07 \x01(\x03\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x31\n\rlast_error_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65ndpoint\x18\n \x01(\t\x12\x0e\n\x06region\x18\x0b \x01(\t\x12\x11\n\tresidency\x18\x0c \x01(\t\x12\x12\n\nsecret_ref\x18\r \x01(\t\x12\x13\n\x06origin\x18\x0e \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07\x62reaker\x18\x0f \x01(\tH\x01\x88\x01\x01\x12\x12\n\nlatency_ms\x18\x10 \x01(\x01\x12\x11\n\tin_flight\x18\x11 \x01(\x03\x12\x10\n\x08\x66\x61ilures\x18\x12 \x01(\x03\x12\x0f\n\x07retries\x18\x13 \x01(\x03\x12\x35\n\x11unavailable_since\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05probe\x18\x15 \x01(\x0b\x32\x19.lakehouse.v1.ProbeReportB\t\n\x07_originB\n\n\x08_breaker\"\x10\n\x0e\x42ucketsRequest\"\xbe\x01\n\nRescueInfo\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x0f\n\x07objects\x18\x02 \x01(\x03\x12\x0e\n\x06\x63opied\x18\x03 \x01(\x03\x12\x10\n\x08\x65xcluded\x18\x04 \x01(\x03\x12\x13\n\x0blag_seconds\x18\x05 \x01(\x01\x12\x10\n\x08verified\x18\x06 \x01(\x03\x12\x0f\n\x07\x64\x61maged\x18\x07 \x01(\x03\x12\x11\n\tdeletions\x18\x08 \x01(\x03\x12\x0e\n\x06served\x18\t \x01(\x03\x12\x12\n\nlast_error\x18\n \x01(\t\"d\n\rBucketsResult\x12)\n\x07\x62uckets\x18\x01 \x03(\x0b\x32\x18.lakehouse.v1.BucketInfo\x12(\n\x06rescue\x18\x02 \x01(\x0b\x32\x18.lakehouse.v1.RescueInfo\"\x1e\n\x0cProbeRequest\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\"\xe4\x01\n\x10\x41\x64\x64\x42ucketRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x13\n\x06region\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x62ucket_class\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x11\n\tresidency\x18\x06 \x01(\t\x12\x12\n\nsecret_ref\x18\x07 \x01(\t\x12\x1c\n\x0fidempotency_key\x18\x0f \x01(\tH\x02\x88\x01\x01\x42\t\n\x07_regionB\x0f\n\r_bucket_classB\x12\n\x10_idempotency_key\"U\n\x13RemoveBucketRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x0fidempotency_key\x18\x0f \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"3\n\x12RemoveBucketResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\"\xd9\x02\n\rFailedAttempt\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x62ucket\x18\x03 \x01(\t\x12\x11\n\toperation\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x12\n\nerror_kind\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x13\n\x0bhttp_status\x18\x08 \x01(\x03\x12\x18\n\x10store_request_id\x18\t \x01(\t\x12\x12\n\nlatency_ms\x18\n \x01(\x01\x12\r\n\x05op_id\x18\x0b \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x03\x12\r\n\x05\x66inal\x18\r \x01(\x08\x12\x0f\n\x07outcome\x18\x0e \x01(\t\x12\x11\n\x04sent\x18\x0f \x01(\x08H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x10 \x01(\t\x12\x12\n\nrequest_id\x18\x11 \x01(\tB\x07\n\x05_sent\"\xde\x01\n\rErrorsRequest\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x12\n\nerror_kind\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfinal_only\x18\x06 \x01(\x08\x12\x12\n\x05limit\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x08 \x01(\tB\x08\n\x06_limit\"i\n\nErrorCount\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x12\n\nerror_kind\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x03\x12\x12\n\noperations\x18\x05 \x01(\x03\"\xf8\x01\n\x0c\x45rrorsResult\x12+\n\x06\x65rrors\x18\x01 \x03(\x0b\x32\x1b.lakehouse.v1.FailedAttempt\x12(\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x18.lakehouse.v1.ErrorCount\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x03\x12\x0f\n\x07spooled\x18\x04 \x01(\x03\x12=\n\x19primary_unavailable_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08\x63omplete\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x0c\n\x04next\x18\x07 \x01(\tB\x0b\n\t_complete\"O\n\rReportRequest\x12-\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1b.lakehouse.v1.FailedAttempt\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x03\" \n\x0cReportResult\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x32\xb1\x03\n\x07Storage\x12\x44\n\x07\x42uckets\x12\x1c.lakehouse.v1.BucketsRequest\x1a\x1b.lakehouse.v1.BucketsResult\x12>\n\x05Probe\x12\x1a.lakehouse.v1.ProbeRequest\x1a\x19.lakehouse.v1.ProbeReport\x12\x45\n\tAddBucket\x12\x1e.lakehouse.v1.AddBucketRequest\x1a\x18.lakehouse.v1.BucketInfo\x12S\n\x0cRemoveBucket\x12!.lakehouse.v1.RemoveBucketRequest\x1a .lakehouse.v1.RemoveBucketResult\x12\x41\n\x06\x45rrors\x12\x1b.lakehouse.v1.ErrorsRequest\x1a\x1a.lakehouse.v1.ErrorsResult\x12\x41\n\x06Report\x12\x1b.lakehouse.v1.ReportRequest\x1a\x1a.lakehouse.v1.ReportResultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lakehouse.v1.storage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BUCKETINFO']._serialized_start=71
-  _globals['_BUCKETINFO']._serialized_end=232
-  _globals['_BUCKETSREQUEST']._serialized_start=234
-  _globals['_BUCKETSREQUEST']._serialized_end=250
-  _globals['_BUCKETSRESULT']._serialized_start=252
-  _globals['_BUCKETSRESULT']._serialized_end=310
-  _globals['_PROBEREQUEST']._serialized_start=312
-  _globals['_PROBEREQUEST']._serialized_end=342
-  _globals['_STORAGE']._serialized_start=345
-  _globals['_STORAGE']._serialized_end=488
+  _globals['_BUCKETINFO']._serialized_start=104
+  _globals['_BUCKETINFO']._serialized_end=626
+  _globals['_BUCKETSREQUEST']._serialized_start=628
+  _globals['_BUCKETSREQUEST']._serialized_end=644
+  _globals['_RESCUEINFO']._serialized_start=647
+  _globals['_RESCUEINFO']._serialized_end=837
+  _globals['_BUCKETSRESULT']._serialized_start=839
+  _globals['_BUCKETSRESULT']._serialized_end=939
+  _globals['_PROBEREQUEST']._serialized_start=941
+  _globals['_PROBEREQUEST']._serialized_end=971
+  _globals['_ADDBUCKETREQUEST']._serialized_start=974
+  _globals['_ADDBUCKETREQUEST']._serialized_end=1202
+  _globals['_REMOVEBUCKETREQUEST']._serialized_start=1204
+  _globals['_REMOVEBUCKETREQUEST']._serialized_end=1289
+  _globals['_REMOVEBUCKETRESULT']._serialized_start=1291
+  _globals['_REMOVEBUCKETRESULT']._serialized_end=1342
+  _globals['_FAILEDATTEMPT']._serialized_start=1345
+  _globals['_FAILEDATTEMPT']._serialized_end=1690
+  _globals['_ERRORSREQUEST']._serialized_start=1693
+  _globals['_ERRORSREQUEST']._serialized_end=1915
+  _globals['_ERRORCOUNT']._serialized_start=1917
+  _globals['_ERRORCOUNT']._serialized_end=2022
+  _globals['_ERRORSRESULT']._serialized_start=2025
+  _globals['_ERRORSRESULT']._serialized_end=2273
+  _globals['_REPORTREQUEST']._serialized_start=2275
+  _globals['_REPORTREQUEST']._serialized_end=2354
+  _globals['_REPORTRESULT']._serialized_start=2356
+  _globals['_REPORTRESULT']._serialized_end=2388
+  _globals['_STORAGE']._serialized_start=2391
+  _globals['_STORAGE']._serialized_end=2824
 # @@protoc_insertion_point(module_scope)

@@ -31,7 +31,10 @@ _MODULES = (
         f"lakehouse.contracts.{noun}"
         for noun in ("catalog", "tokens", "ingest", "query", "storage")
     ),
-    *(f"lakehouse.model.{name}" for name in ("schema", "dataset", "changes", "identity", "probe")),
+    *(
+        f"lakehouse.model.{name}"
+        for name in ("schema", "dataset", "changes", "identity", "probe", "failures")
+    ),
 )
 # Values of a process that have no wire form: a context is metadata, a stream is a call.
 LOCAL_ONLY = frozenset({"Context", "QueryStream", "ColumnDifference"})
