@@ -6,12 +6,19 @@ import asyncio
 from typing import Final
 
 from lakehouse.contracts.storage import (
+    AddBucketRequest,
     BucketInfo,
     BucketsRequest,
     BucketsResult,
+    ErrorsRequest,
+    ErrorsResult,
     ProbeRequest,
+    RemoveBucketRequest,
+    RemoveBucketResult,
+    ReportRequest,
+    ReportResult,
 )
-from lakehouse.errors import LakehouseError
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
@@ -44,6 +51,22 @@ class Storage:
         store = self._buckets.raw(request.bucket)
         return await probe_store(store, request.bucket, self._clock, self._ids)
 
+    async def add_bucket(self, ctx: Context, request: AddBucketRequest) -> BucketInfo:
+        ctx.require(Scope.OPERATOR)
+        raise _not_yet("buckets cannot be added at run time yet")
+
+    async def remove_bucket(self, ctx: Context, request: RemoveBucketRequest) -> RemoveBucketResult:
+        ctx.require(Scope.OPERATOR)
+        raise _not_yet("buckets cannot be removed at run time yet")
+
+    async def errors(self, ctx: Context, request: ErrorsRequest) -> ErrorsResult:
+        ctx.require(Scope.OPERATOR)
+        raise _not_yet("the error journal is not there yet")
+
+    async def report(self, ctx: Context, request: ReportRequest) -> ReportResult:
+        ctx.require(Scope.OPERATOR)
+        raise _not_yet("the error journal is not there yet")
+
     async def _info(self, name: str) -> BucketInfo:
         settings = self._buckets.settings(name)
         try:
@@ -71,3 +94,7 @@ class Storage:
             bytes_written=footprint.bytes_written,
             last_error=trouble or self._buckets.last_error(name),
         )
+
+
+def _not_yet(why: str) -> LakehouseError:
+    return LakehouseError(ErrorKind.UNAVAILABLE, why)
