@@ -82,12 +82,20 @@ def _table_stats(column: Column, values: pa.ChunkedArray) -> ColumnStats:
         return empty
     if column.type == "float64" and pc.any(pc.is_nan(values)).as_py():
         return empty
-    ends = pc.min_max(values)
+    return _bounds(column, values.null_count, values, values)
+
+
+def _bounds(column: Column, nulls: int | None, lows: pa.Array, highs: pa.Array) -> ColumnStats:
+    """The least of ``lows`` and the greatest of ``highs``; none where Arrow knows no order."""
+    try:
+        low, high = pc.min_max(lows)["min"], pc.min_max(highs)["max"]
+    except pa.ArrowNotImplementedError:
+        return ColumnStats(column.id, nulls)
     return ColumnStats(
         column.id,
-        values.null_count,
-        _lower(column.type, _text(ends["min"], column.type)),
-        _upper(column.type, _text(ends["max"], column.type)),
+        nulls,
+        _lower(column.type, _text(low, column.type)),
+        _upper(column.type, _text(high, column.type)),
     )
 
 
@@ -120,6 +128,9 @@ def _footer_stats(
     index, arrow = leaf
     if pat.is_nested(arrow):
         return ColumnStats(column.id)
+    if column.type == "string":
+        # However it was encoded (views, dictionaries, large ones): only the plain one has an order.
+        arrow = pa.string() if from_arrow(arrow) == column.type else arrow
     groups = [footer.row_group(at).column(index) for at in range(footer.num_row_groups)]
     nulls: int | None = 0
     lows: list[pa.Scalar] = []
@@ -145,14 +156,7 @@ def _footer_stats(
             bounded = False
     if not bounded or not lows:
         return ColumnStats(column.id, nulls)
-    low = pc.min_max(pa.array(lows, type=arrow))["min"]
-    high = pc.min_max(pa.array(highs, type=arrow))["max"]
-    return ColumnStats(
-        column.id,
-        nulls,
-        _lower(column.type, _text(low, column.type)),
-        _upper(column.type, _text(high, column.type)),
-    )
+    return _bounds(column, nulls, pa.array(lows, type=arrow), pa.array(highs, type=arrow))
 
 
 def _scalar(value: object, raw: object, arrow: pa.DataType) -> pa.Scalar:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lakehouse.model.dataset import ColumnStats, DataFile
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.stats import Term, file_stats, prune, stats_table
-from lakehouse.table.types import arrow_schema
+from lakehouse.table.types import arrow_schema, schema_from_arrow
 
 ROWS: dict[str, list[object]] = {
     "string": ["b", None, "z" * 100],
@@ -69,6 +69,25 @@ def test_bounds_are_the_same_from_rows_and_from_a_footer(type_text: str) -> None
         assert from_footer == from_rows
     else:
         assert from_footer == (ColumnStats(4),)
+
+
+# As other writers leave a column of strings, and one that Arrow cannot order at all.
+FOREIGN = {
+    "string_view": (pa.array(["b", None, "a"], pa.string_view()), ("a", "b")),
+    "large_string": (pa.array(["b", None, "a"], pa.large_string()), ("a", "b")),
+    "dictionary": (pa.array(["b", None, "a"]).dictionary_encode(), ("a", "b")),
+    "binary_view": (pa.array([b"b", None], pa.binary_view()), (None, None)),
+    "duration": (pa.array([1, None], pa.duration("us")), (None, None)),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_column_as_another_writer_encoded_it_is_bounded_or_left_alone(name: str) -> None:
+    values, (low, high) = FOREIGN[name]
+    footer = _footer(pa.table({"c": values}))
+    schema = schema_from_arrow(footer.schema.to_arrow_schema())
+    (found,) = file_stats(footer, schema)
+    assert (found.null_count, found.minimum, found.maximum) == (1, low, high)
 
 
 def test_a_float_column_with_nan_has_no_bounds() -> None:
