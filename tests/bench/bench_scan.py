@@ -1,14 +1,14 @@
-"""22 TPC-H queries: bare DataFusion, bare DuckDB, and the query service on each and on auto.
+"""22 TPC-H queries: bare DataFusion, bare DuckDB, and a node on each and on auto, over HTTP.
 
 ``python tests/bench/bench_scan.py [scale] [repeats]`` writes one line of JSON. Peers run in the
 same process run, interleaved, on the same Parquet files, results read to the end as Arrow. Next to
-wall seconds stand CPU seconds (this process and the workers), which a busy machine disturbs less.
+wall seconds stand CPU seconds (this process and all of the node's), which a busy machine disturbs
+less.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
 import os
@@ -24,18 +24,14 @@ from typing import Any
 
 import datafusion
 import duckdb
+import httpx
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.figures import Figure
 from bench.tpch import QUERIES
-from lakehouse.contracts.catalog import DatasetSnapshot
-from lakehouse.contracts.query import Engine, QueryRequest, ResultFormat
-from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus
-from lakehouse.queryd.service import Query
-from lakehouse.table.types import schema_from_arrow
-from unit.queryd.fake_catalog import CTX, WHEN, FakeCatalog, make_query
+from e2e.nodes import Node, running
 
 THREADS = os.cpu_count() or 1
 Runner = Callable[[str], Awaitable[int]]
@@ -51,23 +47,16 @@ def make_data(scale: float) -> Path:
     return folder
 
 
-def register(catalog: FakeCatalog, path: Path) -> None:
-    """The file as a dataset of the fake catalog, in place."""
-    data = path.read_bytes()
-    file = DataFile(
-        path.name,
-        len(data),
-        pq.read_metadata(path).num_rows,
-        hashlib.sha256(data).hexdigest(),
-    )
-    schema = schema_from_arrow(pq.read_schema(path))
-    catalog.version += 1
-    dataset = Dataset(
-        path.stem, path.stem, "", schema, DatasetStatus.LIVE, Card(), WHEN, WHEN,
-        catalog.version, 1, len(data), file.rows,
-    )  # fmt: skip
-    state = {**catalog.states[-1], path.stem: DatasetSnapshot(dataset, (file,), (schema,))}
-    catalog.states.append(state)
+def register(node: Node, path: Path) -> None:
+    """The file as a dataset of the node, left where it is: in its bucket under another name."""
+    object_key = f"imports/{path.name}"
+    body = {
+        "name": path.stem,
+        "objects": [{"key": object_key, "bucket": "primary"}],
+        "card": {"owner": "bench", "description": "a table of TPC-H"},
+    }
+    answer = httpx.post(f"{node.url}/catalog/datasets", json=body, timeout=120)
+    assert answer.status_code == 201, answer.text
 
 
 def bare_datafusion(folder: Path) -> Runner:
@@ -95,23 +84,34 @@ def bare_duckdb(folder: Path) -> Runner:
     return run
 
 
-def service(query: Query, engine: Engine) -> Runner:
+def service(client: httpx.AsyncClient, engine: str) -> Runner:
     async def run(sql: str) -> int:
-        request = QueryRequest(sql, engine=engine, format=ResultFormat.ARROW)
-        stream = await query.run(CTX, request)
-        body = b"".join([chunk async for chunk in stream.chunks])
-        return int(pa.ipc.open_stream(body).read_all().num_rows)
+        answer = await client.post("/query/sql", json={"sql": sql, "engine": engine})
+        assert answer.status_code == 200, answer.text
+        return int(pa.ipc.open_stream(answer.content).read_all().num_rows)
 
     return run
 
 
-def cpu_seconds(query: Query) -> float:
-    """Of this process and of the query workers it has now (Linux)."""
-    total = time.process_time()
-    for worker in query._pool._all:
-        fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
+def cpu_seconds(node: Node) -> float:
+    """Of this process and of the node with all its children, ended ones included (Linux)."""
+    assert node.process is not None
+    ticks: dict[int, int] = {}
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        pid = int(stat.parent.name)
+        parents[pid] = int(fields[1])
+        ticks[pid] = sum(int(field) for field in fields[11:15])
+    own, found = {node.process.pid}, 0
+    while len(own) > found:
+        found = len(own)
+        own |= {pid for pid, parent in parents.items() if parent in own}
+    spent = sum(ticks.get(pid, 0) for pid in own)
+    return time.process_time() + spent / os.sysconf("SC_CLK_TCK")
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -121,42 +121,51 @@ def geometric_mean(values: list[float]) -> float:
 Measured = dict[int, dict[str, float]]
 
 
-async def measure(folder: Path, repeats: int) -> tuple[Measured, Measured]:
+def measure(folder: Path, repeats: int) -> tuple[Measured, Measured]:
     """Median wall and least CPU seconds by query and peer."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        bucket = Path(scratch) / "bucket"
+        settings = {
+            "LAKEHOUSE__QUERY__THREADS": str(THREADS),
+            "LAKEHOUSE__QUERY__MEMORY_BYTES_MAX": str(4 << 30),
+            "LAKEHOUSE__QUERY__TIMEOUT_SECONDS": "120",
+        }
+        node = Node(Path(scratch) / "node", bucket, settings=settings)
+        with running(node):
+            node.start()
+            (bucket / "imports").mkdir()
+            for path in sorted(folder.glob("*.parquet")):
+                os.link(path.resolve(), bucket / "imports" / path.name)
+                register(node, path)
+            return asyncio.run(_measure(node, folder, repeats))
+
+
+async def _measure(node: Node, folder: Path, repeats: int) -> tuple[Measured, Measured]:
     times: Measured = {}
     used: Measured = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        catalog = FakeCatalog(folder)
-        for path in sorted(folder.glob("*.parquet")):
-            register(catalog, path)
-        query, _ = make_query(
-            Path(scratch), catalog, threads=THREADS, memory_bytes_max=4 << 30, timeout_seconds=120.0
-        )
-        await query.start()
+    headers = {"accept": "application/vnd.apache.arrow.stream"}
+    async with httpx.AsyncClient(base_url=node.url, headers=headers, timeout=120) as client:
         runners = {
             "datafusion": bare_datafusion(folder),
             "duckdb": bare_duckdb(folder),
-            "lakehouse_datafusion": service(query, Engine.DATAFUSION),
-            "lakehouse_duckdb": service(query, Engine.DUCKDB),
-            "lakehouse_auto": service(query, Engine.AUTO),
+            "lakehouse_datafusion": service(client, "datafusion"),
+            "lakehouse_duckdb": service(client, "duckdb"),
+            "lakehouse_auto": service(client, "auto"),
         }
-        try:
-            for number, sql in QUERIES.items():
-                seen: dict[str, list[float]] = {name: [] for name in runners}
-                spent: dict[str, list[float]] = {name: [] for name in runners}
-                rows = {await runner(sql) for runner in runners.values()}
-                if len(rows) != 1:
-                    raise SystemExit(f"query {number}: different numbers of rows: {rows}")
-                for _ in range(repeats):
-                    for name, runner in runners.items():
-                        before, begun = cpu_seconds(query), time.perf_counter()
-                        await runner(sql)
-                        seen[name].append(time.perf_counter() - begun)
-                        spent[name].append(cpu_seconds(query) - before)
-                used[number] = {name: min(v) for name, v in spent.items()}
-                times[number] = {name: statistics.median(v) for name, v in seen.items()}
-        finally:
-            await query.close()
+        for number, sql in QUERIES.items():
+            seen: dict[str, list[float]] = {name: [] for name in runners}
+            spent: dict[str, list[float]] = {name: [] for name in runners}
+            rows = {await runner(sql) for runner in runners.values()}
+            if len(rows) != 1:
+                raise SystemExit(f"query {number}: different numbers of rows: {rows}")
+            for _ in range(repeats):
+                for name, runner in runners.items():
+                    before, begun = cpu_seconds(node), time.perf_counter()
+                    await runner(sql)
+                    seen[name].append(time.perf_counter() - begun)
+                    spent[name].append(cpu_seconds(node) - before)
+            used[number] = {name: min(v) for name, v in spent.items()}
+            times[number] = {name: statistics.median(v) for name, v in seen.items()}
     return times, used
 
 
@@ -194,11 +203,33 @@ def summary(scale: float, times: Measured, used: Measured) -> dict[str, Any]:
     }
 
 
+def run() -> list[Figure]:
+    """The figures of budgets.toml, at scale 1."""
+    found = summary(1.0, *measure(make_data(1.0), 5))
+    note = "22 queries at SF1 over HTTP as Arrow, geometric mean of medians of 5"
+    auto = found["auto/better_of_ours"]
+    worst = max(auto, key=auto.get)
+    most = max(found["added_ms"], key=found["added_ms"].get)
+    return [
+        *(
+            Figure(name, found[name], note)
+            for name in (
+                "lakehouse_datafusion/datafusion",
+                "lakehouse_duckdb/duckdb",
+                "cpu_lakehouse_datafusion/datafusion",
+                "cpu_lakehouse_duckdb/duckdb",
+            )
+        ),
+        Figure("added_ms_median", statistics.median(found["added_ms"].values()), "wall, a query"),
+        Figure("added_ms_most", found["added_ms"][most], f"wall, query {most}"),
+        Figure("auto/better_engine_most", auto[worst], f"query {worst}"),
+    ]
+
+
 def main() -> None:
     scale = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    times, used = asyncio.run(measure(make_data(scale), repeats))
-    print(json.dumps(summary(scale, times, used)))
+    print(json.dumps(summary(scale, *measure(make_data(scale), repeats))))
 
 
 if __name__ == "__main__":
