@@ -1,10 +1,14 @@
-"""A real S3 server for tests: a private Ceph radosgw (one mon, one osd in memory) on loopback.
+"""A real S3 server: a private Ceph radosgw with one mon and one osd.
 
     tools/s3_server.py --run make test-s3     runs a command with LAKEHOUSE_TEST_S3_* set
     tools/s3_server.py                        runs until interrupted, prints the variables
+    tools/s3_server.py --data DIR --listen 0.0.0.0:8000
+                                              keeps its objects in DIR, as docker-compose.yml has it
 
-Everything lives in a temporary folder and ends with this process, also on SIGTERM. Needs the
-Debian packages radosgw, ceph-mon and ceph-osd; nothing else of a Ceph cluster.
+Without --data everything lives in memory and a temporary folder on loopback, and ends with this
+process, also on SIGTERM. With it the keys are those in S3_ACCESS_KEY and S3_SECRET_KEY when DIR is
+first used. Needs the Debian packages radosgw, ceph-mon and ceph-osd (or an image of Ceph); nothing
+else of a Ceph cluster. Python 3.9 runs it.
 """
 
 from __future__ import annotations
@@ -62,10 +66,13 @@ pid file =
 mon data = {root}/mon
 [osd.0]
 osd data = {root}/osd
-osd objectstore = memstore
-memstore device bytes = {memory_bytes}
+osd objectstore = {objectstore}
+memstore device bytes = {size_bytes}
+bluestore block create = true
+bluestore block size = {size_bytes}
+osd memory target = 1073741824
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw frontends = beast endpoint={host}:{port} tcp_nodelay=1
 rgw enable usage log = false
 rgw gc obj min wait = 1
 rgw thread pool size = 64
@@ -77,11 +84,15 @@ class Failed(Exception):
 
 
 class Server:
-    """The processes of one throw-away cluster below ``root``."""
+    """The processes of one cluster below ``root``; ``kept`` clusters outlive them.
 
-    def __init__(self, root: Path) -> None:
+    A kept cluster writes through to its disk: what was acknowledged survives a kill.
+    """
+
+    def __init__(self, root: Path, host: str = "127.0.0.1", port: int = 0) -> None:
         self.root = root
-        self.port = free_port()
+        self.host = host
+        self.port = port or free_port()
         self.access_key = "lakehouse-test"
         self.secret_key = secrets.token_hex(20)
         self._config = root / "ceph.conf"
@@ -91,6 +102,13 @@ class Server:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def keys_from_environment(self) -> None:
+        """Take the keys that the operator chose; there is no default for a server that stays."""
+        found = [os.environ.get(name, "") for name in ("S3_ACCESS_KEY", "S3_SECRET_KEY")]
+        if not all(found):
+            raise Failed("set S3_ACCESS_KEY and S3_SECRET_KEY: this server keeps its objects")
+        self.access_key, self.secret_key = found
+
     def environment(self) -> dict[str, str]:
         """What the tests look for."""
         return {
@@ -99,20 +117,38 @@ class Server:
             "LAKEHOUSE_TEST_S3_SECRET_KEY": self.secret_key,
         }
 
-    def start(self, memory_bytes: int) -> None:
-        """Bring everything up; returns when S3 answers."""
+    def start(self, size_bytes: int, kept: bool = False) -> None:
+        """Bring everything up, for the first time or again; returns when S3 answers."""
+        made = self.root / "made"
+        if not made.exists():
+            self._make(size_bytes, "bluestore" if kept else "memstore")
+            made.touch()
+        else:
+            self._spawn("ceph-mon", "-i", "a")
+            self._spawn("ceph-osd", "-i", "0")
+        self._spawn("radosgw", "-n", "client.rgw")
+        self._wait_for_s3()
+
+    def _make(self, size_bytes: int, objectstore: str) -> None:
+        """Make mon, osd and user, and leave the first two running."""
+        self.root.mkdir(parents=True, exist_ok=True)
         fsid, mon_port = str(uuid.uuid4()), free_port()
         self._config.write_text(
             CONFIG.format(
                 fsid=fsid,
                 mon_port=mon_port,
                 root=self.root,
+                host=self.host,
                 port=self.port,
-                memory_bytes=memory_bytes,
+                size_bytes=size_bytes,
+                objectstore=objectstore,
             )
         )
         for folder in ("mon", "osd"):
+            # What a first start left that did not come to its end; nobody was served from it.
+            shutil.rmtree(self.root / folder, ignore_errors=True)
             (self.root / folder).mkdir()
+        (self.root / "monmap").unlink(missing_ok=True)
         monmap = str(self.root / "monmap")
         address = f"[v1:127.0.0.1:{mon_port}]"
         self._do("monmaptool", "--create", "--addv", "a", address, "--fsid", fsid, monmap)
@@ -128,8 +164,12 @@ class Server:
             "--display-name=test", f"--access-key={self.access_key}",
             f"--secret-key={self.secret_key}",
         )  # fmt: skip
-        self._spawn("radosgw", "-n", "client.rgw")
-        self._wait_for_s3()
+
+    def check(self) -> None:
+        """Raise if a process has ended."""
+        for process in self._processes:
+            if process.poll() is not None:
+                raise Failed(f"{process.args[0]} has ended: {self._last_words(process)}")
 
     def stop(self) -> None:
         """End every process that was started here, newest first; idempotent."""
@@ -176,9 +216,7 @@ class Server:
     def _wait_for_s3(self) -> None:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
-            for process in self._processes:
-                if process.poll() is not None:
-                    raise Failed(f"{process.args[0]} ended early: {self._last_words(process)}")
+            self.check()
             try:
                 urllib.request.urlopen(self.endpoint, timeout=5).close()
                 return
@@ -227,34 +265,42 @@ def run(command: list[str], environment: dict[str, str]) -> int:
         raise
 
 
-def serve(environment: dict[str, str]) -> int:
+def serve(server: Server, environment: dict[str, str]) -> int:
+    """Until interrupted, or until one of the processes ends, which is a failure."""
     for name, value in environment.items():
         print(f"export {name}={value}", flush=True)
     while True:
-        signal.pause()
+        time.sleep(1)
+        server.check()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--memory-gib", type=int, default=4, help="most the objects may take")
+    parser.add_argument("--size-gib", type=int, default=4, help="most the objects may take")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep the objects below DIR")
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="where S3 is")
     parser.add_argument("--run", nargs=argparse.REMAINDER, metavar="CMD", help="run, then end")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
     server = None
+    kept = options.data is not None
     # The sockets' paths must stay short, so not below a long TMPDIR.
-    root = Path(tempfile.mkdtemp(prefix="lakehouse-s3-", dir="/tmp"))
+    root = options.data if kept else Path(tempfile.mkdtemp(prefix="lakehouse-s3-", dir="/tmp"))
+    host, _, port = options.listen.rpartition(":")
     try:
         check_programs()
-        server = Server(root)
+        server = Server(root, host, int(port))
+        if kept:
+            server.keys_from_environment()
         started = time.monotonic()
-        server.start(options.memory_gib << 30)
+        server.start(options.size_gib << 30, kept)
         seconds = time.monotonic() - started
         print(f"s3 server on {server.endpoint} after {seconds:.1f} s", file=sys.stderr, flush=True)
         if options.run:
             return run(options.run, server.environment())
-        return serve(server.environment())
+        return serve(server, {} if kept else server.environment())
     except Failed as error:
         print(f"s3_server: {error}", file=sys.stderr)
         return 1
@@ -263,7 +309,8 @@ def main() -> int:
     finally:
         if server is not None:
             server.stop()
-        shutil.rmtree(root, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(root, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from e2e.nodes import free_ports
+from support_s3 import S3Place
 
 TOOL = Path(__file__).parents[2] / "tools" / "s3_server.py"
 
@@ -54,15 +60,84 @@ def test_it_ends_everything_on_a_signal() -> None:
     assert not _left(port)
 
 
+@pytest.mark.s3
+@pytest.mark.timeout(300)
+def test_a_server_that_keeps_its_objects_has_them_after_kill_9(short_folder: Path) -> None:
+    port = free_ports(1)[0]
+    keys = {"S3_ACCESS_KEY": "kept-key", "S3_SECRET_KEY": "kept-secret"}
+    place = S3Place(f"http://127.0.0.1:{port}", "kept-key", "kept-secret", "bucket", "")
+    client = place.client()
+    with _kept(short_folder, port, keys):
+        client.create_bucket(Bucket="bucket")
+        for number in range(50):
+            client.put_object(Bucket="bucket", Key=f"k/{number}", Body=b"%d" % number)
+    # Only the first start reads the keys; the second finds the user that is there.
+    with _kept(short_folder, port, keys | {"S3_SECRET_KEY": "another"}):
+        for number in range(50):
+            answer = client.get_object(Bucket="bucket", Key=f"k/{number}")
+            assert answer["Body"].read() == b"%d" % number
+        with pytest.raises(client.exceptions.ClientError, match="PreconditionFailed"):
+            client.put_object(Bucket="bucket", Key="k/0", Body=b"x", IfNoneMatch="*")
+
+
+def test_a_server_that_keeps_its_objects_has_no_keys_of_its_own(tmp_path: Path) -> None:
+    for name in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "--data", str(tmp_path / "data")],
+        env={"PATH": str(tmp_path), "S3_ACCESS_KEY": "k"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "S3_SECRET_KEY" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@contextlib.contextmanager
+def _kept(folder: Path, port: int, keys: dict[str, str]) -> Iterator[None]:
+    """The server in ``folder``, killed with all its processes at the end."""
+    command = [sys.executable, str(TOOL), "--data", str(folder), "--size-gib", "8"]
+    with subprocess.Popen(
+        [*command, "--listen", f"127.0.0.1:{port}"],
+        env=os.environ | keys,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tool:
+        try:
+            assert tool.stderr is not None
+            said = tool.stderr.readline()
+            assert "s3 server on" in said, said + tool.stderr.read()
+            yield
+        finally:
+            tool.kill()
+            for pid in _pids(str(port)):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Not below pytest's own: a socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="lh-s3-", dir="/tmp") as name:
+        yield Path(name)
+
+
 def _left(port: str) -> list[str]:
     """Processes of the server on ``port``, found by the configuration that names it."""
+    return [Path(f"/proc/{pid}/cmdline").read_text() for pid in _pids(port)]
+
+
+def _pids(port: str) -> list[int]:
     found = []
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
             config = command[command.index("-c") + 1]
             if f"endpoint=127.0.0.1:{port} " in Path(config).read_text():
-                found.append(command[0])
+                found.append(int(pid))
         except (OSError, ValueError, IndexError):
             continue
     return found
