@@ -67,7 +67,11 @@ class PinnedVersion:
 
 @dataclass(frozen=True, slots=True)
 class QueryHeader:
-    """Known before the first row."""
+    """Known before the first row.
+
+    ``served_from``: places of the rescue bucket (``rescue/<bucket>``) from which objects were read
+    for this query because their own bucket did not answer; their content is verified all the same.
+    """
 
     query_id: str
     engine: Engine
@@ -75,6 +79,7 @@ class QueryHeader:
     versions: tuple[PinnedVersion, ...]
     columns: tuple[ResultColumn, ...]
     format: ResultFormat
+    served_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

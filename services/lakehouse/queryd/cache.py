@@ -12,22 +12,26 @@ import hashlib
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.dataset import DataFile
-from lakehouse.objectstore.port import LocalFiles, ObjectStore, StreamingReads
+from lakehouse.objectstore.port import LocalFiles, ObjectStore
+from lakehouse.objectstore.rescue import COPIES, KnownObject, KnownReads, Stores
 
-STREAM_ABOVE_BYTES: Final = 16 << 20
 _HASH_BYTES: Final = 1 << 20
 
 
-class Stores(Protocol):
-    """Buckets by name."""
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Verified copies of objects, in order. ``served_from``: for the objects fetched now, the
+    places of the rescue bucket (``rescue/<bucket>``) that answered for their own, sorted."""
 
-    def get(self, name: str) -> ObjectStore: ...
+    paths: list[str]
+    served_from: tuple[str, ...] = ()
 
 
 def _corrupt(file: DataFile, found: str, size: int) -> LakehouseError:
@@ -59,15 +63,18 @@ class ReadCache:
     """Local paths of objects. ``size_bytes`` stays at or below ``bytes_max`` but for files that
     running queries hold."""
 
-    def __init__(self, folder: Path, bytes_max: int, stores: Stores, fetches_max: int) -> None:
+    def __init__(
+        self, folder: Path, bytes_max: int, stores: Stores, fetches_max: int, known: KnownReads
+    ) -> None:
         self._folder = folder
+        self._known = known
         self._opened: dict[str, tuple[ObjectStore, LocalFiles | None]] = {}
         self._bytes_max = bytes_max
         self._stores = stores
         self._slots = asyncio.Semaphore(fetches_max)
         self._entries: OrderedDict[str, int] = OrderedDict()
         self._used: Counter[str] = Counter()
-        self._coming: dict[str, asyncio.Task[str]] = {}
+        self._coming: dict[str, asyncio.Task[tuple[str, str]]] = {}
         self._in_place: dict[str, tuple[tuple[int, ...], str]] = {}
         self.size_bytes = 0
         self.fetches = 0
@@ -96,7 +103,7 @@ class ReadCache:
             if self.size_bytes > self._bytes_max:
                 self._evict()
 
-    async def paths(self, files: Sequence[DataFile]) -> list[str]:
+    async def paths(self, files: Sequence[DataFile]) -> Local:
         """Local paths of ``files``, in order; call it within ``held``.
 
         Raises ``corrupt`` naming the object whose bytes are not those of the catalog;
@@ -104,11 +111,15 @@ class ReadCache:
         """
         found = [self.path_now(file) for file in files]
         missing = [index for index, path in enumerate(found) if path is None]
+        served_from: set[str] = set()
         if missing:
             tasks = [self._join(files[index]) for index in missing]
-            for index, path in zip(missing, await asyncio.gather(*tasks), strict=True):
+            for index, (path, origin) in zip(missing, await asyncio.gather(*tasks), strict=True):
                 found[index] = path
-        return [path for path in found if path is not None]
+                served_from.add(origin)
+        served_from.discard("")
+        paths = [path for path in found if path is not None]
+        return Local(paths, tuple(sorted(served_from)))
 
     def path_now(self, file: DataFile) -> str | None:
         """The path of a verified copy that is there now, else None."""
@@ -123,8 +134,8 @@ class ReadCache:
                 return path
         return None
 
-    async def _join(self, file: DataFile) -> str:
-        """Fetch once however many ask."""
+    async def _join(self, file: DataFile) -> tuple[str, str]:
+        """Fetch once however many ask; all that wait for it are told where it came from."""
         task = self._coming.get(file.sha256)
         if task is None:
             task = asyncio.create_task(self._bring(file))
@@ -132,44 +143,35 @@ class ReadCache:
             task.add_done_callback(lambda _: self._coming.pop(file.sha256, None))
         return await asyncio.shield(task)
 
-    async def _bring(self, file: DataFile) -> str:
+    async def _bring(self, file: DataFile) -> tuple[str, str]:
         async with self._slots:
-            store, local = self.store(file.bucket)
+            local = self.store(file.bucket)[1]
             if local is not None:
-                return await self._verify_in_place(local.local_path(file.key), file)
-            return await self._fetch(store, file)
+                path = await self._verify_in_place(local.local_path(file.key), file)
+                if path is not None:
+                    return path, ""
+            return await self._fetch(file)
 
-    async def _verify_in_place(self, path: str, file: DataFile) -> str:
+    async def _verify_in_place(self, path: str, file: DataFile) -> str | None:
+        """``path`` if the object's own file is there and right; None if it cannot be read, which
+        the bucket has to explain."""
         before = _identity(path)
         try:
             found, size = await run_blocking(hash_file, path)
-        except FileNotFoundError as error:
-            raise LakehouseError(
-                ErrorKind.CORRUPT,
-                "an object that the catalog names is missing",
-                bucket=file.bucket,
-                key=file.key,
-                hint="run catalog fsck",
-            ) from error
+        except OSError:
+            return None
         if found != file.sha256:
             raise _corrupt(file, found, size)
         self._in_place[path] = (before, file.sha256)
         return path
 
-    async def _fetch(self, store: ObjectStore, file: DataFile) -> str:
+    async def _fetch(self, file: DataFile) -> tuple[str, str]:
         path = self._folder / f"{file.sha256}.parquet"
         self._make_room(file)
         self.fetches += 1
-        part = path.with_suffix(".part")
+        wanted = KnownObject(file.bucket, file.key, file.size_bytes, file.sha256)
         try:
-            if file.size_bytes > STREAM_ABOVE_BYTES and isinstance(store, StreamingReads):
-                found, size = await self._stream(store, file.key, part)
-            else:
-                data = await store.get(file.key)
-                found, size = await run_blocking(_write, part, data)
-            if found != file.sha256:
-                raise _corrupt(file, found, size)
-            await run_blocking(os.replace, part, path)
+            rescue = await self._known.to_file(wanted, path)
         except LakehouseError as error:
             if error.kind is ErrorKind.NOT_FOUND:
                 raise LakehouseError(
@@ -180,27 +182,10 @@ class ReadCache:
                     hint="run catalog fsck",
                 ) from error
             raise
-        except OSError as error:
-            raise LakehouseError(
-                ErrorKind.UNAVAILABLE, "the read cache cannot be written", reason=error.strerror
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-        self._entries[file.sha256] = size
-        self.size_bytes += size
+        self._entries[file.sha256] = file.size_bytes
+        self.size_bytes += file.size_bytes
         self._evict()
-        return str(path)
-
-    @staticmethod
-    async def _stream(store: StreamingReads, key: str, part: Path) -> tuple[str, int]:
-        digest = hashlib.sha256()
-        size = 0
-        with part.open("wb") as out:
-            async for chunk in store.stream(key):
-                await run_blocking(_append, out, digest, chunk)
-                size += len(chunk)
-        return digest.hexdigest(), size
+        return str(path), f"{COPIES}{file.bucket}" if rescue else ""
 
     def _make_room(self, file: DataFile) -> None:
         if file.size_bytes > self._bytes_max:
@@ -232,13 +217,3 @@ def _identity(path: str) -> tuple[int, ...]:
     except OSError:
         return ()
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
-
-
-def _write(part: Path, data: bytes) -> tuple[str, int]:
-    part.write_bytes(data)
-    return hashlib.sha256(data).hexdigest(), len(data)
-
-
-def _append(out: object, digest: object, chunk: bytes) -> None:
-    digest.update(chunk)  # type: ignore[attr-defined]
-    out.write(chunk)  # type: ignore[attr-defined]

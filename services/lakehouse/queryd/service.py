@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -32,7 +32,8 @@ from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
-from lakehouse.queryd.cache import ReadCache, Stores
+from lakehouse.objectstore.rescue import KnownReads, Stores
+from lakehouse.queryd.cache import ReadCache
 from lakehouse.queryd.choose import choose_engine
 from lakehouse.queryd.folders import Claim, claim
 from lakehouse.queryd.limits import effective_limits
@@ -87,8 +88,10 @@ class Query:
         buckets: Stores,
         clock: Clock,
         ids: Ids,
+        known: KnownReads | None = None,
     ) -> None:
         self._settings = settings
+        self._known = known or KnownReads(buckets, clock)
         self._catalog = catalog
         self._buckets = buckets
         self._clock = clock
@@ -107,7 +110,7 @@ class Query:
         self._claim = await claim(settings.cache_dir, self._ids.ulid())
         folder = self._claim.path
         self._cache = ReadCache(
-            folder, settings.cache_bytes_max, self._buckets, settings.fetches_max
+            folder, settings.cache_bytes_max, self._buckets, settings.fetches_max, self._known
         )
         self._system = SystemTables(self._catalog, folder)
         try:
@@ -206,10 +209,16 @@ class Query:
         stack.enter_context(self._cache.held(remote))
         local = await self._cache.paths(remote)
         paths = dict(pinned.paths)
-        paths.update((file.key, path) for file, path in zip(remote, local, strict=True))
+        paths.update((file.key, path) for file, path in zip(remote, local.paths, strict=True))
         sql, scans = prepared.text(engine, paths)
         head = QueryHeader(
-            entry.query_id, engine, pinned.version, pinned.versions, (), request.format
+            query_id=entry.query_id,
+            engine=engine,
+            version=pinned.version,
+            versions=pinned.versions,
+            columns=(),
+            format=request.format,
+            served_from=local.served_from,
         )
         worker = await self._pool.take(deadline, expires)
         stack.callback(self._pool.release, worker)
@@ -238,9 +247,7 @@ class Query:
         kind, body = await inbox.get()
         assert kind is Frame.HEAD
         columns = tuple(ResultColumn(name, text) for name, text in orjson.loads(body))
-        header = QueryHeader(
-            head.query_id, engine, head.version, head.versions, columns, request.format
-        )
+        header = replace(head, columns=columns)
         return QueryStream(header, Chunks(inbox, stack, request.format))
 
     async def _pin(self, ctx: Context, request: QueryRequest, names: tuple[str, ...]) -> _Pinned:
@@ -314,4 +321,5 @@ def _json_head(head: QueryHeader) -> dict[str, Any]:
         "engine": head.engine.value,
         "version": head.version,
         "versions": {one.dataset: one.version for one in head.versions},
+        "served_from": head.served_from,
     }

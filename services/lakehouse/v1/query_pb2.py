@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lakehouse.v1 import catalog_pb2 as lakehouse_dot_v1_dot_catalog__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lakehouse/v1/query.proto\x12\x0clakehouse.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alakehouse/v1/catalog.proto\"\xbd\x01\n\x0bQueryLimits\x12\x1c\n\x0ftimeout_seconds\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08rows_max\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tbytes_max\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10memory_bytes_max\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42\x12\n\x10_timeout_secondsB\x0b\n\t_rows_maxB\x0c\n\n_bytes_maxB\x13\n\x11_memory_bytes_max\"\xdf\x01\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x13\n\x0bparams_json\x18\x02 \x01(\t\x12\x13\n\x06\x65ngine\x18\x03 \x01(\tH\x00\x88\x01\x01\x12!\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x12.lakehouse.v1.AsOf\x12\x1f\n\x04pins\x18\x05 \x03(\x0b\x32\x11.lakehouse.v1.Pin\x12)\n\x06limits\x18\x06 \x01(\x0b\x32\x19.lakehouse.v1.QueryLimits\x12\x13\n\x06\x66ormat\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_engineB\t\n\x07_format\"*\n\x0cResultColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"1\n\rPinnedVersion\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xac\x01\n\x0bQueryHeader\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12-\n\x08versions\x18\x04 \x03(\x0b\x32\x1b.lakehouse.v1.PinnedVersion\x12+\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x1a.lakehouse.v1.ResultColumn\x12\x0e\n\x06\x66ormat\x18\x06 \x01(\t\"Q\n\tQueryPart\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lakehouse.v1.QueryHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xad\x01\n\x0cRunningQuery\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0b\n\x03sql\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x01\x12\x0c\n\x04rows\x18\x07 \x01(\x03\x12\r\n\x05state\x18\x08 \x01(\t\"\x10\n\x0eRunningRequest\"<\n\rRunningResult\x12+\n\x07queries\x18\x01 \x03(\x0b\x32\x1a.lakehouse.v1.RunningQuery\"!\n\rCancelRequest\x12\x10\n\x08query_id\x18\x01 \x01(\t\"3\n\x0c\x43\x61ncelResult\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x11\n\tcancelled\x18\x02 \x01(\x08\x32\xce\x01\n\x05Query\x12<\n\x03Run\x12\x1a.lakehouse.v1.QueryRequest\x1a\x17.lakehouse.v1.QueryPart0\x01\x12\x44\n\x07Running\x12\x1c.lakehouse.v1.RunningRequest\x1a\x1b.lakehouse.v1.RunningResult\x12\x41\n\x06\x43\x61ncel\x12\x1b.lakehouse.v1.CancelRequest\x1a\x1a.lakehouse.v1.CancelResultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lakehouse/v1/query.proto\x12\x0clakehouse.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alakehouse/v1/catalog.proto\"\xbd\x01\n\x0bQueryLimits\x12\x1c\n\x0ftimeout_seconds\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08rows_max\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tbytes_max\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10memory_bytes_max\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42\x12\n\x10_timeout_secondsB\x0b\n\t_rows_maxB\x0c\n\n_bytes_maxB\x13\n\x11_memory_bytes_max\"\xdf\x01\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x13\n\x0bparams_json\x18\x02 \x01(\t\x12\x13\n\x06\x65ngine\x18\x03 \x01(\tH\x00\x88\x01\x01\x12!\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x12.lakehouse.v1.AsOf\x12\x1f\n\x04pins\x18\x05 \x03(\x0b\x32\x11.lakehouse.v1.Pin\x12)\n\x06limits\x18\x06 \x01(\x0b\x32\x19.lakehouse.v1.QueryLimits\x12\x13\n\x06\x66ormat\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_engineB\t\n\x07_format\"*\n\x0cResultColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"1\n\rPinnedVersion\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xc1\x01\n\x0bQueryHeader\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12-\n\x08versions\x18\x04 \x03(\x0b\x32\x1b.lakehouse.v1.PinnedVersion\x12+\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x1a.lakehouse.v1.ResultColumn\x12\x0e\n\x06\x66ormat\x18\x06 \x01(\t\x12\x13\n\x0bserved_from\x18\x07 \x03(\t\"Q\n\tQueryPart\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lakehouse.v1.QueryHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xad\x01\n\x0cRunningQuery\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0b\n\x03sql\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x01\x12\x0c\n\x04rows\x18\x07 \x01(\x03\x12\r\n\x05state\x18\x08 \x01(\t\"\x10\n\x0eRunningRequest\"<\n\rRunningResult\x12+\n\x07queries\x18\x01 \x03(\x0b\x32\x1a.lakehouse.v1.RunningQuery\"!\n\rCancelRequest\x12\x10\n\x08query_id\x18\x01 \x01(\t\"3\n\x0c\x43\x61ncelResult\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x11\n\tcancelled\x18\x02 \x01(\x08\x32\xce\x01\n\x05Query\x12<\n\x03Run\x12\x1a.lakehouse.v1.QueryRequest\x1a\x17.lakehouse.v1.QueryPart0\x01\x12\x44\n\x07Running\x12\x1c.lakehouse.v1.RunningRequest\x1a\x1b.lakehouse.v1.RunningResult\x12\x41\n\x06\x43\x61ncel\x12\x1b.lakehouse.v1.CancelRequest\x1a\x1a.lakehouse.v1.CancelResultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,19 +42,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PINNEDVERSION']._serialized_start=565
   _globals['_PINNEDVERSION']._serialized_end=614
   _globals['_QUERYHEADER']._serialized_start=617
-  _globals['_QUERYHEADER']._serialized_end=789
-  _globals['_QUERYPART']._serialized_start=791
-  _globals['_QUERYPART']._serialized_end=872
-  _globals['_RUNNINGQUERY']._serialized_start=875
-  _globals['_RUNNINGQUERY']._serialized_end=1048
-  _globals['_RUNNINGREQUEST']._serialized_start=1050
-  _globals['_RUNNINGREQUEST']._serialized_end=1066
-  _globals['_RUNNINGRESULT']._serialized_start=1068
-  _globals['_RUNNINGRESULT']._serialized_end=1128
-  _globals['_CANCELREQUEST']._serialized_start=1130
-  _globals['_CANCELREQUEST']._serialized_end=1163
-  _globals['_CANCELRESULT']._serialized_start=1165
-  _globals['_CANCELRESULT']._serialized_end=1216
-  _globals['_QUERY']._serialized_start=1219
-  _globals['_QUERY']._serialized_end=1425
+  _globals['_QUERYHEADER']._serialized_end=810
+  _globals['_QUERYPART']._serialized_start=812
+  _globals['_QUERYPART']._serialized_end=893
+  _globals['_RUNNINGQUERY']._serialized_start=896
+  _globals['_RUNNINGQUERY']._serialized_end=1069
+  _globals['_RUNNINGREQUEST']._serialized_start=1071
+  _globals['_RUNNINGREQUEST']._serialized_end=1087
+  _globals['_RUNNINGRESULT']._serialized_start=1089
+  _globals['_RUNNINGRESULT']._serialized_end=1149
+  _globals['_CANCELREQUEST']._serialized_start=1151
+  _globals['_CANCELREQUEST']._serialized_end=1184
+  _globals['_CANCELRESULT']._serialized_start=1186
+  _globals['_CANCELRESULT']._serialized_end=1237
+  _globals['_QUERY']._serialized_start=1240
+  _globals['_QUERY']._serialized_end=1446
 # @@protoc_insertion_point(module_scope)

@@ -176,6 +176,7 @@ class QueryHeader(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    SERVED_FROM_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     engine: _builtins.str
     """auto | datafusion | duckdb"""
@@ -186,6 +187,10 @@ class QueryHeader(_message.Message):
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PinnedVersion]: ...
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResultColumn]: ...
+    @_builtins.property
+    def served_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Places of the rescue bucket that answered for buckets which did not."""
+
     def __init__(
         self,
         *,
@@ -195,10 +200,11 @@ class QueryHeader(_message.Message):
         versions: _abc.Iterable[Global___PinnedVersion] | None = ...,
         columns: _abc.Iterable[Global___ResultColumn] | None = ...,
         format: _builtins.str = ...,
+        served_from: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "engine", b"engine", "format", b"format", "query_id", b"query_id", "version", b"version", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "engine", b"engine", "format", b"format", "query_id", b"query_id", "served_from", b"served_from", "version", b"version", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,7 @@ from lakehouse.objectstore.local import LocalStore
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.metered import MeteredStore
 from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.rescue import KnownReads
 from lakehouse.queryd.cache import ReadCache
 from lakehouse.queryd.folders import Claim
 
@@ -25,6 +26,10 @@ class Stores:
 
     def get(self, name: str) -> ObjectStore:
         return self.store
+
+
+def reads(store: ObjectStore) -> KnownReads:
+    return KnownReads(Stores(store), SystemClock())
 
 
 async def put(store: ObjectStore, key: str, data: bytes) -> DataFile:
@@ -39,18 +44,18 @@ def store() -> MeteredStore:
 
 async def test_many_ask_once_is_fetched(tmp_path: Path, store: MeteredStore) -> None:
     file = await put(store, "a.parquet", b"x" * 100)
-    cache = ReadCache(tmp_path, 1000, Stores(store), 4)
+    cache = ReadCache(tmp_path, 1000, Stores(store), 4, reads(store))
     with cache.held([file]):
         paths = await asyncio.gather(*[cache.paths([file]) for _ in range(20)])
-        assert len({path for one in paths for path in one}) == 1
-        assert Path(paths[0][0]).read_bytes() == b"x" * 100
+        assert len({path for one in paths for path in one.paths}) == 1
+        assert Path(paths[0].paths[0]).read_bytes() == b"x" * 100
     assert store.footprint().requests["get"] == 1
 
 
 async def test_a_wrong_byte_is_corrupt_and_named(tmp_path: Path, store: MeteredStore) -> None:
     file = await put(store, "a.parquet", b"right")
     await store.put("a.parquet", b"wrong")
-    cache = ReadCache(tmp_path, 1000, Stores(store), 4)
+    cache = ReadCache(tmp_path, 1000, Stores(store), 4, reads(store))
     for _ in range(2):
         with cache.held([file]), pytest.raises(LakehouseError) as caught:
             await cache.paths([file])
@@ -61,7 +66,7 @@ async def test_a_wrong_byte_is_corrupt_and_named(tmp_path: Path, store: MeteredS
 
 async def test_a_missing_object_is_corrupt_and_named(tmp_path: Path, store: MeteredStore) -> None:
     file = DataFile("gone.parquet", 5, 1, "0" * 64)
-    cache = ReadCache(tmp_path, 1000, Stores(store), 4)
+    cache = ReadCache(tmp_path, 1000, Stores(store), 4, reads(store))
     with cache.held([file]), pytest.raises(LakehouseError) as caught:
         await cache.paths([file])
     assert (caught.value.kind, caught.value.fields["key"]) == (ErrorKind.CORRUPT, "gone.parquet")
@@ -71,9 +76,9 @@ async def test_the_least_recently_used_go_but_not_those_in_use(
     tmp_path: Path, store: MeteredStore
 ) -> None:
     files = [await put(store, f"{at}.parquet", bytes([at]) * 100) for at in range(5)]
-    cache = ReadCache(tmp_path, 250, Stores(store), 4)
+    cache = ReadCache(tmp_path, 250, Stores(store), 4, reads(store))
     with cache.held(files[:1]):
-        [first] = await cache.paths(files[:1])
+        [first] = (await cache.paths(files[:1])).paths
         for file in files[1:]:
             with cache.held([file]):
                 await cache.paths([file])
@@ -92,9 +97,9 @@ async def test_the_least_recently_used_go_but_not_those_in_use(
 async def test_a_local_object_is_read_in_place_and_hashed_once(tmp_path: Path) -> None:
     local = LocalStore(tmp_path / "bucket", SystemClock())
     file = await put(local, "a.parquet", b"data")
-    cache = ReadCache(tmp_path, 1000, Stores(local), 4)
+    cache = ReadCache(tmp_path, 1000, Stores(local), 4, reads(local))
     assert cache.path_now(file) is None
-    [path] = await cache.paths([file])
+    [path] = (await cache.paths([file])).paths
     assert path == local.local_path("a.parquet")
     assert cache.path_now(file) == path
     Path(path).chmod(0o600)

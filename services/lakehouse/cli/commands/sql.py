@@ -72,6 +72,10 @@ async def command(invocation: Invocation, statement: str | None, **given: Any) -
     form = "json" if invocation.output.as_json else _form(given["format_"], given["target"])
     async with invocation.clients() as clients:
         stream = await clients.query.run(invocation.context(), _request(sql, form, given))
+        if stream.header.served_from:
+            # Not among the rows: those may go to a pipe.
+            places = ", ".join(stream.header.served_from)
+            sys.stderr.write(f"note: a bucket did not answer; served from {places}\n")
         if form == "table":
             await show_table(invocation, stream, given["rows_shown"])
         else:

@@ -163,6 +163,8 @@ def _streamed(stream: QueryStream, metrics: Metrics) -> Response:
     header = stream.header
     metrics.queried(header.engine.value, header.format.value)
     headers = {VERSION_HEADER: str(header.version), "Lakehouse-Query-Id": header.query_id}
+    if header.served_from:
+        headers["Lakehouse-Served-From"] = ", ".join(header.served_from)
     return ChunkedReply(stream.chunks, RESULT_TYPES[header.format], headers)
 
 
