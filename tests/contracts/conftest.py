@@ -10,7 +10,10 @@ import pytest
 
 from contracts.world import World, world
 from lakehouse.catalogd.tokens import Tokens
+from lakehouse.storaged.configured import ConfiguredBuckets
+from lakehouse.storaged.journal import Journal
 from lakehouse.storaged.service import Storage
+from lakehouse.storaged.settings import JournalSettings
 
 
 @pytest.fixture(params=["direct", "wire"])
@@ -27,7 +30,9 @@ async def here(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def storage(here: World, transport: str) -> Any:
-    here.near["storage"] = Storage(here.open_buckets(), here.clock, here.ids)
+    buckets, journal = here.open_buckets(), Journal(JournalSettings())
+    registry = ConfiguredBuckets(buckets)
+    here.near["storage"] = Storage(buckets, registry, journal, here.clock, here.ids)
     return await here.connect(transport, "storage")
 
 

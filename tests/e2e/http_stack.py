@@ -28,7 +28,10 @@ from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import init_store
 from lakehouse.queryd.service import Query
 from lakehouse.queryd.settings import QuerySettings
+from lakehouse.storaged.configured import ConfiguredBuckets
+from lakehouse.storaged.journal import Journal
 from lakehouse.storaged.service import Storage
+from lakehouse.storaged.settings import JournalSettings
 
 OPERATOR = Context(ANONYMOUS_OPERATOR, "tests")
 
@@ -102,7 +105,8 @@ async def http_stack(
         )
         await query.start()
         closing.push_async_callback(query.close)
-        storage = Storage(buckets, clock, ids)
+        journal = Journal(JournalSettings())
+        storage = Storage(buckets, ConfiguredBuckets(buckets), journal, clock, ids)
         services = Services(catalog, tokens, ingest, query, storage, catalog)
         authenticator: Authenticator = (
             LocalOperator() if auth == "off" else TokenAuthenticator(tokens, clock, ids)

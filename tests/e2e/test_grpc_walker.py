@@ -65,7 +65,14 @@ NEEDED: Final[dict[str, dict[str, Scope | None]]] = {
     "Tokens": {"Create": ADMIN, "List": ADMIN, "Revoke": ADMIN, "Verify": None},
     "Ingest": {"Ingest": WRITE},
     "Query": {"Run": READ, "Running": READ, "Cancel": READ},
-    "Storage": {"Buckets": ADMIN, "Probe": ADMIN},
+    "Storage": {
+        "Buckets": ADMIN,
+        "Probe": ADMIN,
+        "AddBucket": ADMIN,
+        "RemoveBucket": ADMIN,
+        "Errors": ADMIN,
+        "Report": ADMIN,
+    },
 }
 CALLS: Final = [
     pytest.param(noun, rpc, scope, id=f"{noun}.{rpc}")

@@ -75,18 +75,21 @@ _ENCODINGS: Final = {
 }
 
 
-def result_format(accept: str | None) -> ResultFormat:
+def result_format(
+    accept: str | None, among: frozenset[ResultFormat] = frozenset(ResultFormat)
+) -> ResultFormat:
     """The offered format with the highest quality; JSON where none is asked for.
 
     Raises ``invalid`` with 406 if nothing that is offered is accepted (RFC 9110, 12.5.1).
     """
     if not accept or accept == "*/*":
         return ResultFormat.JSON
-    if accept in _OFFERED:
+    if _OFFERED.get(accept) in among:
         return _OFFERED[accept]
     ranges = _ranges(accept)
+    known = {media: result for media, result in _OFFERED.items() if result in among}
     best, best_quality = None, 0.0
-    for offered, result in _OFFERED.items():
+    for offered, result in known.items():
         quality = _quality(offered, ranges)
         if quality > best_quality:
             best, best_quality = result, quality
@@ -96,7 +99,7 @@ def result_format(accept: str | None) -> ResultFormat:
             "no result format is accepted",
             http_status=HTTPStatus.NOT_ACCEPTABLE.value,
             accept=ascii(accept[:200])[1:-1],
-            offered=list(_OFFERED),
+            offered=list(known),
         )
     return best
 

@@ -23,6 +23,7 @@ _MODELS: list[type[BaseModel]] = [
     bodies.PatchBody,
     bodies.RestoreBody,
     bodies.ImportBody,
+    bodies.BucketBody,
     bodies.TokenBody,
     query.SqlBody,
 ]
@@ -71,7 +72,7 @@ def create_app(
         catalog.routes(services.catalog, settings),
         ingest.routes(services.ingest, metrics, settings),
         maintenance.routes(services.catalog, settings),
-        storage.routes(services.storage),
+        storage.routes(services.storage, settings, clock),
         tokens.routes(services.tokens, settings),
     ):
         # Not include_router: it keeps routers nested, and matches each request twice.

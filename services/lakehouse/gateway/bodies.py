@@ -19,6 +19,7 @@ from lakehouse.contracts.catalog import (
     RenameRequest,
     UpdateCardRequest,
 )
+from lakehouse.contracts.storage import AddBucketRequest
 from lakehouse.contracts.tokens import CreateTokenRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.problems import invalid_request
@@ -182,6 +183,21 @@ class TokenBody(Body):
 
     def request(self) -> CreateTokenRequest:
         return CreateTokenRequest(self.name, self.scopes, self.expires_seconds)
+
+
+class BucketBody(Body):
+    """``secret_ref`` is a reference (`env:`, `file:`, `aws-sm:`), never the secret itself."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    url: Annotated[str, Field(min_length=1, max_length=2048)]
+    endpoint: Annotated[str, Field(max_length=2048)] = ""
+    region: Annotated[str, Field(max_length=255)] = "us-east-1"
+    bucket_class: Annotated[str, Field(max_length=255)] = "tenant"
+    residency: Annotated[str, Field(max_length=255)] = ""
+    secret_ref: Annotated[str, Field(max_length=2048)] = ""
+
+    def request(self) -> AddBucketRequest:
+        return AddBucketRequest(**self.model_dump())
 
 
 async def read_limited(request: Request, bytes_max: int) -> bytes:

@@ -174,19 +174,89 @@ IMPORT: Final[JsonObject] = {
     ]
 }
 IMPORTED: Final[JsonObject] = {"imported": 1, "duplicates": 0, "version": 816}
+BUCKET: Final[JsonObject] = {
+    "name": "client_eu",
+    "bucket_class": "tenant",
+    "url": "s3://client-eu/lake",
+    "reachable": True,
+    "requests": 93,
+    "bytes_read": 120311,
+    "bytes_written": 48211,
+    "last_error": "",
+    "last_error_at": None,
+    "endpoint": "https://s3.eu.example",
+    "region": "eu-central-1",
+    "residency": "eu",
+    "secret_ref": "env:CLIENT_EU",
+    "origin": "operator",
+    "breaker": "closed",
+    "latency_ms": 11.8,
+    "in_flight": 0,
+    "failures": 0,
+    "retries": 0,
+    "unavailable_since": None,
+    "probe": None,
+}
 BUCKETS: Final[JsonObject] = {
-    "buckets": [
+    "buckets": [BUCKET],
+    "rescue": {
+        "bucket": "rescue",
+        "objects": 1200,
+        "copied": 1198,
+        "excluded": 0,
+        "lag_seconds": 2.5,
+        "verified": 64,
+        "damaged": 0,
+        "deletions": 3,
+        "served": 0,
+        "last_error": "",
+    },
+}
+ADD_BUCKET: Final[JsonObject] = {
+    "name": "client_eu",
+    "url": "s3://client-eu/lake",
+    "endpoint": "https://s3.eu.example",
+    "region": "eu-central-1",
+    "residency": "eu",
+    "secret_ref": "env:CLIENT_EU",
+}
+REMOVED_BUCKET: Final[JsonObject] = {"name": "client_eu", "removed": True}
+ERRORS: Final[JsonObject] = {
+    "errors": [
         {
-            "name": "primary",
-            "bucket_class": "primary",
-            "url": "file:./data/primary",
-            "reachable": True,
-            "requests": 93,
-            "bytes_read": 120311,
-            "bytes_written": 48211,
-            "last_error": "",
+            "id": _ID,
+            "at": _AT,
+            "bucket": "client_eu",
+            "operation": "get",
+            "key": f"datasets/{_ID}/{_ID}/{_ID}.parquet",
+            "error_kind": "unavailable",
+            "reason": "the store is not available",
+            "http_status": 503,
+            "store_request_id": "4442587FB7D0A2F9",
+            "latency_ms": 31.4,
+            "op_id": _ID,
+            "attempt": 3,
+            "final": True,
+            "outcome": "rescued",
+            "sent": True,
+            "actor": "crm team",
+            "request_id": _ID,
         }
-    ]
+    ],
+    "counts": [
+        {
+            "bucket": "client_eu",
+            "operation": "get",
+            "error_kind": "unavailable",
+            "attempts": 3,
+            "operations": 1,
+        }
+    ],
+    "dropped": 0,
+    "spooled": 0,
+    "primary_unavailable_since": None,
+    "complete": True,
+    "next": None,
 }
 PROBE: Final[JsonObject] = {
     "bucket": "primary",
@@ -232,6 +302,7 @@ RESULT: Final[JsonObject] = {
     "types": ["int64"],
     "rows": [[700]],
     "versions": {"people": 812},
+    "served_from": [],
     "engine": "duckdb",
     "elapsed_ms": 3.1,
 }

@@ -69,6 +69,11 @@ _ANSWER_HEADERS: Final = {
         "description": "The version of the store that was read; where data was read.",
         "schema": {"type": "integer"},
     },
+    "Lakehouse-Served-From": {
+        "description": "Places of the rescue bucket that answered for buckets which did not;"
+        " only there if there were any.",
+        "schema": {"type": "string"},
+    },
 }
 _KEY_HEADER: Final = (
     "Idempotency-Key",
@@ -125,6 +130,16 @@ def with_body(told_: dict[str, Any], body: JsonObject, also: Iterable[int] = ())
     extra = told_["openapi_extra"]
     errors = sorted({*extra["x-errors"], *also})
     return {**told_, "openapi_extra": {**extra, "requestBody": body, "x-errors": errors}}
+
+
+def with_listings(told_: dict[str, Any]) -> dict[str, Any]:
+    """The same for an answer whose records can be had as NDJSON and CSV too."""
+    (status, answer), *rest = told_["responses"].items()
+    texts = {
+        media: {"schema": {"type": "string"}} for media in ("application/x-ndjson", "text/csv")
+    }
+    answer = {**answer, "content": {**answer["content"], **texts}}
+    return {**told_, "responses": {status: answer, **dict(rest)}}
 
 
 def result_content(example: object) -> JsonObject:

@@ -158,7 +158,7 @@ def invalid_request(faults: list[Any]) -> LakehouseError:
         {
             "where": ".".join(str(part) for part in fault["loc"]),
             "why": str(fault["msg"]),
-            "value": ascii(fault.get("input"))[:_VALUE_CHARS_MAX],
+            "value": _shown(fault),
         }
         for fault in faults[:_FAULTS_MAX]
     ]
@@ -167,3 +167,9 @@ def invalid_request(faults: list[Any]) -> LakehouseError:
     return LakehouseError(
         ErrorKind.INVALID, f"{first['where']}: {first['why']}".lower(), errors=errors
     )
+
+
+def _shown(fault: Any) -> str:
+    # What stands in a field that there is not may be anything, a secret in the wrong place too.
+    unknown = fault.get("type") == "extra_forbidden"
+    return "" if unknown else ascii(fault.get("input"))[:_VALUE_CHARS_MAX]

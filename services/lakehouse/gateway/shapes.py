@@ -10,8 +10,10 @@ from datetime import datetime
 
 from lakehouse.contracts.catalog import DatasetResult, FilesResult, ListResult, VersionsResult
 from lakehouse.contracts.ingest import IngestReport, IngestWarning
+from lakehouse.contracts.storage import ErrorCount, ErrorsResult
 from lakehouse.contracts.tokens import CreatedToken, TokenInfo
 from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus, Lineage, VersionEntry
+from lakehouse.model.failures import FailedAttempt
 from lakehouse.model.identity import Scope
 from lakehouse.model.schema import Column
 
@@ -171,6 +173,20 @@ class CreatedTokenShape:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorsShape:
+    """Newest first. ``counts`` are over all that the filters select; ``complete`` is false where
+    only what this machine holds could be read, because the primary is down."""
+
+    errors: tuple[FailedAttempt, ...]
+    counts: tuple[ErrorCount, ...]
+    dropped: int
+    spooled: int
+    primary_unavailable_since: datetime | None
+    complete: bool
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionShape:
     """``formats``: the versions of what is written into buckets."""
 
@@ -252,6 +268,18 @@ def ingest_shape(report: IngestReport, sample: object) -> IngestShape:
         elapsed_ms=report.elapsed_ms,
         dry_run=report.dry_run,
         sample=sample,
+    )
+
+
+def errors_shape(result: ErrorsResult) -> ErrorsShape:
+    return ErrorsShape(
+        errors=result.errors,
+        counts=result.counts,
+        dropped=result.dropped,
+        spooled=result.spooled,
+        primary_unavailable_since=result.primary_unavailable_since,
+        complete=result.complete,
+        next=result.next or None,
     )
 
 

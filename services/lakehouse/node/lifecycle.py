@@ -165,9 +165,14 @@ class Node:
         if "catalogd" in roles:
             await self._start_catalogd(buckets)
         if "storaged" in roles:
+            from lakehouse.storaged.configured import ConfiguredBuckets
+            from lakehouse.storaged.journal import Journal
             from lakehouse.storaged.service import Storage
+            from lakehouse.storaged.settings import JournalSettings
 
-            self._wiring.contracts["storage"] = Storage(buckets, self._clock, self._ids)
+            registry, journal = ConfiguredBuckets(buckets), Journal(JournalSettings())
+            storage = Storage(buckets, registry, journal, self._clock, self._ids)
+            self._wiring.contracts["storage"] = storage
         self._add_queryd(buckets)
         await asyncio.gather(
             self._start_ingestd(buckets),

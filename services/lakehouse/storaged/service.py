@@ -17,14 +17,18 @@ from lakehouse.contracts.storage import (
     RemoveBucketResult,
     ReportRequest,
     ReportResult,
+    RescueInfo,
 )
-from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.errors import LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.probe import ProbeReport
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.probe import probe_store
+from lakehouse.storaged.errors import check_report
+from lakehouse.storaged.journal import Journal
+from lakehouse.storaged.ports import BucketRegistry, RescueSource
 
 REACH_SECONDS: Final = 3.0
 """A bucket that has not answered by then is shown as not reachable."""
@@ -33,8 +37,19 @@ REACH_SECONDS: Final = 3.0
 class Storage:
     """Implements ``contracts.storage.StorageService``; scope operator."""
 
-    def __init__(self, buckets: Buckets, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        buckets: Buckets,
+        registry: BucketRegistry,
+        journal: Journal,
+        clock: Clock,
+        ids: Ids,
+        rescue: RescueSource | None = None,
+    ) -> None:
         self._buckets = buckets
+        self._registry = registry
+        self._journal = journal
+        self._rescue = rescue
         self._clock = clock
         self._ids = ids
 
@@ -42,7 +57,8 @@ class Storage:
         """Every configured bucket, in the order of the configuration, asked at the same time."""
         ctx.require(Scope.OPERATOR)
         infos = await asyncio.gather(*(self._info(name) for name in self._buckets.names()))
-        return BucketsResult(tuple(infos))
+        rescue = RescueInfo() if self._rescue is None else self._rescue.info()
+        return BucketsResult(tuple(infos), rescue)
 
     async def probe(self, ctx: Context, request: ProbeRequest) -> ProbeReport:
         """The conformance probe, now. Raises ``not_found`` for a bucket that is not configured,
@@ -53,19 +69,23 @@ class Storage:
 
     async def add_bucket(self, ctx: Context, request: AddBucketRequest) -> BucketInfo:
         ctx.require(Scope.OPERATOR)
-        raise _not_yet("buckets cannot be added at run time yet")
+        await self._registry.add_bucket(ctx, request)
+        return await self._info(request.name)
 
     async def remove_bucket(self, ctx: Context, request: RemoveBucketRequest) -> RemoveBucketResult:
         ctx.require(Scope.OPERATOR)
-        raise _not_yet("buckets cannot be removed at run time yet")
+        return await self._registry.remove_bucket(ctx, request)
 
     async def errors(self, ctx: Context, request: ErrorsRequest) -> ErrorsResult:
         ctx.require(Scope.OPERATOR)
-        raise _not_yet("the error journal is not there yet")
+        return await self._journal.errors(request)
 
     async def report(self, ctx: Context, request: ReportRequest) -> ReportResult:
+        """Raises ``invalid`` for more than 4,096 attempts, or fewer than no drops."""
         ctx.require(Scope.OPERATOR)
-        raise _not_yet("the error journal is not there yet")
+        check_report(request)
+        self._journal.reported(request.attempts, request.dropped)
+        return ReportResult(len(request.attempts))
 
     async def _info(self, name: str) -> BucketInfo:
         settings = self._buckets.settings(name)
@@ -94,7 +114,3 @@ class Storage:
             bytes_written=footprint.bytes_written,
             last_error=trouble or self._buckets.last_error(name),
         )
-
-
-def _not_yet(why: str) -> LakehouseError:
-    return LakehouseError(ErrorKind.UNAVAILABLE, why)

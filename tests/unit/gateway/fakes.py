@@ -24,6 +24,7 @@ from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus, VersionEntry
+from lakehouse.model.failures import AttemptOutcome, FailedAttempt
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.model.probe import ProbeCheck, ProbeReport
 from lakehouse.model.schema import Column, Schema
@@ -48,6 +49,25 @@ def dataset(name: str = "people") -> Dataset:
         size_bytes=10,
         row_count=3,
         primary_key=("id",),
+    )
+
+
+def failed_attempt() -> FailedAttempt:
+    return FailedAttempt(
+        id="E1",
+        at=AT,
+        bucket="eu",
+        operation="get",
+        key='a "quoted", key',
+        error_kind="timeout",
+        reason="no answer",
+        http_status=0,
+        store_request_id="",
+        latency_ms=1.5,
+        op_id="O1",
+        attempt=2,
+        final=True,
+        outcome=AttemptOutcome.FAILED,
     )
 
 
@@ -233,6 +253,25 @@ class FakeStorage(Recorder):
         self.saw("probe", ctx, request)
         check = ProbeCheck("put_if_absent", True, "refused", 1.0)
         return ProbeReport(request.bucket, "memory://x", True, (check,))
+
+    async def add_bucket(self, ctx: Context, request: s.AddBucketRequest) -> s.BucketInfo:
+        self.saw("add_bucket", ctx, request)
+        return s.BucketInfo(request.name, request.bucket_class, request.url, True, 0, 0, 0)
+
+    async def remove_bucket(
+        self, ctx: Context, request: s.RemoveBucketRequest
+    ) -> s.RemoveBucketResult:
+        self.saw("remove_bucket", ctx, request)
+        return s.RemoveBucketResult(request.name, True)
+
+    async def errors(self, ctx: Context, request: s.ErrorsRequest) -> s.ErrorsResult:
+        self.saw("errors", ctx, request)
+        count = s.ErrorCount("eu", "get", "timeout", 2, 1)
+        return s.ErrorsResult((failed_attempt(),), (count,), 1, 2, AT, False, "more")
+
+    async def report(self, ctx: Context, request: s.ReportRequest) -> s.ReportResult:
+        self.saw("report", ctx, request)
+        return s.ReportResult(len(request.attempts))
 
 
 class FakeTokens(Recorder):

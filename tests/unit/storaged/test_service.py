@@ -14,7 +14,10 @@ from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
 from lakehouse.objectstore.port import ObjectMeta
 from lakehouse.storaged import service
+from lakehouse.storaged.configured import ConfiguredBuckets
+from lakehouse.storaged.journal import Journal
 from lakehouse.storaged.service import Storage
+from lakehouse.storaged.settings import JournalSettings
 from lakehouse.testing.clocks import SeededIds
 from support_peer import Peer, serving
 
@@ -43,9 +46,14 @@ async def buckets() -> AsyncIterator[Buckets]:
         await buckets.close()
 
 
+def over(buckets: Buckets) -> Storage:
+    journal = Journal(JournalSettings())
+    return Storage(buckets, ConfiguredBuckets(buckets), journal, CLOCK, SeededIds(2))
+
+
 async def test_one_bad_bucket_does_not_hide_the_others(buckets: Buckets) -> None:
     await buckets.get("primary").put("key", b"12345")
-    storage = Storage(buckets, CLOCK, SeededIds(2))
+    storage = over(buckets)
     found = (await storage.buckets(OPERATOR, BucketsRequest())).buckets
     assert [info.name for info in found] == ["primary", "down", "typo", "wrong"]
     assert [info.reachable for info in found] == [True, False, False, False]
@@ -69,14 +77,14 @@ async def test_a_bucket_that_does_not_answer_is_given_up(
 
     monkeypatch.setattr(service, "REACH_SECONDS", 0.05)
     monkeypatch.setattr(buckets.raw("primary"), "list", stuck)
-    storage = Storage(buckets, CLOCK, SeededIds(2))
+    storage = over(buckets)
     found = (await storage.buckets(OPERATOR, BucketsRequest())).buckets
     assert found[0].reachable is False
     assert found[0].last_error.startswith("timeout: ")
 
 
 async def test_the_probe_by_name(buckets: Buckets) -> None:
-    storage = Storage(buckets, CLOCK, SeededIds(2))
+    storage = over(buckets)
     report = await storage.probe(OPERATOR, ProbeRequest("primary"))
     assert (report.bucket, report.passed) == ("primary", True)
     with pytest.raises(LakehouseError) as caught:
@@ -90,7 +98,7 @@ async def test_the_probe_by_name(buckets: Buckets) -> None:
 
 @pytest.mark.parametrize("scope", [Scope.READ, Scope.WRITE])
 async def test_only_operators_ask(buckets: Buckets, scope: Scope) -> None:
-    storage = Storage(buckets, CLOCK, SeededIds(2))
+    storage = over(buckets)
     ctx = Context(Principal("p", (scope,)), "request")
     for call in (
         storage.buckets(ctx, BucketsRequest()),

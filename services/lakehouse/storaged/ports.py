@@ -1,0 +1,35 @@
+"""What the storage service needs from its neighbours in this package and in the process."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from lakehouse.contracts.storage import (
+    AddBucketRequest,
+    RemoveBucketRequest,
+    RemoveBucketResult,
+    RescueInfo,
+)
+from lakehouse.model.identity import Context
+
+
+class BucketRegistry(Protocol):
+    """Which buckets there are, and since when; the service has checked the caller's scope."""
+
+    async def add_bucket(self, ctx: Context, request: AddBucketRequest) -> None:
+        """Probe, keep and take up a bucket; raises as ``StorageService.add_bucket``."""
+        ...
+
+    async def remove_bucket(self, ctx: Context, request: RemoveBucketRequest) -> RemoveBucketResult:
+        """Give a bucket up; raises as ``StorageService.remove_bucket``."""
+        ...
+
+    def origin(self, name: str) -> str:
+        """``configuration`` or ``operator``."""
+        ...
+
+
+class RescueSource(Protocol):
+    """The copier that fills the rescue bucket."""
+
+    def info(self) -> RescueInfo: ...
