@@ -36,6 +36,23 @@ def check_listing(prefix: str, start_after: str, limit: int) -> None:
         check_key(start_after.removesuffix("/"))
 
 
+FAR: Final = "\U0010ffff"
+"""Greater than what any key goes on with."""
+
+
+def check_browsing(prefix: str, limit: int) -> None:
+    """Raise ``invalid`` for a beginning that no key can have, or a limit that no store takes."""
+    if prefix:
+        check_key((prefix + "x") if prefix.endswith(("/", ".")) else prefix)
+    check_listing("", "", limit)
+
+
+def just_before(prefix: str) -> str:
+    """A text less than all that begins with ``prefix`` and, but for keys that nobody has, greater
+    than all before; to compare with, not to send."""
+    return prefix[:-1] + chr(ord(prefix[-1]) - 1) + FAR if prefix else ""
+
+
 def check_range(byte_range: ByteRange) -> None:
     """Raise ``invalid`` for a range that is empty or backwards."""
     if not 0 <= byte_range.start < byte_range.end:

@@ -8,13 +8,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
-from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.kit.clock import Clock
 from lakehouse.model.refs import check_key
-from lakehouse.objectstore.arguments import PART_BYTES, check_listing, check_range
-from lakehouse.objectstore.local_tree import LocalTree, TempFile
-from lakehouse.objectstore.port import ByteRange, ObjectMeta
+from lakehouse.objectstore.arguments import (
+    check_browsing,
+    check_listing,
+    check_range,
+    range_refused,
+)
+from lakehouse.objectstore.local_browse import browse
+from lakehouse.objectstore.local_reading import FileChunks
+from lakehouse.objectstore.local_tree import LocalTree, TempFile, metadata
+from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, OpenedObject
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,28 +79,31 @@ class LocalStore:
         check_listing(prefix, start_after, limit)
         return await self._run(self._tree.listing, prefix, start_after, limit)
 
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        check_browsing(prefix, limit)
+        return await self._run(browse, self._tree, prefix, after, limit, folders)
+
     async def stream(self, key: str) -> AsyncIterator[bytes]:
+        async for chunk in (await self.open(key)).chunks:
+            yield chunk
+
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
         check_key(key)
+        if byte_range is not None:
+            check_range(byte_range)
         fd, found = await self._to_end(
             lambda opened: os.close(opened[0]), self._tree.open_object, key
         )
-        try:
-            got = 0
-            while got < found.st_size:
-                size = min(PART_BYTES, found.st_size - got)
-                chunk = await self._to_end(_forget, os.pread, fd, size, got)
-                if not chunk:
-                    raise LakehouseError(
-                        ErrorKind.CORRUPT, "the file ended early", key=key, got=got, truncated=True
-                    )
-                got += len(chunk)
-                yield chunk
-        except OSError as error:
-            raise LakehouseError(
-                ErrorKind.UNAVAILABLE, "the local file could not be read", key=key
-            ) from error
-        finally:
-            os.close(fd)
+        start, end = 0, found.st_size
+        if byte_range is not None:
+            start, end = byte_range.start, min(byte_range.end, end)
+            if start >= found.st_size:
+                os.close(fd)
+                raise range_refused(key, byte_range, found.st_size)
+        chunks = FileChunks(fd, key, (start, end), self._pread)
+        return OpenedObject(metadata(key, found), start, end, chunks)
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         check_key(key)
@@ -116,6 +125,9 @@ class LocalStore:
             self._threads.shutdown(wait=False)
             self._threads = None
         self._tree.release()
+
+    async def _pread(self, fd: int, size: int, at: int) -> bytes:
+        return await self._to_end(_forget, os.pread, fd, size, at)
 
     async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         # Threads of our own: slow disks must not hold up others' blocking calls, or the reverse.

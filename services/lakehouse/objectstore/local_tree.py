@@ -27,9 +27,9 @@ from lakehouse.objectstore.arguments import key_taken, no_such_key, range_refuse
 from lakehouse.objectstore.port import ByteRange, ObjectMeta
 
 TEMP: Final = ".tmp"
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STALE_SECONDS: Final = 86_400
-_KNOWN_FOLDERS_MAX: Final = 65_536
+_KNOWNFOLDER_FLAGSS_MAX: Final = 65_536
 _RACES_MAX: Final = 100
 
 _KINDS: Final = {
@@ -45,7 +45,7 @@ _KINDS: Final = {
 
 
 @contextmanager
-def _translated(key: str) -> Iterator[None]:
+def translated(key: str) -> Iterator[None]:
     """The one place where an ``OSError`` becomes an error of ours."""
     try:
         yield
@@ -68,7 +68,7 @@ def _clash(key: str) -> LakehouseError:
     )
 
 
-def _meta(key: str, found: os.stat_result) -> ObjectMeta:
+def metadata(key: str, found: os.stat_result) -> ObjectMeta:
     etag = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
     return ObjectMeta(key, found.st_size, etag, found.st_mtime_ns // 1_000)
 
@@ -108,7 +108,7 @@ class LocalTree:
 
     def open_object(self, key: str) -> tuple[int, os.stat_result]:
         """A descriptor of the object's file, which the caller closes, and its status."""
-        with _translated(key):
+        with translated(key):
             try:
                 parent, name = self._walk(key)
             except (FileNotFoundError, NotADirectoryError):
@@ -133,7 +133,7 @@ class LocalTree:
 
     def read(self, key: str, byte_range: ByteRange | None) -> bytes:
         fd, found = self.open_object(key)
-        with _translated(key):
+        with translated(key):
             try:
                 start, end = 0, found.st_size
                 if byte_range is not None:
@@ -157,32 +157,38 @@ class LocalTree:
     def head(self, key: str) -> ObjectMeta:
         fd, found = self.open_object(key)
         os.close(fd)
-        return _meta(key, found)
+        return metadata(key, found)
 
     def listing(self, prefix: str, start_after: str, limit: int) -> list[ObjectMeta]:
         """Objects in byte order; folders before ``start_after`` are not entered."""
         found: list[ObjectMeta] = []
-        with _translated(prefix):
+        with translated(prefix):
             try:
-                fd = self._open_root()
-                for part in prefix.split("/")[:-1]:
-                    above = fd
-                    try:
-                        fd = os.open(part, _FOLDER, dir_fd=above)
-                    finally:
-                        os.close(above)
+                fd = self.open_folder(prefix)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                     return []
                 raise
             try:
-                for meta in _descend(fd, prefix, start_after):
+                for meta in descend(fd, prefix, start_after):
                     found.append(meta)
                     if len(found) == limit:
                         break
             finally:
                 os.close(fd)
         return found
+
+    def open_folder(self, prefix: str) -> int:
+        """A descriptor of the folder that ``prefix`` ("" or ending in a slash) names, which the
+        caller closes. Raises ``OSError``."""
+        fd = self._open_root()
+        for part in prefix.split("/")[:-1]:
+            above = fd
+            try:
+                fd = os.open(part, FOLDER_FLAGS, dir_fd=above)
+            finally:
+                os.close(above)
+        return fd
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -198,7 +204,7 @@ class LocalTree:
         """A new temporary file for ``key``, to be given to ``discard`` in any case."""
         self._refuse_reserved(key)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with _translated(key):
+        with translated(key):
             folder = self._open_temp_folder()
             try:
                 while True:
@@ -215,12 +221,12 @@ class LocalTree:
 
     def append(self, temp: TempFile, data: bytes, key: str) -> None:
         """Add bytes to a temporary file."""
-        with _translated(key):
+        with translated(key):
             _write_all(temp.fd, data)
 
     def publish(self, key: str, temp: TempFile, *, if_absent: bool) -> ObjectMeta:
         """Give the finished temporary file its name, durably and in one step."""
-        with _translated(key):
+        with translated(key):
             os.fsync(temp.fd)
             for _ in range(_RACES_MAX):
                 try:
@@ -238,7 +244,7 @@ class LocalTree:
                     continue
                 finally:
                     os.close(parent)
-                return _meta(key, os.fstat(temp.fd))
+                return metadata(key, os.fstat(temp.fd))
         raise LakehouseError(
             ErrorKind.UNAVAILABLE, "folders of the key keep being removed", key=key
         )
@@ -253,7 +259,7 @@ class LocalTree:
     def remove(self, key: str) -> None:
         """Delete one object, and the folders that held nothing else."""
         self._refuse_reserved(key)
-        with _translated(key):
+        with translated(key):
             try:
                 parent, name = self._walk(key)
             except (FileNotFoundError, NotADirectoryError):
@@ -294,14 +300,14 @@ class LocalTree:
         ``FileNotFoundError`` where none was ever seen and none is to be made.
         """
         try:
-            fd = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+            fd = os.open(self.root, FOLDER_FLAGS & ~os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
             if self._seen is not None:
                 raise self._swapped("is gone") from None
             if not create:
                 raise
             _make_durably(self.root)
-            fd = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+            fd = os.open(self.root, FOLDER_FLAGS & ~os.O_NOFOLLOW)
         status = os.fstat(fd)
         found = (status.st_dev, status.st_ino)
         with self._lock:
@@ -336,7 +342,7 @@ class LocalTree:
                 if create:
                     self._make_folder(fd, part, path)
                 above = fd
-                fd = os.open(part, _FOLDER, dir_fd=above)
+                fd = os.open(part, FOLDER_FLAGS, dir_fd=above)
                 os.close(above)
         except OSError:
             os.close(fd)
@@ -351,7 +357,7 @@ class LocalTree:
         # Also where it was there already: whoever made it may have died before syncing it.
         os.fsync(above)
         with self._lock:
-            if len(self._synced) >= _KNOWN_FOLDERS_MAX:
+            if len(self._synced) >= _KNOWNFOLDER_FLAGSS_MAX:
                 self._synced.clear()
             self._synced.add(path)
 
@@ -362,7 +368,7 @@ class LocalTree:
                 # Its own name need not last: what is in it never does.
                 with suppress(FileExistsError):
                     os.mkdir(TEMP, dir_fd=root)
-            return os.open(TEMP, _FOLDER, dir_fd=root)
+            return os.open(TEMP, FOLDER_FLAGS, dir_fd=root)
         finally:
             os.close(root)
 
@@ -434,8 +440,9 @@ def _give_name(key: str, temp: TempFile, parent: int, name: str, *, if_absent: b
         raise key_taken(key) from None
 
 
-def _descend(fd: int, prefix: str, start_after: str) -> Iterator[ObjectMeta]:
-    """The objects below an open folder whose key is ``prefix``, in byte order."""
+def names_below(fd: int, prefix: str, start_after: str) -> list[tuple[str, bool]]:
+    """Keys of files and (ending in a slash) folders in an open folder, in byte order, with
+    whether each is a folder; what lies wholly before ``start_after`` is left out."""
     names: list[tuple[str, bool]] = []
     with os.scandir(fd) as entries:
         for entry in entries:
@@ -447,19 +454,24 @@ def _descend(fd: int, prefix: str, start_after: str) -> Iterator[ObjectMeta]:
                 if key > start_after or (folder and start_after.startswith(key)):
                     names.append((key, folder))
     names.sort()
-    for key, folder in names:
+    return names
+
+
+def descend(fd: int, prefix: str, start_after: str) -> Iterator[ObjectMeta]:
+    """The objects below an open folder whose key is ``prefix``, in byte order."""
+    for key, folder in names_below(fd, prefix, start_after):
         name = key.removesuffix("/")[len(prefix) :]
         try:
             # Foreign files whose names could not be keys are not objects.
             check_key(key.removesuffix("/"))
             if folder:
-                below = os.open(name, _FOLDER, dir_fd=fd)
+                below = os.open(name, FOLDER_FLAGS, dir_fd=fd)
                 try:
-                    yield from _descend(below, key, start_after)
+                    yield from descend(below, key, start_after)
                 finally:
                     os.close(below)
             else:
-                yield _meta(key, os.stat(name, dir_fd=fd, follow_symlinks=False))
+                yield metadata(key, os.stat(name, dir_fd=fd, follow_symlinks=False))
         except (FileNotFoundError, NotADirectoryError, LakehouseError):
             continue
 

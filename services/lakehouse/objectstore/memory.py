@@ -10,14 +10,16 @@ from collections.abc import AsyncIterator, Sequence
 from lakehouse.kit.clock import Clock
 from lakehouse.model.refs import check_key
 from lakehouse.objectstore.arguments import (
+    FAR,
     PART_BYTES,
+    check_browsing,
     check_listing,
     check_range,
     key_taken,
     no_such_key,
     range_refused,
 )
-from lakehouse.objectstore.port import ByteRange, ObjectMeta
+from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, OpenedObject
 
 
 class MemoryStore:
@@ -91,6 +93,39 @@ class MemoryStore:
         for start in range(0, len(data), PART_BYTES):
             yield data[start : start + PART_BYTES]
 
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        data, meta = await self._entry(key)
+        start, end = 0, len(data)
+        if byte_range is not None:
+            check_range(byte_range)
+            if byte_range.start >= end:
+                raise range_refused(key, byte_range, end)
+            start, end = byte_range.start, min(byte_range.end, end)
+        return OpenedObject(meta, start, end, _pieces(data, start, end))
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        check_browsing(prefix, limit)
+        await asyncio.sleep(0)
+        objects: list[ObjectMeta] = []
+        found: list[str] = []
+        last = ""
+        at = max(bisect.bisect_left(self._keys, prefix), bisect.bisect_right(self._keys, after))
+        while at < len(self._keys) and (key := self._keys[at]).startswith(prefix):
+            if len(objects) + len(found) == limit:
+                return Level(tuple(objects), tuple(found), last)
+            name, slash, _ = key[len(prefix) :].partition("/")
+            if folders and slash:
+                found.append(prefix + name + slash)
+                last = found[-1] + FAR
+                at = bisect.bisect_right(self._keys, last)
+            else:
+                objects.append(self._objects[key][1])
+                last = key
+                at += 1
+        return Level(tuple(objects), tuple(found))
+
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         check_key(key)
         return await self.put(key, b"".join([chunk async for chunk in chunks]))
@@ -105,3 +140,8 @@ class MemoryStore:
             return self._objects[key]
         except KeyError:
             raise no_such_key(key) from None
+
+
+async def _pieces(data: bytes, start: int, end: int) -> AsyncIterator[bytes]:
+    for at in range(start, end, PART_BYTES):
+        yield data[at : min(at + PART_BYTES, end)]

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.objectstore.arguments import LIST_LIMIT_MAX, PART_BYTES
-from lakehouse.objectstore.port import ByteRange, ObjectMeta, ObjectStore, StoreFootprint
+from lakehouse.objectstore.port import (
+    ByteRange,
+    Level,
+    ObjectMeta,
+    ObjectStore,
+    OpenedObject,
+    StoreFootprint,
+)
 from lakehouse.objectstore.wrapping import ForwardingStore
 
 OPERATIONS: Final = ("get", "put", "head", "list", "delete")
@@ -71,6 +79,25 @@ class MeteredStore(ForwardingStore):
             async for chunk in super().stream(key):
                 self._bytes_read += len(chunk)
                 yield chunk
+
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        self._requests["get"] += 1
+        with self._noting():
+            opened = await super().open(key, byte_range)
+        return replace(opened, chunks=self._counted(opened.chunks))
+
+    async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        with self._noting():
+            async for chunk in chunks:
+                self._bytes_read += len(chunk)
+                yield chunk
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        self._requests["list"] += 1
+        with self._noting():
+            return await super().browse(prefix, after=after, limit=limit, folders=folders)
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         sent = 0

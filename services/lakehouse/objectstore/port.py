@@ -78,6 +78,61 @@ class StreamingReads(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedObject:
+    """Bytes ``[start, end)`` of an object and what it was when it was opened.
+
+    ``chunks`` are of that one object also where it is replaced meanwhile; or they end in
+    ``conflict``. Closing them (``aclose``) or letting go of them frees what they hold.
+    """
+
+    meta: ObjectMeta
+    start: int
+    end: int
+    chunks: AsyncIterator[bytes]
+
+
+@runtime_checkable
+class PinnedReads(Protocol):
+    """Capability: an object, or a range of it, with what it is, in one request."""
+
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        """Raises as ``get``; the chunks raise ``corrupt`` where they end early."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A page of a bucket as a person walks through it.
+
+    Attributes:
+        objects: in byte order of keys.
+        folders: prefixes that end in a slash, in byte order; each stands for all objects below it.
+        next: position after which the next page begins, "" at the end.
+    """
+
+    objects: tuple[ObjectMeta, ...]
+    folders: tuple[str, ...] = ()
+    next: str = ""
+
+
+@runtime_checkable
+class Browsing(Protocol):
+    """Capability: list as S3 does, by any beginning of a key and folder by folder."""
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        """A page of at most ``limit`` (1 to 1000) objects and folders together, one request.
+
+        Args:
+            prefix: how keys begin; it need not end in a slash.
+            after: ``next`` of the page before, or any text: what is greater than it is listed.
+            folders: what has a slash after ``prefix`` is told by its folder alone.
+        """
+        ...
+
+
 @runtime_checkable
 class StreamingWrites(Protocol):
     """Capability: write a large object in parts; it appears whole or not at all."""

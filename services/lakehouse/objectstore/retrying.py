@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -11,7 +13,7 @@ from lakehouse.kit.ids import Ids
 from lakehouse.kit.retry import Backoff
 from lakehouse.model.refs import check_key
 from lakehouse.objectstore.arguments import PART_BYTES
-from lakehouse.objectstore.port import ByteRange, ObjectMeta, ObjectStore
+from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, ObjectStore, OpenedObject
 from lakehouse.objectstore.wrapping import ForwardingStore
 
 R = TypeVar("R")
@@ -100,6 +102,45 @@ class RetryingStore(ForwardingStore):
         size = (await self.inner.head(key)).size_bytes
         for at in range(start, size, PART_BYTES):
             yield await self.inner.get(key, ByteRange(at, min(size, at + PART_BYTES)))
+
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        """As the port; chunks that fail go on by another read of what is left, while the object
+        is the same. Raises ``conflict`` where it was replaced."""
+        opened = await self._read(partial(super().open, key, byte_range))
+        return replace(opened, chunks=self._resumed(opened))
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        call = partial(super().browse, prefix, after=after, limit=limit, folders=folders)
+        return await self._read(call)
+
+    async def _resumed(self, opened: OpenedObject) -> AsyncIterator[bytes]:
+        attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
+        at, source = opened.start, opened.chunks
+        while True:
+            try:
+                async for chunk in source:
+                    at += len(chunk)
+                    if chunk:
+                        attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
+                    yield chunk
+                return
+            except LakehouseError as error:
+                await attempts.after(error)
+            source = self._left_of(opened, at)
+
+    async def _left_of(self, opened: OpenedObject, at: int) -> AsyncIterator[bytes]:
+        if at >= opened.end:
+            return
+        key, was = opened.meta.key, opened.meta
+        again = await super().open(key, ByteRange(at, opened.end))
+        if (again.meta.etag, again.meta.size_bytes) != (was.etag, was.size_bytes):
+            raise LakehouseError(
+                ErrorKind.CONFLICT, "the object was replaced while it was read", key=key
+            )
+        async for chunk in again.chunks:
+            yield chunk
 
     async def _read(self, call: Callable[[], Awaitable[R]]) -> R:
         attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
@@ -30,11 +29,13 @@ from lakehouse.model.refs import check_key
 from lakehouse.objectstore.arguments import (
     LIST_LIMIT_MAX,
     PART_BYTES,
+    check_browsing,
     check_listing,
     check_range,
 )
-from lakehouse.objectstore.port import ByteRange, ObjectMeta
+from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, OpenedObject
 from lakehouse.objectstore.s3_errors import Place, translated
+from lakehouse.objectstore.s3_listing import Listing, browse_objects, list_objects
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -51,6 +52,8 @@ _REQUEST_SECONDS: Final = 30
 _BULK_SECONDS: Final = 3_600
 _THREADS_MAX: Final = 8
 _PARTS_AT_ONCE: Final = 4
+# An end that no object reaches, and that every server takes.
+_ANY_END: Final = 1 << 50
 # Of one request of a streamed write: a part sent twice is one part.
 _PART_RETRIES: Final = 5
 _PART_RETRY_SECONDS: Final = 20
@@ -119,9 +122,7 @@ class S3Store:
             result = await obstore.get_async(client, path, options=options)
             first, end = result.range
             data = bytes(await result.bytes_async())
-        wanted = min(byte_range.end, result.meta["size"]) if byte_range else result.meta["size"]
-        if end != wanted or first != (byte_range.start if byte_range else 0):
-            raise _cut(key, wanted - first, len(data))
+        _check_span(key, byte_range, (first, end), result.meta["size"])
         if len(data) != end - first:
             raise _cut(key, end - first, len(data))
         return data
@@ -143,7 +144,7 @@ class S3Store:
         path = self._path(key)
         with self._translated("head", key):
             meta = await obstore.head_async(self._data, path)
-        return ObjectMeta(key, meta["size"], meta["e_tag"] or "", to_micros(meta["last_modified"]))
+        return _meta(key, meta)
 
     async def delete(self, keys: Sequence[str]) -> None:
         paths = [self._path(key) for key in keys]
@@ -158,15 +159,37 @@ class S3Store:
         check_listing(prefix, start_after, limit)
         with self._translated("list", prefix):
             client = await self._run(self._boto)
-            asked = _Listing(self._bucket, self._prefix, prefix, start_after, limit)
-            return await self._run(_list_objects, client, asked)
+            asked = Listing(self._bucket, self._prefix, prefix, start_after, limit)
+            return await self._run(list_objects, client, asked)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
+        async for chunk in (await self.open(key)).chunks:
+            yield chunk
+
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
         path = self._path(key)
-        got = 0
+        options: GetOptions = {}
+        if byte_range is not None:
+            check_range(byte_range)
+            options["range"] = (byte_range.start, min(byte_range.end, _ANY_END))
         with self._translated("get", key):
-            result = await obstore.get_async(self._bulk, path)
-            chunks = result.stream(min_chunk_size=1024 * 1024).__aiter__()
+            result = await obstore.get_async(self._bulk, path, options=options)
+            first, end = result.range
+        _check_span(key, byte_range, (first, end), result.meta["size"])
+        return OpenedObject(_meta(key, result.meta), first, end, self._chunks(key, result))
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        check_browsing(prefix, limit)
+        with self._translated("list", prefix):
+            client = await self._run(self._boto)
+            asked = Listing(self._bucket, self._prefix, prefix, after, limit)
+            return await self._run(browse_objects, client, asked, folders)
+
+    async def _chunks(self, key: str, result: obstore.GetResult) -> AsyncIterator[bytes]:
+        wanted, got = result.range[1] - result.range[0], 0
+        chunks = result.stream(min_chunk_size=1024 * 1024).__aiter__()
         while True:
             # Not around the yield: what the reader raises is not ours to translate.
             with self._translated("get", key):
@@ -176,8 +199,8 @@ class S3Store:
                     break
             got += len(chunk)
             yield chunk
-        if got != result.meta["size"]:
-            raise _cut(key, result.meta["size"], got)
+        if got != wanted:
+            raise _cut(key, wanted, got)
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         path = self._path(key)
@@ -355,34 +378,15 @@ class _Source:
         return chunk
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    bucket: str
-    root: str
-    prefix: str
-    start_after: str
-    limit: int
+def _meta(key: str, found: obstore.ObjectMeta) -> ObjectMeta:
+    return ObjectMeta(key, found["size"], found["e_tag"] or "", to_micros(found["last_modified"]))
 
 
-def _list_objects(client: Any, asked: _Listing) -> list[ObjectMeta]:
-    """One request; more only where the server answers with less than it has and was asked for."""
-    found: list[ObjectMeta] = []
-    after = asked.root + asked.start_after if asked.start_after else ""
-    while True:
-        page = client.list_objects_v2(
-            Bucket=asked.bucket,
-            Prefix=asked.root + asked.prefix,
-            StartAfter=after,
-            MaxKeys=asked.limit - len(found),
-        )
-        contents = page.get("Contents", [])
-        for entry in contents:
-            after = entry["Key"]
-            meta = _listed(after[len(asked.root) :], entry)
-            if meta is not None:
-                found.append(meta)
-        if not page.get("IsTruncated") or not contents or len(found) >= asked.limit:
-            return found
+def _check_span(key: str, asked: ByteRange | None, got: tuple[int, int], size: int) -> None:
+    """Raise ``corrupt`` for an answer that is of another range than was asked for."""
+    wanted = (asked.start, min(asked.end, size)) if asked else (0, size)
+    if got != wanted:
+        raise _cut(key, wanted[1] - wanted[0], got[1] - got[0])
 
 
 def _host(endpoint: str) -> str:
@@ -401,15 +405,6 @@ def _session(settings: BucketSettings) -> boto3.Session:
         aws_session_token=keys.session_token or None,
         region_name=settings.region,
     )
-
-
-def _listed(key: str, entry: Mapping[str, Any]) -> ObjectMeta | None:
-    """An entry of a listing, or None for an object that others put there and no key can name."""
-    try:
-        check_key(key)
-    except LakehouseError:
-        return None
-    return ObjectMeta(key, entry["Size"], entry.get("ETag", ""), to_micros(entry["LastModified"]))
 
 
 def _cut(key: str, wanted: int, got: int) -> LakehouseError:

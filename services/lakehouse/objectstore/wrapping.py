@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.objectstore.port import (
+    Browsing,
     ByteRange,
+    Level,
     LocalFiles,
     ObjectMeta,
     ObjectStore,
+    OpenedObject,
+    PinnedReads,
     StreamingReads,
     StreamingWrites,
 )
@@ -57,6 +61,18 @@ class ForwardingStore:
         if not isinstance(self.inner, StreamingWrites):
             raise LakehouseError(ErrorKind.INVALID, "this store cannot stream", url=self.url)
         return await self.inner.put_stream(key, chunks)
+
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        if not isinstance(self.inner, PinnedReads):
+            raise LakehouseError(ErrorKind.INVALID, "this store cannot open", url=self.url)
+        return await self.inner.open(key, byte_range)
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        if not isinstance(self.inner, Browsing):
+            raise LakehouseError(ErrorKind.INVALID, "this store cannot browse", url=self.url)
+        return await self.inner.browse(prefix, after=after, limit=limit, folders=folders)
 
     async def close(self) -> None:
         await self.inner.close()

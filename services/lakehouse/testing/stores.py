@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
-from lakehouse.objectstore.port import ByteRange, ObjectMeta, ObjectStore
+from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, ObjectStore, OpenedObject
 from lakehouse.objectstore.wrapping import ForwardingStore
 
 R = TypeVar("R")
@@ -104,6 +105,22 @@ class FaultStore(ForwardingStore):
                 raise self._error("get", key, fault, kind)
             yield chunk
 
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        fault, kind = self._draw("get", write=False)
+        if fault in (Fault.BEFORE, Fault.AFTER, Fault.DELAYED):
+            raise self._error("get", key, fault, kind)
+        opened = await super().open(key, byte_range)
+        if fault is Fault.TRUNCATED:
+            broken = self._error("get", key, fault, kind)
+            return replace(opened, chunks=_cut_short(opened.chunks, broken))
+        return opened
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        call = partial(super().browse, prefix, after=after, limit=limit, folders=folders)
+        return await self._do("list", prefix, call, write=False)
+
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         """Fails by ``inject("put_stream", ...)`` only: no retry could hide it."""
         fault, kind = self._draw("put_stream", write=True)
@@ -160,6 +177,12 @@ class FaultStore(ForwardingStore):
         )
 
 
+async def _cut_short(chunks: AsyncIterator[bytes], broken: LakehouseError) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield chunk[: len(chunk) // 2]
+        raise broken
+
+
 class LatencyStore(ForwardingStore):
     """Adds a wait to every request, on the given clock.
 
@@ -210,6 +233,16 @@ class LatencyStore(ForwardingStore):
         async for chunk in super().stream(key):
             yield chunk
 
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        await self._clock.sleep(self._get)
+        return await super().open(key, byte_range)
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        await self._clock.sleep(self._list)
+        return await super().browse(prefix, after=after, limit=limit, folders=folders)
+
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         await self._clock.sleep(self._put)
         return await super().put_stream(key, chunks)
@@ -257,6 +290,16 @@ class RecordingStore(ForwardingStore):
         self.log.append(("get", key))
         async for chunk in super().stream(key):
             yield chunk
+
+    async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
+        self.log.append(("get", key))
+        return await super().open(key, byte_range)
+
+    async def browse(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Level:
+        self.log.append(("list", prefix))
+        return await super().browse(prefix, after=after, limit=limit, folders=folders)
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         self.log.append(("put", key))

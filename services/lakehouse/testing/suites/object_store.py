@@ -19,9 +19,12 @@ from lakehouse.objectstore.port import (
     ByteRange,
     ObjectMeta,
     ObjectStore,
+    OpenedObject,
+    PinnedReads,
     StreamingReads,
     StreamingWrites,
 )
+from lakehouse.testing.suites.walking import WalkingSuite
 
 ODD_KEYS: Final = (
     "a b/ c",
@@ -66,7 +69,7 @@ class Oracle(Protocol):
         ...
 
 
-class ObjectStoreSuite:
+class ObjectStoreSuite(WalkingSuite):
     """Each test gets a store of its own, empty."""
 
     @pytest.fixture
@@ -276,6 +279,7 @@ class ObjectStoreSuite:
                 partial(store.delete, ["fine", key]),
                 partial(_collect, store, key),
                 partial(_send, store, key, [b"x"]),
+                partial(_opened, store, key),
             ):
                 with pytest.raises(LakehouseError) as caught:
                     await call()
@@ -362,6 +366,11 @@ async def _keys(
     store: ObjectStore, prefix: str = "", *, after: str = "", limit: int = 1000
 ) -> list[str]:
     return [meta.key for meta in await store.list(prefix, start_after=after, limit=limit)]
+
+
+async def _opened(store: ObjectStore, key: str) -> OpenedObject:
+    assert isinstance(store, PinnedReads)
+    return await store.open(key)
 
 
 async def _collect(store: ObjectStore, key: str) -> bytes:
