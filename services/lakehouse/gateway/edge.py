@@ -15,6 +15,7 @@ from lakehouse.gateway import auth
 from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.problems import explain, log_failure, problem, raised_by
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.kit.acting import act_as
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context
@@ -95,9 +96,12 @@ class Edge:
         self, scope: Scope, headers: auth.Headers, receive: Receive, answer: _Answer
     ) -> None:
         self._check(scope, headers)
-        if scope["path"] not in auth.PUBLIC_PATHS:
-            scope[auth.CONTEXT_KEY] = await self._identify(headers, answer)
-        await self._app(scope, receive, answer.send)
+        if scope["path"] in auth.PUBLIC_PATHS:
+            await self._app(scope, receive, answer.send)
+            return
+        context = scope[auth.CONTEXT_KEY] = await self._identify(headers, answer)
+        with act_as(context.principal.id, context.request_id):
+            await self._app(scope, receive, answer.send)
 
     def _check(self, scope: Scope, headers: auth.Headers) -> None:
         settings = self._settings

@@ -5,9 +5,7 @@ Set at an edge (HTTP, gRPC) or by a role's own task; tasks made from there on in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 
@@ -19,20 +17,30 @@ class Acting:
     request_id: str = ""
 
 
-_NOBODY = Acting()
-_ACTING: ContextVar[Acting] = ContextVar("lakehouse_acting", default=_NOBODY)
+class act_as:  # noqa: N801 - used as a statement: with act_as(...)
+    """Everything inside, tasks made there included, is done on this behalf.
+
+    Every request passes through one: a class of its own, for it takes half the time of a generator,
+    and the value that ``acting`` gives is made only when somebody asks.
+    """
+
+    __slots__ = ("_token", "actor", "request_id")
+
+    def __init__(self, actor: str, request_id: str = "") -> None:
+        self.actor = actor
+        self.request_id = request_id
+
+    def __enter__(self) -> None:
+        self._token: Token[act_as | None] = _ACTING.set(self)
+
+    def __exit__(self, *raised: object) -> None:
+        _ACTING.reset(self._token)
+
+
+_ACTING: ContextVar[act_as | None] = ContextVar("lakehouse_acting", default=None)
 
 
 def acting() -> Acting:
     """Who acts in this task; empty where nobody said."""
-    return _ACTING.get()
-
-
-@contextmanager
-def act_as(actor: str, request_id: str = "") -> Iterator[None]:
-    """Everything inside, tasks made there included, is done on this behalf."""
-    token = _ACTING.set(Acting(actor, request_id))
-    try:
-        yield
-    finally:
-        _ACTING.reset(token)
+    found = _ACTING.get()
+    return Acting() if found is None else Acting(found.actor, found.request_id)

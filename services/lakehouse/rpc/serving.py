@@ -15,6 +15,7 @@ import grpc
 
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import GRPC_STATUS, ErrorKind, LakehouseError
+from lakehouse.kit.acting import act_as
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context
@@ -54,9 +55,9 @@ class Edge:
         status = _CANCELLED
         try:
             left = call.time_remaining()
-            answer = await body(
-                await incoming.context(self.authenticator, self.clock, request_id, left)
-            )
+            context = await incoming.context(self.authenticator, self.clock, request_id, left)
+            with act_as(context.principal.id, request_id):
+                answer = await body(context)
             status = _OK
             return answer
         except LakehouseError as error:

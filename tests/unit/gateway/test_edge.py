@@ -9,6 +9,8 @@ import pytest
 
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.kit.acting import Acting, acting
+from lakehouse.model.identity import Context
 from lakehouse.objectstore.port import StoreFootprint
 from unit.gateway.fakes import World
 from unit.gateway.servers import serving
@@ -45,6 +47,23 @@ async def test_the_context_says_who_calls_and_until_when() -> None:
     assert ctx.source == "http"
     assert ctx.deadline is not None
     assert "write" not in repr(ctx).replace("user-write", "").replace("Scope.WRITE: 'write'", "")
+
+
+async def test_what_a_request_does_is_done_on_its_caller_s_behalf(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, seen = World(), []
+    saw = world.catalog.saw
+
+    def noted(method: str, ctx: Context, request: object) -> None:
+        seen.append(acting())
+        saw(method, ctx, request)
+
+    monkeypatch.setattr(world.catalog, "saw", noted)
+    async with world.client("write") as client:
+        await client.delete(PERSON, headers={"X-Request-Id": "r-7"})
+    assert seen == [Acting("user-write", "r-7")]
+    assert acting() == Acting()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from lakehouse.contracts.catalog import (
     CatalogService,
+    CatalogStatus,
     CommitRequest,
     FilesResult,
     GetRequest,
@@ -20,7 +21,9 @@ from lakehouse.contracts.catalog import (
     VersionsResult,
 )
 from lakehouse.errors import GRPC_STATUS, ErrorKind, LakehouseError
+from lakehouse.kit.acting import Acting, acting
 from lakehouse.model.dataset import DataFile
+from lakehouse.model.identity import Context
 from lakehouse.rpc.catalog import CatalogClient
 from lakehouse.rpc.errors import TRAILER
 from lakehouse.rpc.methods import Method, methods_of
@@ -176,6 +179,19 @@ async def test_a_caller_without_a_request_id_gets_one() -> None:
         raw = there.channel.unary_unary("/lakehouse.v1.Catalog/Status")
         await raw(b"", metadata=(("authorization", "Bearer lh_anna.secret"),))
         assert len(there.services["catalog"].calls[-1][1].request_id) == 26
+
+
+async def test_what_a_call_does_is_done_on_its_caller_s_behalf() -> None:
+    seen = []
+
+    async def answer(ctx: Context, request: object) -> CatalogStatus:
+        seen.append(acting())
+        return sample(CatalogStatus)
+
+    async with loopback() as there:
+        there.services["catalog"].answer = answer
+        await there.client("Catalog").status(context(request_id="r-7"), StatusRequest())
+    assert seen == [Acting("anna", "r-7")]
 
 
 async def test_what_comes_in_metadata_is_bounded_and_printable() -> None:
