@@ -130,6 +130,7 @@ def test_what_changes_something_takes_an_idempotency_key() -> None:
         if method.changes
     }
     asking = {"get", "list", "snapshot", "files", "versions", "documents", "status", "verify"}
+    asking |= {"usage"}
     asking |= {"run", "running", "cancel", "buckets", "probe", "errors"}
     # What is reported carries ids of its own: twice is once.
     asking |= {"report"}

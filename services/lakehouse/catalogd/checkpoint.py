@@ -37,11 +37,12 @@ from lakehouse.catalogd.draft import Draft
 from lakehouse.catalogd.files import Segment
 from lakehouse.catalogd.filetable import FILE_SCHEMA, conform, encode_files
 from lakehouse.catalogd.persistent import SortedNames, Vector
+from lakehouse.catalogd.placing import counted
 from lakehouse.catalogd.state import Broken, CatalogState, DatasetState, Names
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.machine import Entry, Part
 from lakehouse.ledger.sessions import dump_objects, load_objects
-from lakehouse.model.refs import name_key
+from lakehouse.model.refs import PRIMARY, name_key
 
 __all__ = ["FORMAT", "dump_state", "load_state"]
 
@@ -324,7 +325,8 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
     times = [each for t in _named(parts, "times-") for each in t.column("ts_us").to_pylist()]
     revisions = _Rows.of(_named(parts, "revisions-"))
     histories = _histories(_named(parts, "revisions-"))
-    files = _Rows.of([_conformed(table) for table in _named(parts, "files-")])
+    tables = [_conformed(table) for table in _named(parts, "files-")]
+    files, elsewhere = _Rows.of(tables), _elsewhere(tables)
     removed = _Rows.of(_named(parts, "removed-"))
     pending = decode_pending(rows)
     datasets: dict[str, DatasetState] = {}
@@ -334,8 +336,9 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
             log, gone = files.get(dataset_id), _removed_map(removed.get(dataset_id))
             history = histories.get(dataset_id, [])
             try:
+                stored = (log, elsewhere.get(dataset_id, frozenset()))
                 datasets[dataset_id] = decode_dataset(
-                    dataset_id, orjson.loads(body), history, log, gone
+                    dataset_id, orjson.loads(body), history, stored, gone
                 )
             except (LakehouseError, ValueError, KeyError, TypeError, IndexError) as error:
                 past = revisions.get(dataset_id)
@@ -344,7 +347,24 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
                 keys = _keys_of(log, waiting)
                 broken[dataset_id] = Broken(name, body, past, log, gone, str(error), waiting, keys)
     whole = _assembled(state, Vector.of(times, start), datasets, broken)
-    return replace(_caught_up(whole, pending), unknown=tuple(unknown))
+    state = _caught_up(whole, pending)
+    return replace(state, unknown=tuple(unknown), placed=counted(state.datasets.values()))
+
+
+def _elsewhere(tables: Iterable[pa.Table]) -> dict[str, frozenset[str]]:
+    """Dataset id -> the buckets of its files, but for the primary one; found a part at a time."""
+    found: dict[str, frozenset[str]] = {}
+    for table in tables:
+        pairs = table.select(["dataset_id", "bucket"])
+        pairs = pairs.filter(pc.not_equal(pairs.column("bucket"), PRIMARY))
+        for dataset_id, bucket in _pairs(pairs.group_by(["dataset_id", "bucket"]).aggregate([])):
+            found[dataset_id] = found.get(dataset_id, frozenset()) | {bucket}
+    return found
+
+
+def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
+    columns = (table.column(name).to_pylist() for name in ("dataset_id", "bucket"))
+    return zip(*columns, strict=True)
 
 
 def _keys_of(files: pa.Table | None, pending: Iterable[Entry]) -> frozenset[str]:

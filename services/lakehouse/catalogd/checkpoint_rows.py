@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -80,6 +80,7 @@ class _Manifest:
     next_ordinal: int
     start: int = 0
     rows_known: bool = True
+    residency: str = ""
 
 
 def _heads(history: Iterable[Revision]) -> tuple[list[Head], list[int]]:
@@ -104,6 +105,7 @@ def encode_dataset(dataset: DatasetState) -> JsonObject:
         next_ordinal=dataset.log.next_ordinal,
         start=dataset.history.start,
         rows_known=dataset.rows_known,
+        residency=dataset.residency,
     )
     return {
         **encode(manifest),
@@ -171,11 +173,11 @@ def decode_dataset(
     dataset_id: str,
     body: JsonObject,
     revisions: Sequence[tuple[Any, ...]],
-    files: pa.Table | None,
+    files: tuple[pa.Table | None, frozenset[str]],
     removed: Map[int, int],
 ) -> DatasetState:
-    """A dataset from its manifest and its rows of ``REVISION_SCHEMA``. Raises if they are not
-    what was written."""
+    """A dataset from its manifest and its rows of ``REVISION_SCHEMA``; ``files`` with the buckets
+    they are in but for the primary one. Raises if they are not what was written."""
     manifest = decode(_Manifest, body)
     history: list[Revision] = []
     for row in revisions:
@@ -186,16 +188,17 @@ def decode_dataset(
     if not history or not 1 <= history[-1].head.schema_id <= len(manifest.schemas):
         raise LakehouseError(ErrorKind.CORRUPT, "a manifest contradicts itself", id=dataset_id)
     clears = tuple((int(version), int(bound)) for version, bound in body.get("clears", ()))
-    log = FileLog.of(files, removed, clears, manifest.next_ordinal, manifest.totals)
+    log = FileLog.of(files[0], removed, clears, manifest.next_ordinal, manifest.totals)
     return DatasetState(
         id=dataset_id,
         bucket=manifest.bucket,
         created_at=to_datetime(manifest.created_us),
         schemas=manifest.schemas,
-        log=log,
+        log=replace(log, elsewhere=files[1]) if files[1] else log,
         history=Vector.of(history, manifest.start),
         rows_known=manifest.rows_known,
         digests=Map(body.get("digests", {})),
+        residency=manifest.residency,
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from lakehouse.catalogd.codec import encode_changes
-from lakehouse.catalogd.internal import StoredChange
+from lakehouse.catalogd.internal import ImportDataset, StoredChange
+from lakehouse.catalogd.residing import added_residency
 from lakehouse.catalogd.rules import drafted
 from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.catalogd.state import CatalogState, DatasetState
@@ -24,6 +25,7 @@ from lakehouse.kit.clock import Clock, to_micros
 from lakehouse.kit.ids import Ids
 from lakehouse.ledger.ledger import Ledger
 from lakehouse.ledger.machine import Committed, JsonObject, Proposal, Verdict
+from lakehouse.model.changes import CreateDataset
 from lakehouse.model.identity import Context, Scope
 from lakehouse.objectstore.buckets import Buckets
 
@@ -102,6 +104,8 @@ class Core:
         self.ledger = ledger
         self.clock = clock
         self.ids = ids
+        # As this process was started with: what is added later is in the state itself.
+        self.configured = {name: buckets.settings(name).residency for name in buckets.names()}
         self.fenced: LakehouseError | None = None
         self._committed_at = clock.monotonic()
         self._tasks: set[asyncio.Task[Committed[CatalogState]]] = set()
@@ -132,7 +136,8 @@ class Core:
             changes, answer = decide(state)
             if not changes:
                 return Verdict((), answer)
-            drafted(state, seq, changes)
+            changes = [self._placed(state, change) for change in changes]
+            drafted(state, seq, changes, self.configured)
             return Verdict(encode_changes(changes), answer)
 
         key_hash, body_sha256 = _identified(ctx, method, request)
@@ -148,6 +153,22 @@ class Core:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return await self._awaited(task, ctx.deadline)
+
+    def residency(self, state: CatalogState, bucket: str) -> str:
+        """What ``bucket`` is called now; "" for one that there is not, which the rules refuse."""
+        if bucket in self.configured:
+            return self.configured[bucket]
+        return added_residency(state, bucket) or ""
+
+    def _placed(self, state: CatalogState, change: StoredChange) -> StoredChange:
+        """``change`` with the residency of its home put into a dataset to be made."""
+        create = change.create if isinstance(change, ImportDataset) else change
+        if not isinstance(create, CreateDataset) or create.residency:
+            return change
+        create = dataclasses.replace(create, residency=self.residency(state, create.bucket))
+        if isinstance(change, ImportDataset):
+            return dataclasses.replace(change, create=create)
+        return create
 
     async def recall(
         self, ctx: Context, method: str, request: object

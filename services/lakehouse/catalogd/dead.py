@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lakehouse.catalogd.state import CatalogState
+from lakehouse.model.dataset import objects_of
 
 __all__ = ["dead"]
 
@@ -36,5 +37,6 @@ def dead(state: CatalogState, horizon: int) -> dict[tuple[str, str], int]:
             if file.external or rest.find(file.key, retained=True) is not None:
                 continue
             if not (shared and _still_named(state, file.key, horizon)):
+                found.update({(file.bucket, key): 0 for key in objects_of(file)})
                 found[(file.bucket, file.key)] = file.size_bytes
     return found

@@ -6,8 +6,8 @@ the machine makes the next state of it. Nothing here refuses: what is in the cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from immutables import Map
@@ -17,6 +17,7 @@ from lakehouse.catalogd.dead import dead
 from lakehouse.catalogd.files import FileLog
 from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
 from lakehouse.catalogd.persistent import Vector
+from lakehouse.catalogd.placing import replaced
 from lakehouse.catalogd.preference import preferred
 from lakehouse.catalogd.state import (
     CatalogState,
@@ -26,58 +27,15 @@ from lakehouse.catalogd.state import (
     Names,
     Revision,
 )
+from lakehouse.catalogd.work import FILES_RANK, LIFE_RANK, RANK, REWRITES, Work, digests_left
 from lakehouse.kit.clock import to_datetime
 from lakehouse.ledger import sessions
 from lakehouse.ledger.machine import Entry, JsonObject
 from lakehouse.model import changes as change_types
-from lakehouse.model.dataset import DatasetStatus, VersionEntry
+from lakehouse.model.dataset import DatasetStatus, VersionEntry, objects_of
 from lakehouse.model.refs import PRIMARY, name_key
 
 __all__ = ["Draft", "Work"]
-
-# What a version entry is called if a commit does several things to a dataset: the highest.
-_RANK: Final = {"primary_key": 1, "card": 2, "schema": 3, "quarantine": 4, "rename": 5}
-_FILES_RANK: Final = 6
-_LIFE_RANK: Final = 7
-# Removals that put the same rows elsewhere: what was ingested is still there.
-_REWRITES: Final = frozenset({"compact", "compaction", "rewrite", "move"})
-
-
-@dataclass(slots=True)
-class Work:
-    """A dataset while a commit works on it."""
-
-    base: DatasetState
-    head: Head
-    log: FileLog
-    operation: str = ""
-    rank: int = 0
-    rows_added: int = 0
-    rows_removed: int = 0
-    files_added: int = 0
-    files_removed: int = 0
-    content_digest: str = ""
-    source: str = ""
-    updated_us: int | None = None
-
-    def did(self, operation: str, rank: int) -> None:
-        if rank > self.rank:
-            self.operation, self.rank = operation, rank
-
-
-def _digests_left(work: Work, old: FileLog) -> Map[str, int]:
-    """The contents whose rows still live after a removal: a file of them must not pass for there.
-
-    A content whose files were rewritten lives in files of a later version; once files that no
-    content was ingested as are removed, nobody knows whose rows those were.
-    """
-    digests = work.base.digests
-    gone = old.born(each for each in work.log.removed if each not in old.removed)
-    suspects = set(digests.values())
-    if gone <= suspects:
-        suspects = gone
-    left = work.log.living(suspects)
-    return Map({digest: at for digest, at in digests.items() if at not in suspects or at in left})
 
 
 class Draft:
@@ -85,13 +43,20 @@ class Draft:
 
     Args:
         ts_us: the commit's time; 0 while only checking.
+
+    ``configured``: the residency of each bucket of the configuration, for the rules; None where
+    nothing is asked of buckets.
     """
+
+    configured: Mapping[str, str] | None = None
 
     def __init__(
         self, state: CatalogState, version: int, ts_us: int, actor: str = "", request_id: str = ""
     ) -> None:
         self.state = state
         self.version = version
+        self._before = state.datasets
+        self._touched: set[str] = set()
         self._ts_us = ts_us
         self._actor = actor
         self._request_id = request_id
@@ -108,6 +73,19 @@ class Draft:
             found = Work(base=base, head=base.now.head, log=base.log)
             self._works[dataset_id] = found
         return found
+
+    def uses(self, bucket: str) -> int:
+        """Datasets that have objects in ``bucket``, those of this commit included."""
+        placed = replaced(self.state.placed, self._before, self._now(), self._works)
+        return sum(placed.get(bucket, Map()).values())
+
+    def _now(self) -> Map[str, DatasetState]:
+        """The datasets with what was worked on so far put in."""
+        datasets = self.state.datasets
+        for dataset_id, work in self._works.items():
+            if dataset_id in datasets:
+                datasets = datasets.set(dataset_id, replace(work.base, log=work.log))
+        return datasets
 
     def apply(self, change: StoredChange) -> None:
         """Apply ``change``; one that has nothing to work on changes nothing, and one to a manifest
@@ -143,6 +121,7 @@ class Draft:
             version=self.version,
             times=state.times.append(self._ts_us),
             datasets=datasets,
+            placed=replaced(state.placed, self._before, datasets, self._touched.union(self._works)),
         )
         for key in self._contested:
             sharing = state.names.sharing(key)
@@ -221,13 +200,14 @@ class Draft:
         base = DatasetState(
             id=change.dataset_id,
             bucket=change.bucket,
+            residency=change.residency,
             created_at=to_datetime(self._ts_us),
             schemas=(change.schema,),
             log=FileLog(),
             history=Vector(),
         )
         work = Work(base=base, head=head, log=base.log)
-        work.did("create", _LIFE_RANK)
+        work.did("create", LIFE_RANK)
         self._works[change.dataset_id] = work
         self.state = replace(self.state, datasets=self.state.datasets.set(base.id, base))
         self.take_name(base.id, change.name)
@@ -262,7 +242,7 @@ class Draft:
         fresh = work.operation in ("create", "import")
         rows_known = work.base.rows_known or not fresh
         work.base = replace(work.base, digests=digests, rows_known=rows_known)
-        work.did(change.operation, _FILES_RANK)
+        work.did(change.operation, FILES_RANK)
         self._adopt(change)
 
     def _adopt(self, change: change_types.AddFiles) -> None:
@@ -285,15 +265,15 @@ class Draft:
         after = work.log.totals
         work.files_removed += before.files - after.files
         work.rows_removed += before.rows - after.rows
-        if change.operation in _REWRITES:
+        if change.operation in REWRITES:
             pass  # the same rows are elsewhere
         elif not after.files:
             work.base = replace(work.base, digests=Map())
         elif work.base.digests:
-            work.base = replace(work.base, digests=_digests_left(work, old))
+            work.base = replace(work.base, digests=digests_left(work, old))
         if before.files != after.files:
             self._mark_dirty(change.dataset_id)
-        work.did(change.operation, _FILES_RANK)
+        work.did(change.operation, FILES_RANK)
 
     def _mark_dirty(self, dataset_id: str) -> None:
         if dataset_id not in self.state.dirty:
@@ -305,19 +285,19 @@ class Draft:
             schema = replace(change.schema, id=len(work.base.schemas) + 1)
             work.base = replace(work.base, schemas=(*work.base.schemas, schema))
             work.head = replace(work.head, schema_id=schema.id, fingerprint=change.fingerprint)
-            work.did("schema", _RANK["schema"])
+            work.did("schema", RANK["schema"])
 
     def set_card(self, change: change_types.SetCard) -> None:
         work = self.work(change.dataset_id)
         if work is not None:
             work.head = replace(work.head, card=change.card)
-            work.did("card", _RANK["card"])
+            work.did("card", RANK["card"])
 
     def set_primary_key(self, change: change_types.SetPrimaryKey) -> None:
         work = self.work(change.dataset_id)
         if work is not None:
             work.head = replace(work.head, primary_key=change.columns)
-            work.did("primary_key", _RANK["primary_key"])
+            work.did("primary_key", RANK["primary_key"])
 
     def rename(self, change: change_types.RenameDataset) -> None:
         work = self.work(change.dataset_id)
@@ -325,7 +305,7 @@ class Draft:
             self.leave_name(change.dataset_id, work.head.name)
             work.head = replace(work.head, name=change.name)
             self.take_name(change.dataset_id, change.name)
-            work.did("rename", _RANK["rename"])
+            work.did("rename", RANK["rename"])
 
     def drop(self, change: change_types.DropDataset) -> None:
         work = self.work(change.dataset_id)
@@ -333,7 +313,7 @@ class Draft:
             self.leave_name(change.dataset_id, work.head.name)
             self._list_dropped(change.dataset_id, work.head.name, dropped=True)
             work.head = replace(work.head, status=DatasetStatus.DROPPED)
-            work.did("drop", _LIFE_RANK)
+            work.did("drop", LIFE_RANK)
 
     def restore(self, change: change_types.RestoreDataset) -> None:
         work = self.work(change.dataset_id)
@@ -343,7 +323,7 @@ class Draft:
             status = DatasetStatus.QUARANTINED if work.head.reason else DatasetStatus.LIVE
             work.head = replace(work.head, status=status, name=name)
             self.take_name(change.dataset_id, name)
-            work.did("restore", _LIFE_RANK)
+            work.did("restore", LIFE_RANK)
 
     def _list_dropped(self, dataset_id: str, name: str, *, dropped: bool) -> None:
         names, entry = self.state.names, (name_key(name), dataset_id)
@@ -357,7 +337,7 @@ class Draft:
             if status is not DatasetStatus.DROPPED:
                 status = DatasetStatus.QUARANTINED if change.reason else DatasetStatus.LIVE
             work.head = replace(work.head, status=status, reason=change.reason)
-            work.did("quarantine", _RANK["quarantine"])
+            work.did("quarantine", RANK["quarantine"])
             key = name_key(work.head.name)
             if status is not DatasetStatus.DROPPED and len(list(self.state.names.sharing(key))) > 1:
                 self._contested.add(key)
@@ -375,6 +355,7 @@ class Draft:
         self._list_dropped(dataset_id, work.head.name, dropped=False)
         state = self.state
         orphaned, adopted = state.orphaned.mutate(), state.adopted.mutate()
+        self._touched.add(dataset_id)
         for file in work.log.retained():
             if file.external:
                 continue
@@ -388,7 +369,7 @@ class Draft:
             if state.broken and state.broken_names(file.key):
                 continue
             if home is None or home.log.find(file.key, retained=True) is None:
-                orphaned[file.key] = file.bucket
+                orphaned.update(dict.fromkeys(objects_of(file), file.bucket))
         self._works.pop(dataset_id)
         self.state = replace(
             state,
@@ -446,6 +427,7 @@ class Draft:
                 continue
             log = datasets[dataset_id].log.without_dead(horizon)
             datasets = datasets.set(dataset_id, replace(datasets[dataset_id], log=log))
+            self._touched.add(dataset_id)
             death = log.oldest_death()
             dirty = dirty.delete(dataset_id) if death is None else dirty.set(dataset_id, death)
         self.state = replace(

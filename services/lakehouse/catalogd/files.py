@@ -20,6 +20,7 @@ from immutables import Map
 
 from lakehouse.catalogd.filetable import decode_files, encode_files
 from lakehouse.model.dataset import DataFile
+from lakehouse.model.refs import PRIMARY
 
 __all__ = ["SEGMENT_FILES", "FileLog", "Segment", "Totals"]
 
@@ -109,6 +110,25 @@ class Segment:
         places = pc.indices_nonzero(pc.equal(self.table.column("key"), key))
         return int(places[-1].as_py()) if len(places) else -1
 
+    def places(self, keys: frozenset[str]) -> list[int]:
+        """The places of all files whose key is one of ``keys``, rising."""
+        if self.count < _SMALL:
+            return [at for at, file in enumerate(self.values[0]) if file.key in keys]
+        found = pc.is_in(self.table.column("key"), value_set=pa.array(sorted(keys)))
+        places: list[int] = pc.indices_nonzero(found).to_pylist()
+        return places
+
+    def first_added(self, version: int) -> int:
+        """The ordinal of the first file that was added at or after ``version``; one past the last
+        if there is none."""
+        if self._values is not None:
+            files, added = self._values
+            at = bisect.bisect_left(added, version)
+            return files[at].ordinal if at < self.count else self.last + 1
+        column = self.table.column("added")
+        at = bisect.bisect_left(range(self.count), version, key=lambda row: column[row].as_py())
+        return self.table.column("ordinal")[at].as_py() if at < self.count else self.last + 1
+
     def blocks(self, ordinal: int) -> Iterator[Decoded]:
         """The files from ``ordinal`` on, and the version that added each, a block at a time."""
         if self.count < _SMALL:
@@ -153,13 +173,15 @@ class Totals:
 @dataclass(frozen=True, slots=True)
 class FileLog:
     """``clears``: (version, ordinal bound), both rising: files below the bound are gone from that
-    version on. ``totals`` are those of the newest version."""
+    version on. ``totals`` are those of the newest version. ``elsewhere``: the buckets other than
+    the primary one in which a file of the log is."""
 
     segments: tuple[Segment, ...] = ()
     removed: Map[int, int] = field(default_factory=Map)
     clears: tuple[tuple[int, int], ...] = ()
     next_ordinal: int = 1
     totals: Totals = Totals()
+    elsewhere: frozenset[str] = frozenset()
 
     def append(self, files: Sequence[DataFile], version: int) -> FileLog:
         """With ``files`` added at ``version``; their ordinals are given here, in order."""
@@ -190,6 +212,7 @@ class FileLog:
             segments=tuple(segments),
             next_ordinal=self.next_ordinal + len(placed),
             totals=totals,
+            elsewhere=self.elsewhere.union(f.bucket for f in files if f.bucket != PRIMARY),
         )
 
     def clear(self, version: int) -> FileLog:
@@ -294,6 +317,32 @@ class FileLog:
                     if dead is None or (version is not None and dead > version):
                         yield file
 
+    def arrivals(self, version: int, after: int = 0) -> Iterator[DataFile]:
+        """Files that live and were added at or after ``version``, with an ordinal above ``after``,
+        in order; what was there before costs nothing."""
+        start = bisect.bisect_left(self.segments, version, key=lambda part: part.added_span[1])
+        for segment in self.segments[start : start + 1]:
+            after = max(after, segment.first_added(version) - 1)
+        return self.visible(after=after) if start < len(self.segments) else iter(())
+
+    def count_since(self, version: int) -> int:
+        """How many files were added at or after ``version``, gone ones included."""
+        start = bisect.bisect_left(self.segments, version, key=lambda part: part.added_span[1])
+        ordinals = [part.first_added(version) for part in self.segments[start : start + 1]]
+        behind = sum(part.count for part in self.segments[start + 1 :])
+        return behind + sum(self.segments[start].last - first + 1 for first in ordinals)
+
+    def named(self, keys: frozenset[str]) -> Iterator[DataFile]:
+        """The retained files whose key is one of ``keys``, in order."""
+        low, high = min(keys), max(keys)
+        for segment in self.segments:
+            if segment.overlaps(low, high):
+                yield from (segment.row(place)[0] for place in segment.places(keys))
+
+    def lives(self, file: DataFile) -> bool:
+        """Whether the newest version names this file of the log."""
+        return file.ordinal >= self._bound(None) and file.ordinal not in self.removed
+
     def retained(self) -> Iterator[DataFile]:
         """Every file that some retained version names."""
         for segment in self.segments:
@@ -334,7 +383,11 @@ class FileLog:
             if ordinal in removed:
                 removed = removed.delete(ordinal)
         clears = tuple(clear for clear in self.clears if clear[0] > horizon)
-        return replace(self, segments=tuple(segments), removed=removed, clears=clears)
+        left = replace(self, segments=tuple(segments), removed=removed, clears=clears)
+        if self.elsewhere:
+            used = {file.bucket for file in left.retained()} - {PRIMARY}
+            left = replace(left, elsewhere=frozenset(used))
+        return left
 
     @staticmethod
     def of(
@@ -344,7 +397,8 @@ class FileLog:
         next_ordinal: int,
         totals: Totals,
     ) -> FileLog:
-        """From a checkpoint: ``table`` has the dataset's files by ordinal; None for none."""
+        """From a checkpoint: ``table`` has the dataset's files by ordinal; None for none. Put
+        ``elsewhere`` in: it is found for many datasets at once."""
         rows = 0 if table is None else len(table)
         segments = tuple(
             Segment(None, table.slice(start, SEGMENT_FILES))

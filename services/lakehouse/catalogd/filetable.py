@@ -54,12 +54,13 @@ FILE_SCHEMA: Final = pa.schema(
         ("stats", _STATS),
         ("content", pa.string()),
         ("encryption", pa.string()),
+        ("stats_sha256", pa.binary()),
     ]
 )
 """One row a file, by ordinal. ``added`` is the version that added it."""
 
 # Of columns that came later, what their absence means.
-_ABSENT: Final = {"content": "rows", "encryption": ""}
+_ABSENT: Final = {"content": "rows", "encryption": "", "stats_sha256": b""}
 
 
 def _encode_stats(files: Sequence[DataFile]) -> pa.Array:
@@ -96,6 +97,7 @@ def encode_files(files: Sequence[DataFile], added: Iterable[int]) -> pa.Table:
     later = [
         pa.array([file.content for file in files], pa.string()),
         pa.array([file.encryption for file in files], pa.string()),
+        pa.array([bytes.fromhex(file.stats_sha256) for file in files], pa.binary()),
     ]
     return pa.Table.from_arrays([*arrays, _encode_stats(files), *later], schema=FILE_SCHEMA)
 
@@ -131,5 +133,6 @@ def decode_files(table: pa.Table) -> tuple[tuple[DataFile, ...], tuple[int, ...]
     stats = _decode_stats(table.column("stats"))
     later = [table.column(name).to_pylist() for name in ("content", "added", "encryption")]
     digests = [sha256.hex() for sha256 in table.column("sha256").to_pylist()]
-    rows = zip(*columns[:3], digests, *columns[3:], stats, *later, strict=True)
+    beside = [sha256.hex() for sha256 in table.column("stats_sha256").to_pylist()]
+    rows = zip(*columns[:3], digests, *columns[3:], stats, *later, beside, strict=True)
     return tuple([DataFile(*row) for row in rows]), tuple(later[1])

@@ -12,6 +12,7 @@ from lakehouse.catalogd.state import CatalogState, DatasetState
 from lakehouse.catalogd.views import dropped_dataset, live_dataset
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.changes import (
     AddFiles,
     Change,
@@ -36,7 +37,7 @@ __all__ = ["Lifecycle", "parse_sensitivity", "without_foreign_stats"]
 _OWN_CALLS = (OpenSession, CloseSession, Condemn)
 _DOCUMENT_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _DOCUMENTS_BYTES_MAX = 8 << 20
-_OPERATOR_DOCUMENTS = frozenset({"token"})
+_OPERATOR_DOCUMENTS = frozenset({"token", BUCKET_DOCUMENTS})
 
 
 def parse_sensitivity(text: str) -> Sensitivity:
@@ -150,12 +151,7 @@ class Lifecycle:
                 changes=len(request.changes),
             )
         _check_documents(request.changes)
-        known = set(self._core.buckets.names())
         changes = [without_foreign_stats(change) for change in request.changes]
-        for change in changes:
-            used = {file.bucket for file in change.files} if isinstance(change, AddFiles) else set()
-            for bucket in used - known:
-                self._core.buckets.get(bucket)
 
         def decide(state: CatalogState) -> Planned:
             check_requirements(state, request.requirements)

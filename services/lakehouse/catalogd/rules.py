@@ -7,7 +7,7 @@ were met, so that a caller can tell a race (``conflict``) from a mistake (``inva
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -15,12 +15,19 @@ import orjson
 from lakehouse.catalogd.bounds import check_card, check_file, check_ids, check_sums, check_texts
 from lakehouse.catalogd.draft import Draft, Work
 from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
+from lakehouse.catalogd.residing import (
+    check_bucket_document,
+    check_home,
+    check_members,
+    check_unused,
+)
 from lakehouse.catalogd.state import CatalogState
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.sessions import may_add
 from lakehouse.model import changes as change_types
+from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.changes import Requirement
-from lakehouse.model.dataset import DataFile, DatasetStatus
+from lakehouse.model.dataset import DataFile, DatasetStatus, objects_of
 from lakehouse.model.refs import check_foreign_key, check_key, check_name, name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.fingerprint import fingerprint
@@ -232,6 +239,7 @@ def _create(draft: Draft, change: change_types.CreateDataset, *, imported: bool 
     _check_primary_key(change.primary_key, change.schema)
     check_texts(bucket=change.bucket, fingerprint=change.fingerprint)
     check_card(change.card)
+    check_home(draft, change)
 
 
 def _check_file(draft: Draft, work: Work, file: DataFile) -> None:
@@ -270,6 +278,7 @@ def _add_files(draft: Draft, change: change_types.AddFiles) -> None:
     )
     for file in change.files:
         _check_file(draft, work, file)
+    check_members(draft, work, change.files)
     size, rows = sum(f.size_bytes for f in change.files), sum(f.rows for f in change.files)
     check_sums(work.log.totals.size_bytes + size, work.log.totals.rows + rows)
     check_sums(0, work.rows_added + rows)
@@ -281,7 +290,7 @@ def _add_files(draft: Draft, change: change_types.AddFiles) -> None:
             dataset_id=change.dataset_id,
             key=taken,
         )
-    ours = [file.key for file in change.files if not file.external]
+    ours = [key for file in change.files if not file.external for key in objects_of(file)]
     may_add(draft.state.objects, ours, draft.state.names_object)
 
 
@@ -367,6 +376,8 @@ def _put_document(draft: Draft, change: change_types.PutDocument) -> None:
         orjson.loads(change.body)
     except orjson.JSONDecodeError as error:
         raise _invalid("a document's body must be json", id=change.id, reason=str(error)) from None
+    if change.kind == BUCKET_DOCUMENTS:
+        check_bucket_document(draft, change)
 
 
 def _delete_document(draft: Draft, change: change_types.DeleteDocument) -> None:
@@ -378,6 +389,8 @@ def _delete_document(draft: Draft, change: change_types.DeleteDocument) -> None:
             document_kind=change.kind,
             id=change.id,
         )
+    if change.kind == BUCKET_DOCUMENTS:
+        check_unused(draft, change.id)
 
 
 def _open_session(draft: Draft, change: change_types.OpenSession) -> None:
@@ -435,9 +448,16 @@ def check_change(draft: Draft, change: StoredChange) -> None:
     _CHANGES[type(change)](draft, change)
 
 
-def drafted(state: CatalogState, version: int, changes: Sequence[StoredChange]) -> Draft:
-    """The draft of ``changes``, each checked against those before it."""
+def drafted(
+    state: CatalogState,
+    version: int,
+    changes: Sequence[StoredChange],
+    configured: Mapping[str, str] | None = None,
+) -> Draft:
+    """The draft of ``changes``, each checked against those before it; ``configured`` as in
+    ``Draft``."""
     draft = Draft(state, version, 0)
+    draft.configured = configured
     for change in changes:
         check_change(draft, change)
         draft.apply(change)

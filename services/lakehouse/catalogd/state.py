@@ -17,7 +17,7 @@ from lakehouse.catalogd.files import FileLog, Totals
 from lakehouse.catalogd.persistent import SortedNames, Vector
 from lakehouse.ledger.machine import Entry
 from lakehouse.ledger.sessions import Objects
-from lakehouse.model.dataset import Card, Dataset, DatasetStatus, VersionEntry
+from lakehouse.model.dataset import Card, Dataset, DatasetStatus, VersionEntry, rows_key
 from lakehouse.model.schema import Schema
 
 __all__ = [
@@ -71,6 +71,7 @@ class DatasetState:
     history: Vector[Revision]
     rows_known: bool = True
     digests: Map[str, int] = field(default_factory=Map)
+    residency: str = ""
     # The manifest's bytes once a checkpoint made them; a changed dataset starts without.
     encoded: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
 
@@ -109,6 +110,7 @@ class DatasetState:
             row_count=revision.entry.row_count,
             primary_key=head.primary_key,
             bucket=self.bucket,
+            residency=self.residency,
         )
 
 
@@ -180,6 +182,8 @@ class CatalogState:
             such a dataset is shown quarantined and hides nobody else.
         unknown: parts and kinds of rows in the checkpoint that this version does not know; such a
             state can be read, and no checkpoint is made of it.
+        placed: bucket -> residency -> datasets with objects there (``placing``); derived from the
+            rest, so no checkpoint holds it.
     """
 
     version: int = 0
@@ -195,6 +199,7 @@ class CatalogState:
     elsewhere: Map[str, str] = field(default_factory=Map)
     broken: Map[str, Broken] = field(default_factory=Map)
     unknown: tuple[str, ...] = ()
+    placed: Map[str, Map[str, int]] = field(default_factory=Map)
 
     @property
     def ts_us(self) -> int:
@@ -212,8 +217,10 @@ class CatalogState:
         )
 
     def names_object(self, key: str) -> bool:
-        """True if a retained version names the object ``key`` that a session wrote. Of a manifest
-        that cannot be read, everything in its folder may be named."""
+        """True if a retained version names the object ``key`` that a session wrote, or the rows
+        that it has the statistics of. Of a manifest that cannot be read, everything in its folder
+        may be named."""
+        key = rows_key(key)
         if key in self.adopted:
             return True
         parts = key.split("/")

@@ -61,7 +61,8 @@ class RegisterRequest:
     ``fingerprint`` "" means computed; given, it must be the ``fp1:`` of the schema. The card's
     owner and description are required on manual registration of a new name. ``expected_version``:
     refuse if the dataset's last change is another, so that a delayed retry rolls nothing back; 0
-    means that there must be none.
+    means that there must be none. ``bucket``: the home of a new name, and so where copies go; ""
+    is the bucket of the first object.
     """
 
     name: str
@@ -77,6 +78,7 @@ class RegisterRequest:
 class DatasetResult:
     """A dataset and the version of the store it was read at; ``created`` if this call made it."""
 
+    bucket: str = ""
     dataset: Dataset
     version: int
     created: bool = False
@@ -253,7 +255,9 @@ class DedupeReport:
 
 @dataclass(frozen=True, slots=True)
 class FsckFinding:
-    """``kind``: dangling (named, not there), size, checksum, orphan (there, not named)."""
+    """``kind``: dangling (named, not there), size, checksum, orphan (there, not named), manifest
+    (cannot be read), unreachable (a bucket that did not answer, in ``key``: of its objects nothing
+    is known)."""
 
     kind: str
     dataset: str
@@ -284,7 +288,8 @@ class FsckReport:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What collection gives up and deletes; ``plan`` as in ``PlanRequest``."""
+    """What collection gives up and deletes; ``plan`` as in ``PlanRequest``. Of the buckets
+    ``unreachable`` nothing was deleted: what is due there waits."""
 
     plan: str
     applied: bool
@@ -299,6 +304,7 @@ class CollectReport:
 class ImportedDataset:
     """A manifest of a catalog written without the gate of ADR-020; names may repeat."""
 
+    unreachable: tuple[str, ...] = ()
     name: str
     keys: tuple[str, ...]
     row_count: int | None
@@ -347,6 +353,29 @@ class SessionRequest:
 
     writer: str
     role: str
+@dataclass(frozen=True, slots=True)
+class UsageRequest:
+    """Nothing to ask with."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketUse:
+    """``datasets`` that have objects in ``bucket`` or have it as their home, dropped ones and old
+    versions included, of those that were made with ``residency``."""
+
+    bucket: str
+    residency: str
+    datasets: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageResult:
+    """By bucket and residency; a bucket that no dataset uses is not in it."""
+
+    buckets: tuple[BucketUse, ...]
+    version: int
+
+
     session_id: str = ""
     close: bool = False
 
@@ -427,3 +456,7 @@ class CatalogService(Protocol):
     async def session(self, ctx: Context, request: SessionRequest) -> SessionResult: ...
 
     async def status(self, ctx: Context, request: StatusRequest) -> CatalogStatus: ...
+    async def usage(self, ctx: Context, request: UsageRequest) -> UsageResult:
+        """Which buckets the datasets are in; costs no more the more files there are."""
+        ...
+

@@ -88,7 +88,11 @@ class CardHints:
 
 @dataclass(frozen=True, slots=True)
 class IngestRequest:
-    """``object_key`` set: read that object of ``object_bucket`` instead of the body."""
+    """``object_key`` set: read that object of ``object_bucket`` instead of the body.
+
+    ``bucket``: the home of a dataset that this call makes, "" the primary one; of one that is there
+    already it must be the home, for rows do not move.
+    """
 
     dataset: str
     mode: IngestMode = IngestMode.AUTO
@@ -98,6 +102,7 @@ class IngestRequest:
     dry_run: bool = False
     object_key: str = ""
     object_bucket: str = PRIMARY
+    bucket: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from lakehouse.model.schema import Schema
 
 @dataclass(frozen=True, slots=True)
 class CreateDataset:
+    """``residency`` is that of ``bucket``, the dataset's home; the catalog puts it in."""
+
     dataset_id: str
     name: str
     fingerprint: str
@@ -22,6 +24,7 @@ class CreateDataset:
     card: Card
     primary_key: tuple[str, ...] = ()
     bucket: str = PRIMARY
+    residency: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ class DataFile:
             it must refuse the dataset, not pass the file over.
         seq: the commit that added it; with ``ordinal`` it orders deltas; set by the catalog.
         encryption: how its bytes are encrypted; "" for not at all.
+        stats_sha256: of the object beside it that has its statistics (``stats_key``), for rows
+            outside the primary bucket; "" where there is none.
     """
 
     key: str
@@ -104,11 +106,34 @@ class DataFile:
     content: str = "rows"
     seq: int = 0
     encryption: str = ""
+    stats_sha256: str = ""
+
+
+_ROWS_ENDING: Final = ".parquet"
+_STATS_ENDING: Final = ".stats.parquet"
+
+
+def stats_key(key: str) -> str:
+    """Where the statistics of the rows at ``key`` are: an object beside it, in the same bucket."""
+    return key.removesuffix(_ROWS_ENDING) + _STATS_ENDING
+
+
+def rows_key(key: str) -> str:
+    """The rows that an object of ours is about: the inverse of ``stats_key``, and rows' own key."""
+    if key.endswith(_STATS_ENDING):
+        return key.removesuffix(_STATS_ENDING) + _ROWS_ENDING
+    return key
+
+
+def objects_of(file: DataFile) -> tuple[str, ...]:
+    """The keys of all objects that live and go with ``file``: its rows, and their statistics."""
+    return (file.key, stats_key(file.key)) if file.stats_sha256 else (file.key,)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One dataset at one version of the store. ``version`` is the seq of its last change."""
+    """One dataset at one version of the store. ``version`` is the seq of its last change;
+    ``bucket`` its home, and ``residency`` what that bucket was called when it was made."""
 
     id: str
     name: str
@@ -124,6 +149,7 @@ class Dataset:
     row_count: int | None
     primary_key: tuple[str, ...] = ()
     bucket: str = PRIMARY
+    residency: str = ""
 
 
 @dataclass(frozen=True, slots=True)

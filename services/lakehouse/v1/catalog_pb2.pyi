@@ -140,11 +140,14 @@ class RegisterRequest(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     PRIMARY_KEY_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     fingerprint: _builtins.str
     expected_version: _builtins.int
     """0: there must be none"""
+    bucket: _builtins.str
+    """the home of a new name, and of copies; "" is the first object's bucket"""
     idempotency_key: _builtins.str
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForeignObject]: ...
@@ -164,11 +167,12 @@ class RegisterRequest(_message.Message):
         columns: _abc.Iterable[_model_pb2.Column] | None = ...,
         primary_key: _abc.Iterable[_builtins.str] | None = ...,
         expected_version: _builtins.int | None = ...,
+        bucket: _builtins.str = ...,
         idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_idempotency_key", b"_idempotency_key", "card", b"card", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_idempotency_key", b"_idempotency_key", "card", b"card", "columns", b"columns", "expected_version", b"expected_version", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "name", b"name", "objects", b"objects", "primary_key", b"primary_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_idempotency_key", b"_idempotency_key", "bucket", b"bucket", "card", b"card", "columns", b"columns", "expected_version", b"expected_version", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "name", b"name", "objects", b"objects", "primary_key", b"primary_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -940,6 +944,7 @@ class CollectReport(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     RECORDS_PACKED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
     applied: _builtins.bool
     horizon: _builtins.int
@@ -948,6 +953,10 @@ class CollectReport(_message.Message):
     version: _builtins.int
     @_builtins.property
     def objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """buckets in which nothing was deleted"""
+
     def __init__(
         self,
         *,
@@ -958,10 +967,11 @@ class CollectReport(_message.Message):
         size_bytes: _builtins.int = ...,
         records_packed: _builtins.int = ...,
         version: _builtins.int = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "horizon", b"horizon", "objects", b"objects", "plan", b"plan", "records_packed", b"records_packed", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "horizon", b"horizon", "objects", b"objects", "plan", b"plan", "records_packed", b"records_packed", "size_bytes", b"size_bytes", "unreachable", b"unreachable", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1140,6 +1150,77 @@ class DocumentsResult(_message.Message):
 Global___DocumentsResult: _TypeAlias = DocumentsResult  # noqa: Y015
 
 @_typing.final
+class UsageRequest(_message.Message):
+    """Nothing to ask with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRequest: _TypeAlias = UsageRequest  # noqa: Y015
+
+@_typing.final
+class BucketUse(_message.Message):
+    """`datasets` that have objects in `bucket` or have it as their home, dropped ones and old versions
+    included, of those that were made with `residency`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.str
+    residency: _builtins.str
+    datasets: _builtins.int
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.str = ...,
+        residency: _builtins.str = ...,
+        datasets: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "datasets", b"datasets", "residency", b"residency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BucketUse: _TypeAlias = BucketUse  # noqa: Y015
+
+@_typing.final
+class UsageResult(_message.Message):
+    """By bucket and residency; a bucket that no dataset uses is not in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BucketUse]: ...
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[Global___BucketUse] | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageResult: _TypeAlias = UsageResult  # noqa: Y015
+
+@_typing.final
 class SessionRequest(_message.Message):
     """`session_id` "" opens one; given, it is a heartbeat, or its end if `close`."""
 
@@ -1266,3 +1347,160 @@ class CatalogStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CatalogStatus: _TypeAlias = CatalogStatus  # noqa: Y015
+
+@_typing.final
+class ObjectChangesRequest(_message.Message):
+    """What came and went in one bucket after `cursor` ("": from the beginning), in the order of
+    commits. A cursor may be kept for ever.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.str
+    cursor: _builtins.str
+    limit: _builtins.int
+    """default 1000"""
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "bucket", b"bucket", "cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ObjectChangesRequest: _TypeAlias = ObjectChangesRequest  # noqa: Y015
+
+@_typing.final
+class ObjectChangesResult(_message.Message):
+    """A page of changes; the next begins at `cursor`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    WAITING_SINCE_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    cursor: _builtins.str
+    live: _builtins.int
+    waiting: _builtins.int
+    """at most so many files come behind this page"""
+    @_builtins.property
+    def added(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.DataFile]:
+        """that the newest version names; without statistics"""
+
+    @_builtins.property
+    def given_up(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.ObjectRef]:
+        """that no version names any more"""
+
+    @_builtins.property
+    def waiting_since(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        added: _abc.Iterable[_model_pb2.DataFile] | None = ...,
+        given_up: _abc.Iterable[_model_pb2.ObjectRef] | None = ...,
+        version: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+        live: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        waiting_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["waiting_since", b"waiting_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "cursor", b"cursor", "given_up", b"given_up", "live", b"live", "version", b"version", "waiting", b"waiting", "waiting_since", b"waiting_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectChangesResult: _TypeAlias = ObjectChangesResult  # noqa: Y015
+
+@_typing.final
+class ObjectStatesRequest(_message.Message):
+    """At most 1,000 objects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.ObjectRef]: ...
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[_model_pb2.ObjectRef] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectStatesRequest: _TypeAlias = ObjectStatesRequest  # noqa: Y015
+
+@_typing.final
+class ObjectState(_message.Message):
+    """Size and hash of a named object; `live` if the newest version names it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDING_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    standing: _builtins.str
+    """named | given_up | unknown"""
+    size_bytes: _builtins.int
+    sha256: _builtins.str
+    live: _builtins.bool
+    def __init__(
+        self,
+        *,
+        standing: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        live: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "sha256", b"sha256", "size_bytes", b"size_bytes", "standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectState: _TypeAlias = ObjectState  # noqa: Y015
+
+@_typing.final
+class ObjectStatesResult(_message.Message):
+    """In the order asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectState]: ...
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___ObjectState] | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["states", b"states", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectStatesResult: _TypeAlias = ObjectStatesResult  # noqa: Y015

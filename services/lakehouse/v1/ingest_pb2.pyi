@@ -173,6 +173,7 @@ class IngestRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     OBJECT_KEY_FIELD_NUMBER: _builtins.int
     OBJECT_BUCKET_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     mode: _builtins.str
@@ -181,6 +182,8 @@ class IngestRequest(_message.Message):
     object_key: _builtins.str
     object_bucket: _builtins.str
     """default primary"""
+    bucket: _builtins.str
+    """the home of a dataset that is made; "" is primary"""
     idempotency_key: _builtins.str
     @_builtins.property
     def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -199,11 +202,12 @@ class IngestRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         object_key: _builtins.str = ...,
         object_bucket: _builtins.str | None = ...,
+        bucket: _builtins.str = ...,
         idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_mode", b"_mode", "_object_bucket", b"_object_bucket", "card", b"card", "idempotency_key", b"idempotency_key", "mode", b"mode", "object_bucket", b"object_bucket", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_mode", b"_mode", "_object_bucket", b"_object_bucket", "card", b"card", "dataset", b"dataset", "dry_run", b"dry_run", "idempotency_key", b"idempotency_key", "key", b"key", "mode", b"mode", "object_bucket", b"object_bucket", "object_key", b"object_key", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_mode", b"_mode", "_object_bucket", b"_object_bucket", "bucket", b"bucket", "card", b"card", "dataset", b"dataset", "dry_run", b"dry_run", "idempotency_key", b"idempotency_key", "key", b"key", "mode", b"mode", "object_bucket", b"object_bucket", "object_key", b"object_key", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015

@@ -253,6 +253,7 @@ class DataFile(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
     ENCRYPTION_FIELD_NUMBER: _builtins.int
+    STATS_SHA256_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     size_bytes: _builtins.int
     rows: _builtins.int
@@ -268,6 +269,8 @@ class DataFile(_message.Message):
     """default rows"""
     seq: _builtins.int
     encryption: _builtins.str
+    stats_sha256: _builtins.str
+    """of the object beside it that has its statistics; "" for none"""
     @_builtins.property
     def stats(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStats]: ...
     def __init__(
@@ -286,10 +289,11 @@ class DataFile(_message.Message):
         content: _builtins.str | None = ...,
         seq: _builtins.int = ...,
         encryption: _builtins.str = ...,
+        stats_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_content", b"_content", "_schema_id", b"_schema_id", "bucket", b"bucket", "content", b"content", "schema_id", b"schema_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_content", b"_content", "_schema_id", b"_schema_id", "bucket", b"bucket", "content", b"content", "encryption", b"encryption", "external", b"external", "key", b"key", "ordinal", b"ordinal", "rows", b"rows", "rows_hash", b"rows_hash", "schema_id", b"schema_id", "seq", b"seq", "sha256", b"sha256", "size_bytes", b"size_bytes", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_content", b"_content", "_schema_id", b"_schema_id", "bucket", b"bucket", "content", b"content", "encryption", b"encryption", "external", b"external", "key", b"key", "ordinal", b"ordinal", "rows", b"rows", "rows_hash", b"rows_hash", "schema_id", b"schema_id", "seq", b"seq", "sha256", b"sha256", "size_bytes", b"size_bytes", "stats", b"stats", "stats_sha256", b"stats_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
@@ -326,6 +330,7 @@ class Dataset(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     PRIMARY_KEY_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     fingerprint: _builtins.str
@@ -336,7 +341,9 @@ class Dataset(_message.Message):
     size_bytes: _builtins.int
     row_count: _builtins.int
     bucket: _builtins.str
-    """default primary"""
+    """its home; default primary"""
+    residency: _builtins.str
+    """of its home when it was made"""
     @_builtins.property
     def schema(self) -> Global___Schema: ...
     @_builtins.property
@@ -364,10 +371,11 @@ class Dataset(_message.Message):
         row_count: _builtins.int | None = ...,
         primary_key: _abc.Iterable[_builtins.str] | None = ...,
         bucket: _builtins.str | None = ...,
+        residency: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_row_count", b"_row_count", "bucket", b"bucket", "card", b"card", "created_at", b"created_at", "row_count", b"row_count", "schema", b"schema", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_row_count", b"_row_count", "bucket", b"bucket", "card", b"card", "created_at", b"created_at", "files", b"files", "fingerprint", b"fingerprint", "id", b"id", "name", b"name", "primary_key", b"primary_key", "row_count", b"row_count", "schema", b"schema", "size_bytes", b"size_bytes", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_row_count", b"_row_count", "bucket", b"bucket", "card", b"card", "created_at", b"created_at", "files", b"files", "fingerprint", b"fingerprint", "id", b"id", "name", b"name", "primary_key", b"primary_key", "residency", b"residency", "row_count", b"row_count", "schema", b"schema", "size_bytes", b"size_bytes", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
@@ -451,11 +459,14 @@ class CreateDataset(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     PRIMARY_KEY_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     name: _builtins.str
     fingerprint: _builtins.str
     bucket: _builtins.str
     """default primary"""
+    residency: _builtins.str
+    """of the bucket; the catalog puts it in"""
     @_builtins.property
     def schema(self) -> Global___Schema: ...
     @_builtins.property
@@ -472,10 +483,11 @@ class CreateDataset(_message.Message):
         card: Global___Card | None = ...,
         primary_key: _abc.Iterable[_builtins.str] | None = ...,
         bucket: _builtins.str | None = ...,
+        residency: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "card", b"card", "schema", b"schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "card", b"card", "dataset_id", b"dataset_id", "fingerprint", b"fingerprint", "name", b"name", "primary_key", b"primary_key", "schema", b"schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "card", b"card", "dataset_id", b"dataset_id", "fingerprint", b"fingerprint", "name", b"name", "primary_key", b"primary_key", "residency", b"residency", "schema", b"schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
@@ -1212,3 +1224,27 @@ class ProbeReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProbeReport: _TypeAlias = ProbeReport  # noqa: Y015
+
+@_typing.final
+class ObjectRef(_message.Message):
+    """An object in exactly one named bucket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.str
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectRef: _TypeAlias = ObjectRef  # noqa: Y015

@@ -19,7 +19,7 @@ from lakehouse.contracts import tokens as t
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.app import create_app
-from lakehouse.gateway.services import Footprints, RpcCalls, Services
+from lakehouse.gateway.services import Services
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
@@ -161,6 +161,10 @@ class FakeCatalog(Recorder):
     async def documents(self, ctx: Context, request: c.DocumentsRequest) -> c.DocumentsResult:
         self.saw("documents", ctx, request)
         return c.DocumentsResult((), VERSION)
+
+    async def usage(self, ctx: Context, request: c.UsageRequest) -> c.UsageResult:
+        self.saw("usage", ctx, request)
+        return c.UsageResult((), VERSION)
 
     async def session(self, ctx: Context, request: c.SessionRequest) -> c.SessionResult:
         self.saw("session", ctx, request)
@@ -348,8 +352,7 @@ class World:
     def __init__(
         self,
         settings: GatewaySettings | None = None,
-        footprints: Footprints | None = None,
-        rpc_calls: RpcCalls | None = None,
+        figures: tuple[FigureSource, ...] = (),
     ) -> None:
         self.catalog = FakeCatalog()
         self.tokens = FakeTokens()
@@ -357,7 +360,7 @@ class World:
         self.query = FakeQuery()
         self.storage = FakeStorage()
         self.readiness = FakeReadiness()
-        if settings is None and footprints is None and rpc_calls is None:
+        if settings is None and not figures:
             _Current.world, self.app = self, _shared_app()
             return
         services = Services(
@@ -367,8 +370,7 @@ class World:
             self.query,
             self.storage,
             self.readiness,
-            footprints,
-            rpc_calls,
+            figures,
         )
         self.app = _app(settings or GatewaySettings(), services)
 
