@@ -13,8 +13,8 @@ from lakehouse.catalogd.registering import Registering
 from lakehouse.catalogd.sessions import Sessions
 from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.catalogd.timetable import Timetable
-from lakehouse.contracts import catalog as c
 from lakehouse.catalogd.usage import Usage
+from lakehouse.contracts import catalog as c
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
@@ -51,11 +51,11 @@ class Catalog:
         self.files = reads.files
         self.versions = reads.versions
         self.documents = reads.documents
-        self.commit = lifecycle.commit
         self.usage = Usage(core).usage
         inventory = Inventory(core)
         self.object_changes = inventory.object_changes
         self.object_states = inventory.object_states
+        self.commit = lifecycle.commit
         self.update_card = lifecycle.update_card
         self.rename = lifecycle.rename
         self.drop = lifecycle.drop

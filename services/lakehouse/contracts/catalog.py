@@ -72,13 +72,13 @@ class RegisterRequest:
     columns: tuple[Column, ...] = ()
     primary_key: tuple[str, ...] = ()
     expected_version: int | None = None
+    bucket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetResult:
     """A dataset and the version of the store it was read at; ``created`` if this call made it."""
 
-    bucket: str = ""
     dataset: Dataset
     version: int
     created: bool = False
@@ -298,13 +298,13 @@ class CollectReport:
     size_bytes: int
     records_packed: int
     version: int
+    unreachable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedDataset:
     """A manifest of a catalog written without the gate of ADR-020; names may repeat."""
 
-    unreachable: tuple[str, ...] = ()
     name: str
     keys: tuple[str, ...]
     row_count: int | None
@@ -348,12 +348,6 @@ class DocumentsResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """``session_id`` "" opens one; given, it is a heartbeat, or its end if ``close``."""
-
-    writer: str
-    role: str
-@dataclass(frozen=True, slots=True)
 class UsageRequest:
     """Nothing to ask with."""
 
@@ -376,6 +370,12 @@ class UsageResult:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """``session_id`` "" opens one; given, it is a heartbeat, or its end if ``close``."""
+
+    writer: str
+    role: str
     session_id: str = ""
     close: bool = False
 
@@ -453,10 +453,10 @@ class CatalogService(Protocol):
 
     async def documents(self, ctx: Context, request: DocumentsRequest) -> DocumentsResult: ...
 
-    async def session(self, ctx: Context, request: SessionRequest) -> SessionResult: ...
-
-    async def status(self, ctx: Context, request: StatusRequest) -> CatalogStatus: ...
     async def usage(self, ctx: Context, request: UsageRequest) -> UsageResult:
         """Which buckets the datasets are in; costs no more the more files there are."""
         ...
 
+    async def session(self, ctx: Context, request: SessionRequest) -> SessionResult: ...
+
+    async def status(self, ctx: Context, request: StatusRequest) -> CatalogStatus: ...

@@ -65,10 +65,10 @@ class CatalogClient:
     async def documents(self, ctx: Context, request: c.DocumentsRequest) -> c.DocumentsResult:
         return await self._peer.unary("documents", ctx, request, c.DocumentsResult)
 
-    async def session(self, ctx: Context, request: c.SessionRequest) -> c.SessionResult:
     async def usage(self, ctx: Context, request: c.UsageRequest) -> c.UsageResult:
         return await self._peer.unary("usage", ctx, request, c.UsageResult)
 
+    async def session(self, ctx: Context, request: c.SessionRequest) -> c.SessionResult:
         return await self._peer.unary("session", ctx, request, c.SessionResult)
 
     async def status(self, ctx: Context, request: c.StatusRequest) -> c.CatalogStatus:
