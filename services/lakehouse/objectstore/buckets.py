@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Protocol, runtime_checkable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
+from lakehouse.model.health import BucketHealth
+from lakehouse.objectstore.failures import FailureSink, NoSink
+from lakehouse.objectstore.guarding import GuardedStore, ObservedStore
+from lakehouse.objectstore.health import BucketWatch
+from lakehouse.objectstore.journaling import JournalingStore
 from lakehouse.objectstore.local import LocalStore
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.metered import MeteredStore
 from lakehouse.objectstore.port import ObjectStore, StoreFootprint
 from lakehouse.objectstore.retrying import RetryingStore
-from lakehouse.objectstore.settings import BucketSettings, S3Credentials
+from lakehouse.objectstore.settings import BucketSettings, ResilienceSettings, S3Credentials
 
 __all__ = [
     "BucketSettings",
     "Buckets",
+    "ResilienceSettings",
     "S3Credentials",
     "open_adapter",
     "open_raw",
@@ -35,33 +43,45 @@ class _Creatable(Protocol):
     async def create_bucket(self) -> bool: ...
 
 
+_NO_SINK: Final = NoSink()
+_RESILIENCE: Final = ResilienceSettings()
+
 # One store a name within a process, so that two nodes of a test can share it.
 _MEMORY: Final[dict[str, MemoryStore]] = {}
 _MEMORY_LOCK: Final = threading.Lock()
 
 
-def open_adapter(settings: BucketSettings, clock: Clock) -> ObjectStore:
-    """The bare adapter for the bucket's URL. Raises ``invalid`` for a URL that is none."""
-    parts = urlsplit(settings.url)
+def check_url(settings: BucketSettings) -> SplitResult:
+    """The parts of the bucket's URL. Raises ``invalid`` for one that is none of ours."""
+    try:
+        parts = urlsplit(settings.url)
+    except ValueError:
+        raise _url_refused(settings, f"must be {_SCHEMES}") from None
     if parts.query or parts.fragment or parts.username or parts.password:
         raise _url_refused(settings, "must not carry credentials, a query or a fragment")
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise _url_refused(settings, "must name a local path, as in file:./data")
-        path = unquote(parts.path)
-        if not path:
+        if not parts.path:
             raise _url_refused(settings, "names no folder")
-        return LocalStore(os.path.abspath(path), clock)
+    elif not (parts.scheme == "memory" or (parts.scheme == "s3" and parts.netloc)):
+        raise _url_refused(settings, f"must be {_SCHEMES}")
+    return parts
+
+
+def open_adapter(settings: BucketSettings, clock: Clock) -> ObjectStore:
+    """The bare adapter for the bucket's URL. Raises ``invalid`` for a URL that is none."""
+    parts = check_url(settings)
+    if parts.scheme == "file":
+        return LocalStore(os.path.abspath(unquote(parts.path)), clock)
     if parts.scheme == "memory":
         name = parts.netloc + parts.path
         with _MEMORY_LOCK:
             return _MEMORY.setdefault(name, MemoryStore(name, clock))
-    if parts.scheme == "s3" and parts.netloc:
-        # boto3 and obstore take half a second to import: only where a bucket needs them.
-        from lakehouse.objectstore.s3 import S3Store
+    # boto3 and obstore take half a second to import: only where a bucket needs them.
+    from lakehouse.objectstore.s3 import S3Store
 
-        return S3Store(settings)
-    raise _url_refused(settings, f"must be {_SCHEMES}")
+    return S3Store(settings)
 
 
 def open_store(settings: BucketSettings, clock: Clock, ids: Ids) -> ObjectStore:
@@ -75,9 +95,27 @@ def open_raw(settings: BucketSettings, clock: Clock) -> ObjectStore:
 
 
 class Buckets:
-    """All configured buckets, opened on first use; both handles of a bucket share one meter."""
+    """The buckets of a process, opened on first use; one loop uses them.
 
-    def __init__(self, settings: Sequence[BucketSettings], clock: Clock, ids: Ids) -> None:
+    All handles of a bucket share its meter, its breaker and its health. ``get``:
+    ``retrying(journaling(guarded(metered(adapter))))``; ``raw``, for the ledger, which settles its
+    own attempts: ``journaling(observed(metered(adapter)))``.
+
+    Args:
+        failures: gets each failed attempt once.
+        resilience: what a bucket in trouble may cost.
+
+    Raises ``invalid`` for two buckets of one name.
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[BucketSettings],
+        clock: Clock,
+        ids: Ids,
+        failures: FailureSink = _NO_SINK,
+        resilience: ResilienceSettings = _RESILIENCE,
+    ) -> None:
         self._settings = {one.name: one for one in settings}
         if len(self._settings) != len(settings):
             raise LakehouseError(
@@ -85,7 +123,12 @@ class Buckets:
             )
         self._clock = clock
         self._ids = ids
+        self._failures = failures
+        self._resilience = resilience
         self._meters: dict[str, MeteredStore] = {}
+        self._watches: dict[str, BucketWatch] = {}
+        self._handles: dict[str, tuple[RetryingStore, JournalingStore]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def names(self) -> tuple[str, ...]:
         """In the order of the configuration."""
@@ -105,12 +148,53 @@ class Buckets:
             ) from None
 
     def get(self, name: str) -> ObjectStore:
-        """The bucket with retries. Raises ``not_found``."""
-        return RetryingStore(self._meter(name), self._clock, self._ids)
+        """The bucket with retries, deadlines and breaker. Raises ``not_found``."""
+        return self._opened(name)[0]
 
     def raw(self, name: str) -> ObjectStore:
-        """The bucket without retries. Raises ``not_found``."""
-        return self._meter(name)
+        """The bucket without retries, deadlines or breaker. Raises ``not_found``."""
+        return self._opened(name)[1]
+
+    def health(self, name: str) -> BucketHealth:
+        """How the bucket fares since it was first used. Raises ``not_found``."""
+        self.settings(name)
+        return self._watch(name).health()
+
+    def add(self, settings: BucketSettings) -> None:
+        """Take up another bucket; the same settings again are no change.
+
+        Raises ``already_exists`` where another bucket has the name, ``invalid`` for a URL that is
+        none. Nothing is contacted.
+        """
+        known = self._settings.get(settings.name)
+        if known == settings:
+            return
+        if known is not None:
+            raise LakehouseError(
+                ErrorKind.ALREADY_EXISTS, "another bucket has this name", bucket=settings.name
+            )
+        check_url(settings)
+        self._settings[settings.name] = settings
+
+    def remove(self, name: str) -> None:
+        """Give a bucket up: what is under way ends in peace, then its connections are closed.
+
+        Handles of it raise ``not_found`` from now on. Raises ``not_found``.
+        """
+        self.settings(name)
+        del self._settings[name]
+        self._handles.pop(name, None)
+        watch = self._watches.pop(name, None)
+        meter = self._meters.pop(name, None)
+        if watch is None:
+            return
+        watch.removed = True
+        if meter is None:
+            return
+        if watch.users:
+            watch.idle = lambda: self._close_later(meter)
+        else:
+            self._close_later(meter)
 
     def footprint(self, name: str) -> StoreFootprint:
         """Requests and bytes since start, of all handles together."""
@@ -128,14 +212,46 @@ class Buckets:
         ``not_found`` for a name that is not configured, ``forbidden`` where the credentials may
         not, ``unavailable``; ``already_exists`` where the name is another account's.
         """
+        self.settings(name)
         adapter = self._meter(name).inner
         return await adapter.create_bucket() if isinstance(adapter, _Creatable) else False
 
     async def close(self) -> None:
         """Close every bucket that was opened; idempotent."""
         meters, self._meters = self._meters, {}
+        self._handles.clear()
+        self._watches.clear()
         for meter in meters.values():
             await meter.close()
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+    def _opened(self, name: str) -> tuple[RetryingStore, JournalingStore]:
+        found = self._handles.get(name)
+        if found is None:
+            meter, watch = self._meter(name), self._watch(name)
+            clock, ids, sink = self._clock, self._ids, self._failures
+            guarded = JournalingStore(GuardedStore(meter, watch), watch, sink, clock, ids)
+            observed = JournalingStore(ObservedStore(meter, watch), watch, sink, clock, ids)
+            found = (RetryingStore(guarded, clock, ids), observed)
+            self._handles[name] = found
+        return found
+
+    def _watch(self, name: str) -> BucketWatch:
+        if name not in self._watches:
+            own, common = self._settings[name], self._resilience
+            settings = replace(
+                common,
+                attempt_seconds=own.attempt_seconds or common.attempt_seconds,
+                in_flight_max=own.in_flight_max or common.in_flight_max,
+            )
+            self._watches[name] = BucketWatch(name, self._clock, settings)
+        return self._watches[name]
+
+    def _close_later(self, meter: MeteredStore) -> None:
+        task = asyncio.get_running_loop().create_task(meter.close(), name="close of a bucket")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _meter(self, name: str) -> MeteredStore:
         if name not in self._meters:

@@ -12,16 +12,22 @@ from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.kit.retry import Backoff
 from lakehouse.model.refs import check_key
+from lakehouse.objectstore.answers import was_done_perhaps, was_sent
 from lakehouse.objectstore.arguments import PART_BYTES
+from lakehouse.objectstore.operations import (
+    Operation,
+    current_operation,
+    operation,
+    outcome_of,
+    spread,
+    stepwise,
+)
 from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, ObjectStore, OpenedObject
 from lakehouse.objectstore.wrapping import ForwardingStore
 
 R = TypeVar("R")
 
 DEFAULT_BACKOFF: Final = Backoff()
-
-# After these nobody knows whether the attempt took effect.
-_AMBIGUOUS: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.UNKNOWN})
 
 
 class RetryingStore(ForwardingStore):
@@ -61,23 +67,25 @@ class RetryingStore(ForwardingStore):
         # Before anything is sent, so that a refusal leaves no doubt.
         check_key(key)
         attempts = _Attempts(self._clock, self._ids, self._backoff)
-        while True:
-            try:
-                return await self.inner.put(key, data, if_absent=if_absent)
-            except LakehouseError as error:
-                if error.kind is ErrorKind.ALREADY_EXISTS and attempts.ambiguous:
-                    return await self._settle(key, data, error)
-                await attempts.after(error)
+        with operation(self._ids):
+            while True:
+                try:
+                    return await self.inner.put(key, data, if_absent=if_absent)
+                except LakehouseError as error:
+                    if error.kind is ErrorKind.ALREADY_EXISTS and attempts.ambiguous:
+                        return await self._settle(key, data, error)
+                    await attempts.after(error)
 
     async def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
             check_key(key)
         attempts = _Attempts(self._clock, self._ids, self._backoff)
-        while True:
-            try:
-                return await self.inner.delete(keys)
-            except LakehouseError as error:
-                await attempts.after(error)
+        with operation(self._ids):
+            while True:
+                try:
+                    return await self.inner.delete(keys)
+                except LakehouseError as error:
+                    await attempts.after(error)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """As the port; after a failure it goes on by ranged reads from where it stood.
@@ -86,17 +94,20 @@ class RetryingStore(ForwardingStore):
         """
         attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
         done = 0
-        while True:
-            source = super().stream(key) if done == 0 else self._rest(key, done)
-            try:
-                async for chunk in source:
-                    if chunk:
-                        done += len(chunk)
-                        attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
-                    yield chunk
-                return
-            except LakehouseError as error:
-                await attempts.after(error)
+        with spread(self._ids) as within:
+            while True:
+                source = super().stream(key) if done == 0 else self._rest(key, done)
+                try:
+                    async for chunk in stepwise(within, source):
+                        if chunk:
+                            done += len(chunk)
+                            attempts = _Attempts(
+                                self._clock, self._ids, self._backoff, writes=False
+                            )
+                        yield chunk
+                    return
+                except LakehouseError as error:
+                    await attempts.after(error)
 
     async def _rest(self, key: str, start: int) -> AsyncIterator[bytes]:
         size = (await self.inner.head(key)).size_bytes
@@ -106,8 +117,15 @@ class RetryingStore(ForwardingStore):
     async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
         """As the port; chunks that fail go on by another read of what is left, while the object
         is the same. Raises ``conflict`` where it was replaced."""
-        opened = await self._read(partial(super().open, key, byte_range))
-        return replace(opened, chunks=self._resumed(opened))
+        call = partial(super().open, key, byte_range)
+        within = current_operation() or Operation(self._ids)
+        try:
+            with within.running():
+                opened = await self._read(call)
+        except BaseException as error:
+            within.close(outcome_of(error))
+            raise
+        return replace(opened, chunks=self._resumed(opened, within))
 
     async def browse(
         self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
@@ -115,20 +133,27 @@ class RetryingStore(ForwardingStore):
         call = partial(super().browse, prefix, after=after, limit=limit, folders=folders)
         return await self._read(call)
 
-    async def _resumed(self, opened: OpenedObject) -> AsyncIterator[bytes]:
+    async def _resumed(self, opened: OpenedObject, within: Operation) -> AsyncIterator[bytes]:
         attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
         at, source = opened.start, opened.chunks
-        while True:
-            try:
-                async for chunk in source:
-                    at += len(chunk)
-                    if chunk:
-                        attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
-                    yield chunk
-                return
-            except LakehouseError as error:
-                await attempts.after(error)
-            source = self._left_of(opened, at)
+        try:
+            while True:
+                try:
+                    async for chunk in stepwise(within, source):
+                        at += len(chunk)
+                        if chunk:
+                            attempts = _Attempts(
+                                self._clock, self._ids, self._backoff, writes=False
+                            )
+                        yield chunk
+                    within.close(None)
+                    return
+                except LakehouseError as error:
+                    await attempts.after(error)
+                source = self._left_of(opened, at)
+        except BaseException as error:
+            within.close(outcome_of(error))
+            raise
 
     async def _left_of(self, opened: OpenedObject, at: int) -> AsyncIterator[bytes]:
         if at >= opened.end:
@@ -144,11 +169,12 @@ class RetryingStore(ForwardingStore):
 
     async def _read(self, call: Callable[[], Awaitable[R]]) -> R:
         attempts = _Attempts(self._clock, self._ids, self._backoff, writes=False)
-        while True:
-            try:
-                return await call()
-            except LakehouseError as error:
-                await attempts.after(error)
+        with operation(self._ids):
+            while True:
+                try:
+                    return await call()
+                except LakehouseError as error:
+                    await attempts.after(error)
 
     async def _settle(self, key: str, data: bytes, taken: LakehouseError) -> ObjectMeta:
         """Whose object is it that an earlier attempt of ours may have made?"""
@@ -181,7 +207,10 @@ class _Attempts:
     async def after(self, error: LakehouseError) -> None:
         """Wait before the next attempt, or raise what the operation comes to."""
         self._count += 1
-        if error.kind in _AMBIGUOUS:
+        if not (was_sent(error) or self._writes):
+            # Somebody else may have the bytes: waiting is for those who have no choice.
+            raise error
+        if was_done_perhaps(error):
             self.ambiguous = True
         elif not (error.retryable or error.fields.get("truncated") is True):
             if self.ambiguous and self._writes and error.kind is not ErrorKind.ALREADY_EXISTS:

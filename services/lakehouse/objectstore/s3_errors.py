@@ -17,6 +17,7 @@ import botocore.exceptions
 import obstore.exceptions
 
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.objectstore.answers import StoreError
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
@@ -52,6 +53,7 @@ _MESSAGES: Final = {
     ErrorKind.TIMEOUT: "the object store did not answer in time",
     ErrorKind.UNAVAILABLE: "the object store could not be reached or failed",
 }
+_REQUEST_ID: Final = re.compile(r"<RequestId>([A-Za-z0-9._:/+=-]{1,128})</RequestId>")
 _NO_BUCKET: Final = "NoSuchBucket"
 # Kinds that speak of an object, not of the place: they are expected, and many.
 _OF_OBJECTS: Final = frozenset({ErrorKind.ALREADY_EXISTS, ErrorKind.NOT_FOUND})
@@ -148,7 +150,8 @@ def from_obstore(error: Exception, operation: str, key: str) -> LakehouseError:
     if "inner: BareRedirect" in text:
         status = 301
     if status:
-        return _answered(status, code, operation, key)
+        said = _REQUEST_ID.search(text)
+        return _answered(status, code, operation, key, said[1] if said else "")
     if "kind: Timeout" in text or isinstance(error, TimeoutError):
         return _error(ErrorKind.TIMEOUT, operation, key)
     if isinstance(error, FileExistsError | obstore.exceptions.AlreadyExistsError):
@@ -167,8 +170,10 @@ def from_obstore(error: Exception, operation: str, key: str) -> LakehouseError:
 def from_botocore(error: Exception, operation: str, key: str) -> LakehouseError:
     """The error for an exception of boto3."""
     if isinstance(error, botocore.exceptions.ClientError):
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        return _answered(status, error.response["Error"].get("Code", ""), operation, key)
+        told = error.response.get("ResponseMetadata", {})
+        status, request_id = int(told.get("HTTPStatusCode", 0)), str(told.get("RequestId", ""))
+        code = error.response["Error"].get("Code", "")
+        return _answered(status, code, operation, key, request_id)
     if isinstance(
         error, botocore.exceptions.ReadTimeoutError | botocore.exceptions.ConnectTimeoutError
     ):
@@ -185,7 +190,9 @@ def from_botocore(error: Exception, operation: str, key: str) -> LakehouseError:
     return _error(ErrorKind.UNAVAILABLE, operation, key)
 
 
-def _answered(status: int, code: str, operation: str, key: str) -> LakehouseError:
+def _answered(
+    status: int, code: str, operation: str, key: str, request_id: str = ""
+) -> LakehouseError:
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if kind is None:
         kind = ErrorKind.INVALID if 300 <= status < 500 else ErrorKind.UNAVAILABLE
@@ -193,7 +200,7 @@ def _answered(status: int, code: str, operation: str, key: str) -> LakehouseErro
         kind = ErrorKind.UNAVAILABLE
     error = _error(kind, operation, key, s3_status=status, code=code)
     if code == _NO_BUCKET:
-        error = LakehouseError(
+        error = StoreError(
             ErrorKind.NOT_FOUND,
             "the bucket does not exist",
             operation=operation,
@@ -206,8 +213,10 @@ def _answered(status: int, code: str, operation: str, key: str) -> LakehouseErro
         error.fields["hint"] = "the bucket is in another region: set its region"
     elif status == 501:
         error.fields["hint"] = "this server does not implement what a lakehouse needs"
+    error.status = status
+    error.request_id = request_id
     return error
 
 
-def _error(kind: ErrorKind, operation: str, key: str, **fields: str | int) -> LakehouseError:
-    return LakehouseError(kind, _MESSAGES[kind], operation=operation, key=key, **fields)
+def _error(kind: ErrorKind, operation: str, key: str, **fields: str | int) -> StoreError:
+    return StoreError(kind, _MESSAGES[kind], operation=operation, key=key, **fields)

@@ -1,8 +1,35 @@
-"""A bucket as it is configured."""
+"""A bucket as it is configured, and what it may cost where it is in trouble."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ResilienceSettings:
+    """Part of section ``storage``: what a bucket in trouble may cost, each bucket for itself.
+
+    Attributes:
+        attempt_seconds: one attempt, or one silence of a stream, may take so long, and
+        bytes_per_second_min: so much longer as its body takes at this rate.
+        in_flight_max: attempts at once; more wait for a place.
+        waiting_max: that wait; more are refused as ``unavailable``.
+        breaker_failures: faults in a row (no answer, 5xx) after which requests are refused unsent;
+            0 is never.
+        breaker_seconds: the first and the last of these faults are at least so far apart.
+        probe_seconds: between looks whether such a bucket is back; each is one request.
+        secrets_seconds: after which a bucket's ``secret_ref`` is resolved again; 0 is only when the
+            server refuses the keys.
+    """
+
+    attempt_seconds: float = 15.0
+    bytes_per_second_min: int = 1 << 20
+    in_flight_max: int = 64
+    waiting_max: int = 1024
+    breaker_failures: int = 5
+    breaker_seconds: float = 2.0
+    probe_seconds: float = 1.0
+    secrets_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +51,9 @@ class BucketSettings:
         bucket_class: ``primary``, ``tenant`` or ``profile:{user}``; "" if not said.
         residency: where its bytes must stay, as a label; "" anywhere.
         credentials: None lets the S3 libraries look in the environment and the instance.
+        secret_ref: where the keys are (``kit.secrets``); resolved when the bucket is first used,
+            and again where they rotate. "" takes ``credentials``.
+        attempt_seconds, in_flight_max: for this bucket alone; 0 is as for all.
     """
 
     name: str
@@ -33,3 +63,6 @@ class BucketSettings:
     bucket_class: str = ""
     residency: str = ""
     credentials: S3Credentials | None = None
+    secret_ref: str = ""
+    attempt_seconds: float = 0.0
+    in_flight_max: int = 0
