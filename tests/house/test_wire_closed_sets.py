@@ -134,6 +134,7 @@ def test_what_changes_something_takes_an_idempotency_key() -> None:
     asking |= {"run", "running", "cancel", "buckets", "probe", "errors"}
     # What is reported carries ids of its own: twice is once.
     asking |= {"report"}
+    asking |= {"object_changes", "object_states"}
     every = {
         f"{noun}.{name}"
         for noun, protocol in SERVICES.items()

@@ -6,6 +6,7 @@ from lakehouse.catalogd.collect import Collecting
 from lakehouse.catalogd.core import Core
 from lakehouse.catalogd.fsck import Fsck
 from lakehouse.catalogd.importing import Importing
+from lakehouse.catalogd.inventory import Inventory
 from lakehouse.catalogd.lifecycle import Lifecycle
 from lakehouse.catalogd.machine import CatalogMachine
 from lakehouse.catalogd.reads import Reads

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from lakehouse.contracts.inventory import (
+    ObjectChangesRequest,
+    ObjectChangesResult,
+    ObjectStatesRequest,
+    ObjectStatesResult,
+)
 from lakehouse.model.changes import Change, Requirement
 from lakehouse.model.dataset import Card, DataFile, Dataset, VersionEntry
 from lakehouse.model.identity import Context
@@ -460,3 +466,13 @@ class CatalogService(Protocol):
     async def session(self, ctx: Context, request: SessionRequest) -> SessionResult: ...
 
     async def status(self, ctx: Context, request: StatusRequest) -> CatalogStatus: ...
+
+    async def object_changes(
+        self, ctx: Context, request: ObjectChangesRequest
+    ) -> ObjectChangesResult:
+        """For who keeps copies: costs what changed, not what there is."""
+        ...
+
+    async def object_states(
+        self, ctx: Context, request: ObjectStatesRequest
+    ) -> ObjectStatesResult: ...

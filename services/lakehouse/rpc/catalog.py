@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 
 from lakehouse.contracts import catalog as c
+from lakehouse.contracts import inventory as i
 from lakehouse.kit.clock import Clock
 from lakehouse.model.identity import Context
 from lakehouse.rpc.calls import Peer
@@ -73,6 +74,16 @@ class CatalogClient:
 
     async def status(self, ctx: Context, request: c.StatusRequest) -> c.CatalogStatus:
         return await self._peer.unary("status", ctx, request, c.CatalogStatus)
+
+    async def object_changes(
+        self, ctx: Context, request: i.ObjectChangesRequest
+    ) -> i.ObjectChangesResult:
+        return await self._peer.unary("object_changes", ctx, request, i.ObjectChangesResult)
+
+    async def object_states(
+        self, ctx: Context, request: i.ObjectStatesRequest
+    ) -> i.ObjectStatesResult:
+        return await self._peer.unary("object_states", ctx, request, i.ObjectStatesResult)
 
 
 class CatalogServicer(Servicer):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestService
+from lakehouse.contracts.objects import ObjectsService
 from lakehouse.contracts.query import QueryService
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
@@ -24,20 +25,21 @@ SERVICES: dict[str, object] = {
     "Ingest": IngestService,
     "Query": QueryService,
     "Storage": StorageService,
+    "Objects": ObjectsService,
 }
 
 _MODULES = (
     *(
         f"lakehouse.contracts.{noun}"
-        for noun in ("catalog", "tokens", "ingest", "query", "storage")
+        for noun in ("catalog", "inventory", "tokens", "ingest", "query", "storage", "objects")
     ),
     *(
         f"lakehouse.model.{name}"
-        for name in ("schema", "dataset", "changes", "identity", "probe", "failures")
+        for name in ("schema", "dataset", "changes", "identity", "probe", "failures", "refs")
     ),
 )
 # Values of a process that have no wire form: a context is metadata, a stream is a call.
-LOCAL_ONLY = frozenset({"Context", "QueryStream", "ColumnDifference"})
+LOCAL_ONLY = frozenset({"Context", "QueryStream", "ObjectStream", "ColumnDifference"})
 
 
 def contract_types() -> list[type]:

@@ -1,0 +1,185 @@
+"""Objects as who keeps copies of them needs to see them: what came, what went, what stands.
+
+A change has a place in one order: (version, source, place), where a source is a dataset or "" for
+what the chain gave up, and a place is the ordinal of a file or a key. A cursor is such a place, so
+it stays good for ever; what is forgotten meanwhile (objects given up long ago) is found by asking
+for the standing of what one holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from lakehouse.catalogd.core import Core, decode_cursor, encode_cursor
+from lakehouse.catalogd.state import CatalogState, DatasetState
+from lakehouse.contracts import inventory as i
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import to_datetime
+from lakehouse.model.dataset import DataFile
+from lakehouse.model.identity import Context
+from lakehouse.model.refs import PRIMARY, ObjectRef
+
+__all__ = ["Inventory"]
+
+_PAGE_MAX: Final = 1000
+_YIELD_EVERY: Final = 200
+# After every place of a version: dataset ids are letters and digits.
+_END: Final = "~"
+
+Position = tuple[int, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """``file`` came, or (None) the object ``ref`` was given up."""
+
+    at: Position
+    ref: ObjectRef
+    file: DataFile | None = None
+
+
+def _place(ordinal: int) -> str:
+    return f"{ordinal:019d}"
+
+
+def _arrived(dataset: DatasetState, bucket: str, after: Position) -> Iterator[_Change]:
+    version, source, place = after
+    past = int(place) if source == dataset.id and place else 0
+    first = version + 1 if dataset.id < source else version
+    for file in dataset.log.arrivals(first, past):
+        if file.bucket == bucket:
+            at = (file.seq, dataset.id, _place(file.ordinal))
+            yield _Change(at, ObjectRef(bucket, file.key), replace(file, stats=()))
+
+
+def _given_up(state: CatalogState, bucket: str, after: Position) -> list[_Change]:
+    found = [
+        _Change((version, "", key), ObjectRef(bucket, key))
+        for key, version in state.objects.condemned.items()
+        if (version, "", key) > after and state.elsewhere.get(key, PRIMARY) == bucket
+    ]
+    return sorted(found, key=lambda change: change.at)
+
+
+def _time_of(state: CatalogState, version: int) -> datetime | None:
+    return to_datetime(state.times[version]) if version >= state.times.start else None
+
+
+def _check(count: int) -> None:
+    if not 1 <= count <= _PAGE_MAX:
+        raise LakehouseError(
+            ErrorKind.INVALID, f"from 1 to {_PAGE_MAX} at a time", count=count, maximum=_PAGE_MAX
+        )
+
+
+class Inventory:
+    """``CatalogService.object_changes`` and ``object_states``."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def object_changes(
+        self, ctx: Context, request: i.ObjectChangesRequest
+    ) -> i.ObjectChangesResult:
+        state = await self._core.read(ctx)
+        _check(request.limit)
+        bucket, after = request.bucket, (0, "", "")
+        if request.cursor:
+            version, source, place = decode_cursor(request.cursor, (int, str, str))
+            after = (version, source, place if place.isdecimal() or not source else "")
+        sources: list[Iterator[_Change]] = [iter(_given_up(state, bucket, after))]
+        live = 0
+        for count, dataset in enumerate(state.datasets.values()):
+            if count % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            live += dataset.log.totals.files if dataset.bucket == bucket else 0
+            if dataset.now.version >= after[0]:
+                sources.append(_arrived(dataset, bucket, after))
+        merged = heapq.merge(*sources, key=lambda change: change.at)
+        found = list(itertools.islice(merged, request.limit + 1))
+        page, rest = found[: request.limit], found[request.limit :]
+        end = page[-1].at if rest else (max(state.version, after[0]), _END, "")
+        return i.ObjectChangesResult(
+            added=tuple(change.file for change in page if change.file is not None),
+            given_up=tuple(change.ref for change in page if change.file is None),
+            version=state.version,
+            cursor=encode_cursor(*end),
+            live=live,
+            waiting=_waiting(state, bucket, end[0]) if rest else 0,
+            waiting_since=_time_of(state, rest[0].at[0]) if rest else None,
+        )
+
+    async def object_states(
+        self, ctx: Context, request: i.ObjectStatesRequest
+    ) -> i.ObjectStatesResult:
+        state = await self._core.read(ctx)
+        _check(len(request.objects))
+        foreign = await _foreign(state, request.objects)
+        states = tuple(_standing(state, ref, foreign) for ref in request.objects)
+        return i.ObjectStatesResult(states, state.version)
+
+
+def _waiting(state: CatalogState, bucket: str, version: int) -> int:
+    """At most so many files of the bucket's datasets come at or after ``version``."""
+    return sum(
+        min(dataset.log.count_since(version), dataset.log.totals.files)
+        for dataset in state.datasets.values()
+        if dataset.bucket == bucket and dataset.now.version >= version
+    )
+
+
+Named = dict[str, list[tuple[DataFile, bool]]]
+
+
+def _ours(key: str) -> bool:
+    parts = key.split("/")
+    return len(parts) == 4 and parts[0] == "datasets"
+
+
+async def _foreign(state: CatalogState, refs: Sequence[ObjectRef]) -> Named:
+    """Of the keys that no session wrote, the files that retained versions name by them. Any dataset
+    may name such a key: all are looked at, once for the whole page."""
+    keys = frozenset(ref.key for ref in refs if not _ours(ref.key))
+    found: Named = {}
+    if keys:
+        for count, dataset in enumerate(state.datasets.values()):
+            if count % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            for file in dataset.log.named(keys):
+                found.setdefault(file.key, []).append((file, dataset.log.lives(file)))
+    return found
+
+
+def _named(state: CatalogState, key: str, foreign: Named) -> list[tuple[DataFile, bool]]:
+    """Every file by this key that a retained version names, and whether it lives."""
+    if not _ours(key):
+        return foreign.get(key, [])
+    found: list[tuple[DataFile, bool]] = []
+    for dataset_id in {key.split("/")[2], *state.adopted.get(key, ())}:
+        dataset = state.datasets.get(dataset_id)
+        file = dataset.log.find(key, retained=True) if dataset is not None else None
+        if dataset is not None and file is not None:
+            found.append((file, dataset.log.lives(file)))
+    return found
+
+
+def _standing(state: CatalogState, ref: ObjectRef, foreign: Named) -> i.ObjectState:
+    named = _named(state, ref.key, foreign)
+    here = [(live, file.seq, file) for file, live in named if file.bucket == ref.bucket]
+    if here:
+        # Of a key that was registered again, what the newest registration saw.
+        live, _, file = max(here, key=lambda each: each[:2])
+        return i.ObjectState(i.ObjectStanding.NAMED, file.size_bytes, file.sha256, live)
+    if state.broken and state.broken_names(ref.key):
+        return i.ObjectState(i.ObjectStanding.UNKNOWN)
+    if not _ours(ref.key) or ref.key in state.objects.condemned or ref.key in state.orphaned:
+        return i.ObjectState(i.ObjectStanding.GIVEN_UP)
+    # What a session that lives has written may be about to be named.
+    lives = ref.key.split("/")[1] in state.objects.sessions
+    return i.ObjectState(i.ObjectStanding.UNKNOWN if lives else i.ObjectStanding.GIVEN_UP)
