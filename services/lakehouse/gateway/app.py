@@ -29,7 +29,7 @@ _MODELS: list[type[BaseModel]] = [
 ]
 
 
-class _Gateway(FastAPI):
+class Gateway(FastAPI):
     """FastAPI with one layer around its router, in which every error becomes an answer."""
 
     def __init__(
@@ -48,7 +48,7 @@ class _Gateway(FastAPI):
             redoc_url=None,
             redirect_slashes=False,
         )
-        self._edge = (authenticator, settings, clock, ids, metrics)
+        self._edge = (authenticator, settings, clock, ids, metrics.requests)
 
     def build_middleware_stack(self) -> ASGIApp:
         # Not FastAPI's own stack: it would answer some errors by itself, with bodies that are
@@ -64,13 +64,13 @@ def create_app(
     ids: Ids,
 ) -> FastAPI:
     """The whole of HTTP over ``services``; holds no state but its counters."""
-    metrics = Metrics(services.footprints, services.rpc_calls)
-    app = _Gateway(authenticator, settings, clock, ids, metrics)
+    metrics = Metrics(services.figures)
+    app = Gateway(authenticator, settings, clock, ids, metrics)
     for router in (
         health.routes(services.readiness, metrics),
-        query.routes(services.query, metrics, settings),
+        query.routes(services.query, settings),
         catalog.routes(services.catalog, settings),
-        ingest.routes(services.ingest, metrics, settings),
+        ingest.routes(services.ingest, settings),
         maintenance.routes(services.catalog, settings),
         storage.routes(services.storage, settings, clock),
         tokens.routes(services.tokens, settings),

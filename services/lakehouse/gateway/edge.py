@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway import auth
-from lakehouse.gateway.metrics import Metrics
+from lakehouse.gateway.metrics import Requests
 from lakehouse.gateway.problems import explain, log_failure, problem, raised_by
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.acting import act_as
@@ -56,14 +56,14 @@ class Edge:
         settings: GatewaySettings,
         clock: Clock,
         ids: Ids,
-        metrics: Metrics,
+        requests: Requests,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._settings = settings
         self._clock = clock
         self._ids = ids
-        self._metrics = metrics
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -81,7 +81,7 @@ class Edge:
         headers = dict(scope["headers"])
         request_id = auth.request_id(headers) or self._ids.ulid()
         answer = _Answer(send, request_id, self._clock.monotonic())
-        self._metrics.opened()
+        self._requests.opened()
         try:
             error = await raised_by(self._admit(scope, headers, receive, answer))
             if error is not None:
@@ -90,7 +90,7 @@ class Edge:
             route = getattr(scope.get("route"), "path", _UNROUTED)
             method = scope["method"] if scope["method"] in METHODS else "other"
             seconds = self._clock.monotonic() - answer.started
-            self._metrics.closed(method, route, answer.status, seconds)
+            self._requests.closed(method, route, answer.status, seconds)
 
     async def _admit(
         self, scope: Scope, headers: auth.Headers, receive: Receive, answer: _Answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lakehouse.contracts.catalog import CatalogService
@@ -11,18 +10,14 @@ from lakehouse.contracts.query import QueryService
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
-from lakehouse.objectstore.port import StoreFootprint
-
-Footprints = Callable[[], Mapping[str, StoreFootprint]]
-RpcCalls = Callable[[], Mapping[tuple[str, str], int]]
+from lakehouse.kit.figures import FigureSource
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """The implementations themselves or gRPC clients of them; the gateway cannot tell.
 
-    For ``/metrics``, ``footprints`` gives the counters of each bucket of this process, and
-    ``rpc_calls`` those of its gRPC server: how many calls of a method ended with a status.
+    ``figures`` are asked when somebody gets ``/metrics``.
     """
 
     catalog: CatalogService
@@ -31,5 +26,4 @@ class Services:
     query: QueryService
     storage: StorageService
     readiness: ReadinessSource
-    footprints: Footprints | None = None
-    rpc_calls: RpcCalls | None = None
+    figures: tuple[FigureSource, ...] = ()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.committing import Committer, Job, Uploaded
 from lakehouse.ingestd.convert import Outcome, Work
 from lakehouse.ingestd.deciding import Action, Standing, check_same_key, content_digest, decide
+from lakehouse.ingestd.figures import IngestFigures
 from lakehouse.ingestd.misfits import NotFitting, drift, stated_wrong
 from lakehouse.ingestd.reading import Reading, read_body
 from lakehouse.ingestd.reports import (
@@ -33,6 +34,7 @@ from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.spool import Spool, SpooledBody
 from lakehouse.kit.blocking import run_in
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import check_foreign_key, check_name
@@ -85,6 +87,7 @@ class Ingest:
         self._committer = Committer(settings, catalog, buckets, ids)
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._present = 0
+        self._figures = IngestFigures()
         self._stops: set[threading.Event] = set()
         self._jobs: ThreadPoolExecutor | None = None
         self._parsers: ThreadPoolExecutor | None = None
@@ -116,8 +119,30 @@ class Ingest:
     ) -> IngestReport:
         """See the contract. A small file costs one PUT for its rows and the commit's own."""
         ctx.require(Scope.WRITE)
-        name = _checked(request)
         started = self._clock.monotonic()
+        outcome = "cancelled"
+        try:
+            report = await self._ingest(ctx, request, body, started)
+        except LakehouseError as error:
+            outcome = error.kind.value
+            raise
+        else:
+            outcome = ""
+            self._figures.reported(report, self._clock.monotonic() - started)
+            return report
+        finally:
+            if outcome:
+                self._figures.ended(outcome)
+
+    def figures(self) -> Iterable[Readout]:
+        """What was ingested since the start."""
+        return self._figures.figures(self._present, self._spool.used_bytes)
+
+    async def _ingest(
+        self, ctx: Context, request: IngestRequest, body: AsyncIterator[bytes], started: float
+    ) -> IngestReport:
+        name = _checked(request)
+        await self._find_buckets(ctx, request)
         async with self._admitted():
             folder = self._spool.new_folder()
             taken = [0]
@@ -134,6 +159,14 @@ class Ingest:
                     under.stop.set()
                     self._stops.discard(under.stop)
                 self._spool.release(folder, taken[0])
+
+    async def _find_buckets(self, ctx: Context, request: IngestRequest) -> None:
+        """Raise ``not_found`` for a bucket that there is not before a byte of the body is read."""
+        source = (request.object_bucket,) if request.object_key else ()
+        named = (request.bucket,) if request.bucket else ()
+        await self._buckets.find(ctx, (*source, *named))
+        for bucket in (*source, *named):
+            self._buckets.settings(bucket)
 
     @asynccontextmanager
     async def _admitted(self) -> AsyncIterator[None]:

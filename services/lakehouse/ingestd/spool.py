@@ -98,6 +98,11 @@ class Spool:
         self._used = 0
 
     @property
+    def used_bytes(self) -> int:
+        """Bytes of the bodies that lie here."""
+        return self._used
+
+    @property
     def folder(self) -> Path:
         if self._folder is None:
             raise LakehouseError(ErrorKind.UNAVAILABLE, "ingest has not been started")

@@ -21,7 +21,13 @@ from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.model.refs import PRIMARY
 from lakehouse.node import values
-from lakehouse.node.settings import ROLES, BucketEntry, ListenSettings, NodeSettings
+from lakehouse.node.settings import (
+    ROLES,
+    BucketEntry,
+    ListenSettings,
+    NodeSettings,
+    TelemetrySettings,
+)
 from lakehouse.queryd.settings import QuerySettings
 
 ENV_PREFIX: Final = "LAKEHOUSE__"
@@ -32,6 +38,7 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "catalog": (CatalogSettings,),
     "ingest": (IngestSettings,),
     "query": (QuerySettings,),
+    "telemetry": (TelemetrySettings,),
 }
 # How a key is called in the file where the field cannot be called so in Python.
 _RENAMED: Final = {"bucket_class": "class"}
@@ -66,6 +73,7 @@ class Config:
     catalog: CatalogSettings
     ingest: IngestSettings
     query: QuerySettings
+    telemetry: TelemetrySettings
     buckets: dict[str, BucketEntry]
     values: dict[str, Value]
 
@@ -92,6 +100,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         catalog=_section(CatalogSettings, "catalog", merged, base),
         ingest=_section(IngestSettings, "ingest", merged, base),
         query=_section(QuerySettings, "query", merged, base),
+        telemetry=_section(TelemetrySettings, "telemetry", merged, base),
         buckets={name: _section(BucketEntry, f"buckets.{name}", merged, base) for name in buckets},
         values=merged,
     )
@@ -264,15 +273,20 @@ def _check(config: Config) -> None:
             key="gateway.auth",
             value=config.listen.auth,
         )
+    _check_telemetry(config.telemetry)
     for name, bucket in config.buckets.items():
         if not bucket.url:
             raise LakehouseError(
                 ErrorKind.INVALID, "a bucket has no url", key=f"buckets.{name}.url", bucket=name
             )
-    for key, address in (
-        ("gateway.http", config.listen.http),
-        ("gateway.grpc", config.listen.grpc),
-    ):
+    listening = {
+        "gateway.http": config.listen.http,
+        "gateway.grpc": config.listen.grpc,
+        "telemetry.http": config.telemetry.http,
+    }
+    for key, address in listening.items():
+        if not address and key == "telemetry.http":
+            continue
         host, _ = values.host_and_port(key, address)
         if config.listen.auth == "off" and not values.is_loopback(host):
             raise LakehouseError(
@@ -282,3 +296,24 @@ def _check(config: Config) -> None:
                 value=address,
                 hint='set gateway.auth = "tokens" and make one with: lakehouse token create',
             )
+
+
+def _check_telemetry(telemetry: TelemetrySettings) -> None:
+    allowed = {"traces": ("off", "otlp"), "access_log": ("off", "debug", "info")}
+    for key, known in allowed.items():
+        value = getattr(telemetry, key)
+        if value not in known:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                f"telemetry.{key} is none of the known ones",
+                key=f"telemetry.{key}",
+                value=value,
+                known=list(known),
+            )
+    if telemetry.sample_ratio > 1:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "telemetry.sample_ratio is between 0 and 1",
+            key="telemetry.sample_ratio",
+            value=telemetry.sample_ratio,
+        )

@@ -7,7 +7,7 @@ that second waits for it; nobody else does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from lakehouse.contracts.query import (
@@ -20,11 +20,14 @@ from lakehouse.contracts.query import (
     RunningResult,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.figures import Readout
 from lakehouse.model.identity import Context
 
 
 class Loaded(QueryService, Protocol):
     """A query service that can be ended."""
+
+    def figures(self) -> Iterable[Readout]: ...
 
     async def close(self) -> None: ...
 
@@ -56,6 +59,12 @@ class LateQuery:
 
     async def cancel(self, ctx: Context, request: CancelRequest) -> CancelResult:
         return await (await self._loaded()).cancel(ctx, request)
+
+    def figures(self) -> Iterable[Readout]:
+        """The service's, once it has come to be."""
+        if self._service.done() and self._service.exception() is None:
+            return self._service.result().figures()
+        return ()
 
     async def close(self) -> None:
         """End the service if it has come to be; who waits for it is told."""

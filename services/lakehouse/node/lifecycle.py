@@ -26,6 +26,7 @@ from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context
 from lakehouse.model.refs import PRIMARY
 from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, TokenAuthenticator
 from lakehouse.node.config import Config
+from lakehouse.node.federation import follow, open_registry
 from lakehouse.node.holder import HolderProbe, endpoint_of
 from lakehouse.node.late import LateQuery
 from lakehouse.node.primary import PositionNote, prepare_primary
@@ -33,8 +34,10 @@ from lakehouse.node.readiness import NodeReadiness
 from lakehouse.node.roles import SERVED_BY
 from lakehouse.node.servers import Servers
 from lakehouse.node.settings import BucketEntry
+from lakehouse.node.telemetry import NodeFigures, make_servers
 from lakehouse.node.wiring import CONTRACTS, Wiring
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
+from lakehouse.objectstore.figures import BucketFigures
 from lakehouse.objectstore.identity import recall_position, state_folder
 
 if TYPE_CHECKING:
@@ -125,6 +128,7 @@ class Node:
         self._clock = SystemClock()
         self._ids = SystemIds(self._clock)
         self._readiness = NodeReadiness()
+        self._figures = NodeFigures(config.node.roles)
         self._supervisor = Supervisor()
         self._wiring = Wiring()
         self._closing: list[Any] = []
@@ -158,27 +162,30 @@ class Node:
         config = self._config
         roles = config.node.roles
         self._wiring.peers(config, self._clock)
-        self._servers = Servers(config.listen, with_http="gateway" in roles)
+        self._servers = make_servers(config)
         buckets = open_buckets(config, self._clock, self._ids)
+        self._figures.add(BucketFigures(buckets))
         self._closing.append(buckets)
         self._readiness.note("release", __version__)
         if "catalogd" in roles:
             await self._start_catalogd(buckets)
+        catalog = self._wiring.contracts.get("catalog")
+        registry = await open_registry(config, buckets, catalog, self._clock, self._ids)
+        follow(registry, self._supervisor, self._readiness)
         if "storaged" in roles:
-            from lakehouse.storaged.configured import ConfiguredBuckets
             from lakehouse.storaged.journal import Journal
             from lakehouse.storaged.service import Storage
             from lakehouse.storaged.settings import JournalSettings
 
-            registry, journal = ConfiguredBuckets(buckets), Journal(JournalSettings())
+            journal = Journal(JournalSettings())
             storage = Storage(buckets, registry, journal, self._clock, self._ids)
             self._wiring.contracts["storage"] = storage
         self._add_queryd(buckets)
         await asyncio.gather(
             self._start_ingestd(buckets),
-            run_blocking(_import_edges, "gateway" in roles),
+            run_blocking(_import_edges, bool(self._servers.http_address)),
         )
-        await self._serve(buckets)
+        await self._serve()
         if self._late is not None:
             self._supervisor.start("query", self._late.load)
         self._readiness.enter("running")
@@ -296,7 +303,7 @@ class Node:
         seconds = 0.0 if near else REMEMBERED_SECONDS
         return TokenAuthenticator(tokens, self._clock, self._ids, seconds)
 
-    async def _serve(self, buckets: Buckets) -> None:
+    async def _serve(self) -> None:
         from lakehouse.rpc.counts import CallCounts
         from lakehouse.rpc.server import ServerOptions, build_server
 
@@ -311,15 +318,20 @@ class Node:
             services, authenticator, self._clock, self._ids, self._readiness, options
         )
         await self._servers.start_grpc(server)
-        if gateway:
+        self._figures.add(counts, *services.values())
+        self._supervisor.start("loop lag", lambda: self._figures.watch_loop(self._clock))
+        if self._servers.http_address:
+            app = self._app(authenticator)
+            await self._servers.start_http(app, self._config.node.drain_seconds)
+
+    def _app(self, authenticator: Authenticator) -> Any:
+        """What HTTP serves: the gateway, or a door for this process's own health and figures."""
+        settings, clock, ids = self._config.gateway, self._clock, self._ids
+        if "gateway" in self._config.node.roles:
             from lakehouse.gateway.app import create_app
 
-            shown = self._wiring.services(self._readiness, buckets)
-            app = create_app(
-                replace(shown, rpc_calls=counts.totals),
-                authenticator,
-                self._config.gateway,
-                self._clock,
-                self._ids,
-            )
-            await self._servers.start_http(app, self._config.node.drain_seconds)
+            services = self._wiring.services(self._readiness, self._figures)
+            return create_app(services, authenticator, settings, clock, ids)
+        from lakehouse.gateway.door import create_door
+
+        return create_door(self._readiness, self._figures, authenticator, settings, clock, ids)

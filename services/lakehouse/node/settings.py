@@ -52,6 +52,30 @@ class NodeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """Section ``telemetry``: what this process shows of itself, and where.
+
+    Attributes:
+        http: ``host:port`` of ``/health``, ``/ready``, ``/version`` and ``/metrics`` in a process
+            without a gateway; "" is none. A gateway has them at its own address.
+        traces: ``off`` or ``otlp``.
+        endpoint: base URL of an OTLP receiver that speaks HTTP; spans go to ``/v1/traces`` there.
+        sample_ratio: the part of traces that is kept, 0 to 1; one begun elsewhere keeps its fate.
+        access_log: ``off``, ``debug`` or ``info``: the level at which each request is logged.
+        slow_request_seconds: requests and calls beyond it are logged as warnings; 0 is never.
+        slow_query_seconds: queries beyond it are logged as warnings; 0 is never.
+    """
+
+    http: str = ""
+    traces: str = "off"
+    endpoint: str = "http://127.0.0.1:4318"
+    sample_ratio: float = 1.0
+    access_log: str = "off"
+    slow_request_seconds: float = 5.0
+    slow_query_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class BucketEntry:
     """Section ``buckets.<name>``, as written; the secret is still a reference.
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.gateway.services import Services
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.figures import FigureSource
 from lakehouse.kit.secrets import Secret, resolve
 from lakehouse.model.identity import Context
 from lakehouse.node.config import Config
 from lakehouse.node.roles import SERVED_BY, missing_contracts, peer_address
-from lakehouse.objectstore.buckets import Buckets
 
 CONTRACTS: Final = tuple(SERVED_BY)
 
@@ -55,12 +55,12 @@ class Wiring:
                 client = _Credentialed(client, own)
             self.contracts[contract] = client
 
-    def services(self, readiness: ReadinessSource, buckets: Buckets) -> Services:
+    def services(self, readiness: ReadinessSource, figures: FigureSource) -> Services:
         """What the gateway serves. Every contract must have been put in."""
         return Services(
             **{contract: self.contracts[contract] for contract in CONTRACTS},
             readiness=readiness,
-            footprints=lambda: {name: buckets.footprint(name) for name in buckets.names()},
+            figures=(figures,),
         )
 
     async def close(self) -> None:

@@ -79,6 +79,11 @@ class WorkerPool:
         """Processes that are there or are starting."""
         return len(self._all) + self._starting
 
+    def states(self) -> dict[str, int]:
+        """How many processes are starting, idle and busy."""
+        idle = len(self._idle)
+        return {"starting": self._starting, "idle": idle, "busy": len(self._all) - idle}
+
     async def start(self) -> None:
         """Start the warm ones and wait for the first."""
         self._claim = await claim(self._settings.spill_dir, self._ids.ulid())

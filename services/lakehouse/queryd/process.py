@@ -97,6 +97,11 @@ class Inbox:
                 self.on_space()
         return kind, body
 
+    @property
+    def failure(self) -> LakehouseError | None:
+        """What the worker or ``fail`` said in place of the rest."""
+        return self._error
+
     def clear(self) -> None:
         """Forget what has come."""
         self._frames.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,12 +29,14 @@ from lakehouse.contracts.query import (
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock, to_datetime
+from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
 from lakehouse.objectstore.rescue import KnownReads, Stores
 from lakehouse.queryd.cache import ReadCache
 from lakehouse.queryd.choose import choose_engine
+from lakehouse.queryd.figures import QueryFigures
 from lakehouse.queryd.folders import Claim, claim
 from lakehouse.queryd.limits import effective_limits
 from lakehouse.queryd.plan import Plan, encode
@@ -66,6 +68,18 @@ class _Running:
     worker: WorkerProcess | None = None
     inbox: Inbox | None = None
     cancelled: bool = False
+    failure: LakehouseError | None = None
+
+    @property
+    def state(self) -> str:
+        return "running" if self.worker is not None else "waiting"
+
+    def outcome(self) -> str:
+        """What it came to, for figures and logs."""
+        told = self.failure or (self.inbox.failure if self.inbox is not None else None)
+        if self.cancelled or (told is None and self.inbox is None):
+            return "cancelled"
+        return "done" if told is None else told.kind.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +115,7 @@ class Query:
         self._cache: ReadCache | None = None
         self._system: SystemTables | None = None
         self._running: dict[str, _Running] = {}
+        self._figures = QueryFigures()
         self._planning = Planning(settings, clock, ids)
         self._relations: Lru[Relation] = Lru(settings.plans_max)
 
@@ -139,7 +154,7 @@ class Query:
         )
         self._running[entry.query_id] = entry
         stack = ExitStack()
-        stack.callback(self._running.pop, entry.query_id, None)
+        stack.callback(self._over, entry)
         try:
             return await self._run(ctx, request, entry, stack)
         except asyncio.CancelledError:
@@ -148,9 +163,24 @@ class Query:
                 entry.task.uncancel()
                 raise _cancelled() from None
             raise
-        except BaseException:
+        except BaseException as error:
+            entry.failure = error if isinstance(error, LakehouseError) else _unforeseen()
             stack.close()
             raise
+
+    def figures(self) -> Iterable[Readout]:
+        """What was queried since the start."""
+        states = {"waiting": 0, "running": 0}
+        for entry in self._running.values():
+            states[entry.state] += 1
+        return self._figures.figures(states, self._pool.states())
+
+    def _over(self, entry: _Running) -> None:
+        """A query has come to its end, by whatever way."""
+        self._running.pop(entry.query_id, None)
+        seconds = self._clock.monotonic() - entry.started
+        rows = entry.inbox.rows if entry.inbox is not None else 0
+        self._figures.ended(entry.engine.value, entry.outcome(), seconds, rows)
 
     async def running(self, ctx: Context, request: RunningRequest) -> RunningResult:
         ctx.require(Scope.READ)
@@ -165,7 +195,7 @@ class Query:
                     started_at=entry.started_at,
                     elapsed_ms=round((now - entry.started) * 1000, 3),
                     rows=entry.inbox.rows if entry.inbox is not None else 0,
-                    state="running" if entry.worker is not None else "waiting",
+                    state=entry.state,
                 )
                 for entry in self._running.values()
                 if self._visible(ctx, entry)
@@ -302,6 +332,10 @@ def _check_pins(request: QueryRequest, datasets: tuple[str, ...]) -> None:
             datasets=[*unused[:20]],
             hint="pin what the statement reads, by the dataset's name",
         )
+
+
+def _unforeseen() -> LakehouseError:
+    return LakehouseError(ErrorKind.INTERNAL, "the query failed in a way nobody foresaw")
 
 
 def _cancelled() -> LakehouseError:

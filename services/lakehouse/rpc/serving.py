@@ -52,7 +52,8 @@ class Edge:
         after ``farewell``."""
         incoming = Incoming(call.invocation_metadata())
         request_id = incoming.request_id(self.ids)
-        status = _CANCELLED
+        status, began = _CANCELLED, self.clock.monotonic()
+        self.counts.began()
         try:
             left = call.time_remaining()
             context = await incoming.context(self.authenticator, self.clock, request_id, left)
@@ -70,7 +71,7 @@ class Edge:
             _LOG.exception("unexpected failure", extra={"call": path, "request_id": request_id})
             await _refuse(call, _internal(request_id), incoming)
         finally:
-            self.counts.ended(path, status)
+            self.counts.ended(path, status, self.clock.monotonic() - began)
 
 
 def _internal(request_id: str) -> LakehouseError:

@@ -22,6 +22,7 @@ from lakehouse.gateway.app import create_app
 from lakehouse.gateway.services import Services
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.figures import FigureSource
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus, VersionEntry
 from lakehouse.model.failures import AttemptOutcome, FailedAttempt

@@ -11,7 +11,6 @@ from lakehouse.contracts.readiness import Readiness
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.acting import Acting, acting
 from lakehouse.model.identity import Context
-from lakehouse.objectstore.port import StoreFootprint
 from unit.gateway.fakes import World
 from unit.gateway.servers import serving
 
@@ -196,23 +195,6 @@ async def test_no_answer_is_taken_for_a_page() -> None:
             assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_metrics_show_what_buckets_cost() -> None:
-    footprint = StoreFootprint({"get": 3, "put": 2}, bytes_read=10, bytes_written=20)
-    async with World(footprints=lambda: {"primary": footprint}).client() as client:
-        text = (await client.get("/metrics")).text
-    assert 'lakehouse_bucket_requests_total{bucket="primary",op="put"} 2.0' in text
-    assert 'lakehouse_bucket_bytes_total{bucket="primary",direction="written"} 20.0' in text
-
-
-async def test_metrics_show_calls_over_grpc() -> None:
-    calls = {("lakehouse.v1.Catalog/Get", "OK"): 2, ("lakehouse.v1.Catalog/Get", "NOT_FOUND"): 1}
-    async with World(rpc_calls=lambda: calls).client() as client:
-        text = (await client.get("/metrics")).text
-    for (method, status), count in calls.items():
-        line = f'lakehouse_grpc_calls_total{{method="{method}",status="{status}"}} {count}.0'
-        assert line in text
-
-
 async def test_metrics_count_routes_and_never_paths() -> None:
     world = World(GatewaySettings())
     async with world.client() as client:
@@ -220,16 +202,11 @@ async def test_metrics_count_routes_and_never_paths() -> None:
             await client.get(f"/catalog/datasets/{name}")
         await client.get("/nothing/at/all")
         await client.request("BREW", "/health")
-        await client.post("/ingest/datasets/people", content=b"id\n1\n")
-        await client.post("/query/sql", json={"sql": "select 1"})
         text = (await client.get("/metrics")).text
     route = 'route="/catalog/datasets/{name}"'
     assert f'lakehouse_http_requests_total{{method="GET",{route},status="200"}} 2.0' in text
     assert 'method="GET",route="(none)",status="404"} 1.0' in text
     assert 'method="other",route="/health",status="405"} 1.0' in text
-    assert "lakehouse_ingest_rows_total 3.0" in text
-    assert "lakehouse_ingest_bytes_total 5.0" in text
-    assert 'lakehouse_queries_total{engine="duckdb",format="json"} 1.0' in text
     assert "ada" not in text
 
 

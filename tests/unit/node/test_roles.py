@@ -15,7 +15,7 @@ def test_the_tables_cover_every_role_and_contract() -> None:
     assert set(NEEDS) == set(ROLES)
     assert set(SERVED_BY.values()) == set(ROLES) - {"gateway"}
     assert set(SERVED_BY) == set(SERVICERS)
-    beside = {"readiness", "footprints", "rpc_calls"}
+    beside = {"readiness", "figures"}
     assert set(SERVED_BY) == set(Services.__dataclass_fields__) - beside
 
 
@@ -29,7 +29,8 @@ def test_a_split_process_asks_for_the_rest() -> None:
 
 
 def test_every_process_can_ask_who_its_callers_are() -> None:
-    assert missing_contracts(NodeSettings(roles=("storaged",))) == {"tokens": "storaged"}
+    missing = missing_contracts(NodeSettings(roles=("storaged",)))
+    assert missing == {"catalog": "storaged", "tokens": "storaged"}
 
 
 def test_a_missing_address_names_role_contract_and_key() -> None:

@@ -27,7 +27,6 @@ from lakehouse.gateway import examples
 from lakehouse.gateway.accepts import compression, source_format
 from lakehouse.gateway.auth import Writer
 from lakehouse.gateway.bodies import SECONDS_MAX
-from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.openapi import told, with_body
 from lakehouse.gateway.params import DryRun, Flag, Name, split_list, split_schema
 from lakehouse.gateway.replies import made
@@ -111,6 +110,7 @@ class _How:
     dry_run: bool
     object_bucket: str
     object_key: str
+    bucket: str
 
 
 async def _how(
@@ -134,14 +134,22 @@ async def _how(
             max_length=1000,
         ),
     ] = "",
+    bucket: Annotated[
+        str,
+        Query(
+            description="The home of a dataset that is made; of one that is there it must be it.",
+            examples=["client_eu"],
+            max_length=1000,
+        ),
+    ] = "",
 ) -> _How:
-    bucket, slash, object_key = object.partition("/")
-    if object and not (bucket and slash and object_key):
+    source, slash, object_key = object.partition("/")
+    if object and not (source and slash and object_key):
         raise LakehouseError(
             ErrorKind.INVALID, "object must be bucket/key", object=ascii(object[:80])[1:-1]
         )
     keys = tuple(name for name in split_list(key or []) if name)
-    return _How(mode, keys, force, dry_run, bucket or PRIMARY, object_key)
+    return _How(mode, keys, force, dry_run, source or PRIMARY, object_key, bucket)
 
 
 Reading = Annotated[IngestOptions, Depends(_reading)]
@@ -171,7 +179,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-def routes(ingest: IngestService, metrics: Metrics, settings: GatewaySettings) -> APIRouter:
+def routes(ingest: IngestService, settings: GatewaySettings) -> APIRouter:
     """The route of this noun over the contract."""
     router = APIRouter(tags=["ingest"], route_class=StrictRoute)
     doc = told(
@@ -191,7 +199,6 @@ def routes(ingest: IngestService, metrics: Metrics, settings: GatewaySettings) -
         upload = await open_upload(request, settings.upload_bytes_max)
         wanted = _request(name, how, _with_upload(reading, how.force, upload), hints)
         report = await ingest.ingest(ctx, wanted, _body(how, upload))
-        metrics.ingested(report)
         return made(ingest_shape(report, _sample(report)), report.version, report.created)
 
     return router
@@ -221,6 +228,7 @@ def _request(name: str, how: _How, options: IngestOptions, card: CardHints) -> I
         dry_run=how.dry_run,
         object_key=how.object_key,
         object_bucket=how.object_bucket,
+        bucket=how.bucket,
     )
 
 

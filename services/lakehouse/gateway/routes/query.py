@@ -34,7 +34,6 @@ from lakehouse.gateway.bodies import (
     read_limited,
     unsupported,
 )
-from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.openapi import result_content, told, with_body
 from lakehouse.gateway.params import parse_as_of
 from lakehouse.gateway.replies import VERSION_HEADER, ChunkedReply, reply, while_connected
@@ -132,7 +131,7 @@ _SQL_DOC: Final[dict[str, Any]] = {
 }
 
 
-def routes(query: QueryService, metrics: Metrics, settings: GatewaySettings) -> APIRouter:
+def routes(query: QueryService, settings: GatewaySettings) -> APIRouter:
     """The routes of this noun over the contract."""
     router = APIRouter(tags=["query"], route_class=StrictRoute)
 
@@ -144,7 +143,7 @@ def routes(query: QueryService, metrics: Metrics, settings: GatewaySettings) -> 
         body = await _read_sql(request, settings.json_bytes_max)
         asked = body.request(wanted, _min_version(request))
         stream = await while_connected(request, query.run(ctx, asked))
-        return _streamed(stream, metrics)
+        return _streamed(stream)
 
     @router.get("/query", **told("The running queries", RunningResult, examples.RUNNING))
     async def running(ctx: Reader) -> Response:
@@ -159,9 +158,8 @@ def routes(query: QueryService, metrics: Metrics, settings: GatewaySettings) -> 
     return router
 
 
-def _streamed(stream: QueryStream, metrics: Metrics) -> Response:
+def _streamed(stream: QueryStream) -> Response:
     header = stream.header
-    metrics.queried(header.engine.value, header.format.value)
     headers = {VERSION_HEADER: str(header.version), "Lakehouse-Query-Id": header.query_id}
     if header.served_from:
         headers["Lakehouse-Served-From"] = ", ".join(header.served_from)

@@ -1,0 +1,31 @@
+"""HTTP of a process without a gateway: is it alive, is it ready, what is it, and its figures."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from lakehouse.contracts.readiness import ReadinessSource
+from lakehouse.contracts.tokens import Authenticator
+from lakehouse.gateway.app import Gateway
+from lakehouse.gateway.metrics import Metrics
+from lakehouse.gateway.routes import health
+from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.figures import FigureSource
+from lakehouse.kit.ids import Ids
+
+
+def create_door(
+    readiness: ReadinessSource,
+    figures: FigureSource,
+    authenticator: Authenticator,
+    settings: GatewaySettings,
+    clock: Clock,
+    ids: Ids,
+) -> FastAPI:
+    """``/health``, ``/ready``, ``/version`` and ``/metrics`` as the gateway has them, with its
+    limits, its tokens and its problem documents; nothing else."""
+    metrics = Metrics((figures,))
+    app = Gateway(authenticator, settings, clock, ids, metrics)
+    app.router.routes.extend(health.routes(readiness, metrics).routes)
+    return app

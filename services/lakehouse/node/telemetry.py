@@ -1,0 +1,64 @@
+"""What a process shows of itself: its figures, and a door for them where there is no gateway."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from lakehouse import __version__
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.figures import Distribution, Figure, FigureSource, Kind, Readout, alone
+from lakehouse.node.config import Config
+from lakehouse.node.servers import Servers
+
+_LAG_EVERY_SECONDS: Final = 0.5
+_LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+_BUILD: Final = Figure(
+    "lakehouse_build_info",
+    Kind.GAUGE,
+    "always 1; what runs here is in the labels",
+    ("version", "python", "roles"),
+)
+_LAG: Final = Figure(
+    "lakehouse_loop_lag_seconds",
+    Kind.DISTRIBUTION,
+    "how much later than asked the event loop woke a timer, twice a second",
+)
+
+
+class NodeFigures:
+    """All that this process counts. Parts are added as they come to be, and asked as they are."""
+
+    def __init__(self, roles: Iterable[str]) -> None:
+        labels = (__version__, platform.python_version(), ",".join(roles))
+        self._build: Readout = (_BUILD, {labels: 1.0})
+        self._lag = Distribution(_LAG_BOUNDS)
+        self._sources: list[FigureSource] = []
+
+    def add(self, *sources: object) -> None:
+        """Ask these from now on, those that have an answer to give."""
+        self._sources += [one for one in sources if callable(getattr(one, "figures", None))]  # type: ignore[misc]
+
+    async def watch_loop(self, clock: Clock) -> None:
+        """Measure how late timers come, for ever."""
+        while True:
+            asked = clock.monotonic() + _LAG_EVERY_SECONDS
+            await clock.sleep(_LAG_EVERY_SECONDS)
+            self._lag.observe(max(0.0, clock.monotonic() - asked))
+
+    def figures(self) -> Iterator[Readout]:
+        yield self._build
+        yield alone(_LAG, self._lag)
+        for source in self._sources:
+            yield from source.figures()
+
+
+def make_servers(config: Config) -> Servers:
+    """Both listeners: HTTP is the gateway's, or the door of a process that has none."""
+    if "gateway" in config.node.roles:
+        return Servers(config.listen, with_http=True)
+    door = config.telemetry.http
+    return Servers(replace(config.listen, http=door or config.listen.http), with_http=bool(door))
