@@ -12,6 +12,7 @@ from lakehouse.ledger import chain, floor
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.ledger import Ledger
 from lakehouse.ledger.machine import Proposal
+from lakehouse.ledger.record import Record
 from lakehouse.ledger.sessions import session_of
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.testing.simulation.bucket import Faults
@@ -76,7 +77,7 @@ async def _nothing(access: Access) -> None:
 _check_floor = chain.Append._check_floor
 
 
-async def _definite_below_the_floor(append: chain.Append) -> chain.Outcome:
+async def _definite_below_the_floor(append: chain.Append[Record]) -> chain.Outcome:
     """A success under the floor is no success: so it is a refusal. But it may have been carried on
     by another writer and collected while this process slept."""
     outcome = await _check_floor(append)

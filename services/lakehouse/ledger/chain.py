@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger import floor
 from lakehouse.ledger.access import Access
-from lakehouse.ledger.layout import number_of
 from lakehouse.ledger.record import Encoded, Record, decode, fill
+
+R = TypeVar("R")
 
 _SAMPLES: Final = 128
 _SAMPLES_MIN: Final = 16
@@ -54,7 +56,7 @@ class Slot:
 async def newest(access: Access) -> int | None:
     """The number of the newest slot, ``None`` for an empty chain. One LIST of one key."""
     found = await access.store.list(access.layout.slots, limit=1)
-    return number_of(found[0].key, ".json") if found else None
+    return access.layout.slot_number(found[0].key) if found else None
 
 
 async def parse(access: Access, n: int, data: bytes) -> Slot:
@@ -85,18 +87,40 @@ class Latencies:
         return sorted(self._seconds)[int(len(self._seconds) * 0.99)]
 
 
-class Append:
+@dataclass(frozen=True, slots=True)
+class Claim(Generic[R]):
+    """The bytes ``data`` for slot ``n``; ``read`` makes sense of a slot's bytes (raises if it
+    cannot) and ``is_mine`` tells whether they are those of this claim."""
+
+    n: int
+    data: bytes
+    read: Callable[[bytes], R]
+    is_mine: Callable[[R], bool]
+
+
+def record_claim(access: Access, encoded: Encoded) -> Claim[Record]:
+    """The claim of a ledger record on its slot."""
+    record = encoded.record
+    return Claim(
+        record.n,
+        encoded.data,
+        lambda data: decode(data, access.layout, record.n),
+        lambda found: is_mine(found, record),
+    )
+
+
+class Append(Generic[R]):
     """One record on its way into one slot. ``run`` may be called again after ``UNSETTLED``."""
 
-    def __init__(self, access: Access, encoded: Encoded, latencies: Latencies) -> None:
+    def __init__(self, access: Access, claim: Claim[R], latencies: Latencies) -> None:
         self._access = access
-        self._encoded = encoded
+        self._claim = claim
         self._latencies = latencies
-        self._n = encoded.record.n
+        self._n = claim.n
         self._ambiguous = False
         self._occupied = False
         self._refusal: LakehouseError | None = None
-        self.other: Record | None = None
+        self.other: R | None = None
 
     async def run(self, budget_seconds: float | None) -> Outcome:
         """Occupy the slot, then check the floor. ``None`` as budget: as long as it takes.
@@ -146,17 +170,16 @@ class Append:
         """Whose the slot is; if it is gone again, whether it is worth another attempt."""
         key = self._access.layout.slot(self._n)
         try:
-            data = await self._access.store.get(key)
-            record = decode(data, self._access.layout, self._n)
+            found = self._claim.read(await self._access.store.get(key))
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 return Outcome.UNSETTLED
             outcome = await self._check_floor()
             return Outcome.UNSETTLED if outcome is Outcome.COMMITTED else outcome
-        if is_mine(record, self._encoded.record):
+        if self._claim.is_mine(found):
             self._occupied = True
             return await self._check_floor()
-        self.other = record
+        self.other = found
         return self._refused()
 
     async def _put(self, deadline: float | None) -> _Attempt:
@@ -197,7 +220,7 @@ class Append:
     async def _write(self) -> _Attempt:
         key = self._access.layout.slot(self._n)
         try:
-            await self._access.store.put(key, self._encoded.data, if_absent=True)
+            await self._access.store.put(key, self._claim.data, if_absent=True)
         except LakehouseError as error:
             if error.kind is ErrorKind.ALREADY_EXISTS:
                 return _Attempt.EXISTS

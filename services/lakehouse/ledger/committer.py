@@ -16,7 +16,7 @@ from typing import Generic, TypeVar, cast
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger.access import Access
-from lakehouse.ledger.chain import Append, Latencies, Outcome
+from lakehouse.ledger.chain import Append, Latencies, Outcome, record_claim
 from lakehouse.ledger.errors import fenced, unavailable, unknown
 from lakehouse.ledger.group import Group, Waiting, form_group
 from lakehouse.ledger.head import Head, remember_keys
@@ -247,7 +247,7 @@ class Committer(Generic[S]):
                 encode, record, self._access.layout, settings.inline_bytes_max
             )
             await self._put_body(encoded)
-            append = Append(self._access, encoded, self._latencies)
+            append = Append(self._access, record_claim(self._access, encoded), self._latencies)
             outcome = await append.run(settings.append_budget_seconds)
         except LakehouseError as error:
             refusal = error
@@ -277,7 +277,7 @@ class Committer(Generic[S]):
                 raise unavailable("the body of a large commit could not be written") from error
             raise
 
-    async def _settle(self, append: Append) -> Outcome:
+    async def _settle(self, append: Append[Record]) -> Outcome:
         """Nothing else is done until the slot is somebody's. New commits are refused meanwhile."""
         self._settling = True
         self._refuse_queued(lambda: unavailable("the ledger is settling another commit"))

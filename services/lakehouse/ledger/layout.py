@@ -34,9 +34,10 @@ def number_of(key: str, suffix: str = "") -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Keys of one ledger below ``prefix`` (no trailing slash)."""
+    """Keys of one ledger below ``prefix`` (no trailing slash); ``suffix`` ends the slots' names."""
 
     prefix: str = "_catalog"
+    suffix: str = ".json"
 
     @property
     def slots(self) -> str:
@@ -55,7 +56,11 @@ class Layout:
         return f"{self.prefix}/b/"
 
     def slot(self, n: int) -> str:
-        return f"{self.slots}{reversed_number(n)}.json"
+        return f"{self.slots}{reversed_number(n)}{self.suffix}"
+
+    def slot_number(self, key: str) -> int:
+        """The ``n`` of a key made by ``slot``; raises ``corrupt`` for a foreign name."""
+        return number_of(key, self.suffix)
 
     def floor(self, n: int) -> str:
         return f"{self.floors}{reversed_number(n)}"

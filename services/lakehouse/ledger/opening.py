@@ -11,7 +11,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger import chain
 from lakehouse.ledger.access import Access
-from lakehouse.ledger.chain import Append, Latencies, Outcome, Slot
+from lakehouse.ledger.chain import Append, Latencies, Outcome, Slot, record_claim
 from lakehouse.ledger.checkpoint import Loaded, Manifest, load_checkpoint
 from lakehouse.ledger.head import Head, remember_keys, replay
 from lakehouse.ledger.keys import Keys
@@ -210,7 +210,7 @@ async def take_over(
         encoded = await run_blocking(
             encode, record, access.layout, access.settings.inline_bytes_max
         )
-        append = Append(access, encoded, Latencies())
+        append = Append(access, record_claim(access, encoded), Latencies())
         outcome = await append.run(access.settings.append_budget_seconds)
         if outcome is Outcome.COMMITTED:
             head = view.head.after(record, encoded.sha256, view.head.state)
