@@ -22,7 +22,9 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
 from lakehouse.model.refs import check_foreign_key, check_key
+from lakehouse.objectstore.operations import Operation, current_operation, operation
 from lakehouse.objectstore.port import ObjectStore, StreamingReads
 
 if TYPE_CHECKING:
@@ -97,8 +99,6 @@ def rescue_key(bucket: str, key: str) -> str:
         raise LakehouseError(ErrorKind.INVALID, "no bucket has such a name", bucket=bucket[:80])
     if not key.startswith("datasets/"):
         check_foreign_key(key)
-    if key.startswith(COPIES):
-        raise LakehouseError(ErrorKind.FORBIDDEN, "a copy is not copied again", key=key[:120])
     return check_key(f"{COPIES}{bucket}/{check_key(key)}")
 
 
@@ -136,10 +136,11 @@ class KnownReads:
     """
 
     def __init__(
-        self, stores: Stores, clock: Clock, settings: RescueSettings = RescueSettings()
+        self, stores: Stores, clock: Clock, ids: Ids, settings: RescueSettings = RescueSettings()
     ) -> None:
         self._stores = stores
         self._clock = clock
+        self._ids = ids
         self._rescue = settings.bucket
         self._patience = settings.patience_seconds
         self.served = 0
@@ -155,11 +156,14 @@ class KnownReads:
         served_from = ""
         home, copy = _part(path, "home"), _part(path, "copy")
         try:
-            if self._rescue in ("", wanted.bucket):
-                await self._verified(wanted, wanted.bucket, wanted.key, home, lambda: None)
-                found = home
-            else:
-                found, served_from = await self._either(wanted, home, copy)
+            with operation(self._ids) as within:
+                if self._rescue in ("", wanted.bucket):
+                    await self._verified(wanted, wanted.bucket, wanted.key, home, lambda: None)
+                    found = home
+                else:
+                    found, served_from = await self._either(wanted, home, copy)
+                if served_from:
+                    within.rescued()
             await run_blocking(os.replace, found, path)
         except OSError as error:
             raise LakehouseError(
@@ -205,7 +209,9 @@ class KnownReads:
 
     async def _copied(self, wanted: KnownObject, part: Path) -> None:
         key = rescue_key(wanted.bucket, wanted.key)
-        await self._verified(wanted, self._rescue, key, part, lambda: None)
+        # What goes wrong with the copy is a story of its own in the journal.
+        with Operation(self._ids):
+            await self._verified(wanted, self._rescue, key, part, lambda: None)
 
     async def _patiently(self, own: asyncio.Task[None], watch: _Watch) -> None:
         """Wait for the end of it, or until no bytes have come for too long."""
@@ -237,7 +243,7 @@ class KnownReads:
         else:
             found, size = await run_blocking(_write, part, await store.get(key))
         if found != wanted.sha256:
-            raise LakehouseError(
+            error = LakehouseError(
                 ErrorKind.CORRUPT,
                 "an object is not what the catalog says it is",
                 bucket=bucket,
@@ -248,6 +254,10 @@ class KnownReads:
                 size_found=size,
                 hint="run catalog fsck --deep, restore the object from a backup",
             )
+            within = current_operation()
+            if within is not None:
+                within.refuse(error)
+            raise error
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:

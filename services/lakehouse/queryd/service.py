@@ -105,7 +105,7 @@ class Query:
         known: KnownReads | None = None,
     ) -> None:
         self._settings = settings
-        self._known = known or KnownReads(buckets, clock)
+        self._known = known or KnownReads(buckets, clock, ids)
         self._catalog = catalog
         self._buckets = buckets
         self._clock = clock

@@ -10,6 +10,7 @@ import pytest
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.ids import SystemIds
 from lakehouse.model.dataset import DataFile
 from lakehouse.objectstore.local import LocalStore
 from lakehouse.objectstore.memory import MemoryStore
@@ -29,7 +30,7 @@ class Stores:
 
 
 def reads(store: ObjectStore) -> KnownReads:
-    return KnownReads(Stores(store), SystemClock())
+    return KnownReads(Stores(store), SystemClock(), SystemIds(SystemClock()))
 
 
 async def put(store: ObjectStore, key: str, data: bytes) -> DataFile:
