@@ -8,22 +8,22 @@ is unknown as ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import Token
 from dataclasses import replace
-from typing import Final, TypeVar
+from types import TracebackType
+from typing import Final, Self
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.objectstore.answers import StoreError
 from lakehouse.objectstore.arguments import PART_BYTES
 from lakehouse.objectstore.breaker import Admission
 from lakehouse.objectstore.bulkhead import NoPlaceError
-from lakehouse.objectstore.deadlines import size_unknown
+from lakehouse.objectstore.deadlines import Deadline, size_told, size_told_to
 from lakehouse.objectstore.health import BucketWatch
 from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, ObjectStore, OpenedObject
 from lakehouse.objectstore.sources import Source
 from lakehouse.objectstore.wrapping import ForwardingStore
-
-R = TypeVar("R")
 
 # A probe must fail soon, or the bucket is looked for too seldom; a slow bucket gets more.
 _PROBE_SECONDS: Final = 2.0
@@ -47,126 +47,84 @@ class ObservedStore(ForwardingStore):
 
     async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
         size = _UNKNOWN if byte_range is None else byte_range.end - byte_range.start
-        return await self._go(size, lambda: self.inner.get(key, byte_range))
+        with self._passage(size) or await self._placed(size):
+            return await self.inner.get(key, byte_range)
 
     async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
-        return await self._go(len(data), lambda: self.inner.put(key, data, if_absent=if_absent))
+        with self._passage(len(data)) or await self._placed(len(data)):
+            return await self.inner.put(key, data, if_absent=if_absent)
 
     async def head(self, key: str) -> ObjectMeta:
-        return await self._go(0, lambda: self.inner.head(key))
+        with self._passage() or await self._placed():
+            return await self.inner.head(key)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        await self._go(0, lambda: self.inner.delete(keys))
+        with self._passage() or await self._placed():
+            await self.inner.delete(keys)
 
     async def list(
         self, prefix: str = "", *, start_after: str = "", limit: int = 1000
     ) -> list[ObjectMeta]:
-        return await self._go(
-            0, lambda: self.inner.list(prefix, start_after=start_after, limit=limit)
-        )
+        with self._passage() or await self._placed():
+            return await self.inner.list(prefix, start_after=start_after, limit=limit)
 
     async def browse(
         self, prefix: str = "", *, after: str = "", limit: int = 1000, folders: bool = False
     ) -> Level:
-        browse = super().browse
-        return await self._go(0, lambda: browse(prefix, after=after, limit=limit, folders=folders))
+        with self._passage() or await self._placed():
+            return await super().browse(prefix, after=after, limit=limit, folders=folders)
 
     async def open(self, key: str, byte_range: ByteRange | None = None) -> OpenedObject:
-        opening = super().open
-        opened = await self._go(0, lambda: opening(key, byte_range))
+        with self._passage() or await self._placed():
+            opened = await super().open(key, byte_range)
         return replace(opened, chunks=self._rest(opened.chunks))
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         chunks = super().stream(key)
-        first = await self._go(PART_BYTES, lambda: anext(chunks, None))
+        with self._passage(PART_BYTES) or await self._placed(PART_BYTES):
+            first = await anext(chunks, None)
         if first is not None:
             yield first
             async for chunk in self._rest(chunks):
                 yield chunk
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
+        """Takes no place, for a slow source would hold it for hours; time runs only while the
+        store has something to send."""
         source = Source(chunks, self.watch.clock)
-        put = super().put_stream
-        return await self._go(PART_BYTES, lambda: put(key, source), source)
-
-    async def _go(
-        self, size_bytes: int, call: Callable[[], Awaitable[R]], source: Source | None = None
-    ) -> R:
-        """The answer to a request whose body has ``size_bytes`` (-1: the answer will tell).
-
-        A streamed write has a ``source``, takes no place, and only its silences have a deadline.
-        """
-        watch = self.watch
-        _check_kept(watch)
-        watch.bulkhead.take()
-        try:
-            return await self._told(call, None, size_bytes, source)
-        finally:
-            watch.bulkhead.leave()
+        with self._streamed(source):
+            return await super().put_stream(key, source)
 
     async def _rest(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Chunks after the first. They take no place: a slow reader would hold it for hours."""
+        """Chunks after the first; they take no place, for a slow reader would hold it."""
         watch = self.watch
         watch.enter()
         try:
             while True:
-                chunk = await self._told(
-                    lambda: anext(chunks, None), self._seconds(PART_BYTES), PART_BYTES, None
-                )
+                with Passage(watch, self._seconds(PART_BYTES)):
+                    chunk = await anext(chunks, None)
                 if chunk is None:
                     return
                 yield chunk
         finally:
             watch.leave()
 
+    def _passage(self, size_bytes: int = 0) -> Passage | None:
+        """The way to the store for a request whose body has ``size_bytes`` (-1: the answer will
+        tell); None where it has to be waited for (``_placed``)."""
+        self.watch.check_kept()
+        self.watch.bulkhead.take()
+        return Passage(self.watch, None, placed=True)
+
+    async def _placed(self, size_bytes: int = 0) -> Passage:
+        raise AssertionError("observed attempts wait for nothing")
+
+    def _streamed(self, source: Source) -> Passage:
+        self.watch.check_kept()
+        return Passage(self.watch, None, source=source)
+
     def _seconds(self, size_bytes: int, probe: bool = False) -> float | None:
         return None
-
-    async def _told(
-        self,
-        call: Callable[[], Awaitable[R]],
-        seconds: float | None,
-        size_bytes: int,
-        source: Source | None,
-    ) -> R:
-        """The answer; the watch is told of it, or of what came in its place."""
-        watch = self.watch
-        watch.enter()
-        began = watch.clock.monotonic()
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                if seconds is None:
-                    result = await call()
-                elif source is not None:
-                    result = await _fed(call, source, limit, seconds)
-                elif size_bytes == _UNKNOWN:
-                    with size_unknown(limit, watch.settings.bytes_per_second_min):
-                        result = await call()
-                else:
-                    result = await call()
-        except LakehouseError as error:
-            if source is None or source.failure is not error:
-                watch.failed(error, began, watch.clock.monotonic())
-            raise
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            now = watch.clock.monotonic()
-            late = _late(watch.name, now - began)
-            watch.failed(late, began, now)
-            raise late from error
-        except asyncio.CancelledError:
-            now = watch.clock.monotonic()
-            silence = now - began if source is None else min(now - began, source.silence())
-            if silence >= _SILENCE_SECONDS:
-                watch.failed(_late(watch.name, silence), began, now)
-            raise
-        else:
-            watch.answered(began, watch.clock.monotonic())
-            return result
-        finally:
-            watch.leave()
 
 
 class GuardedStore(ObservedStore):
@@ -176,40 +134,19 @@ class GuardedStore(ObservedStore):
     ``retry_after_seconds``), ``timeout`` for an attempt over its deadline.
     """
 
-    async def _go(
-        self, size_bytes: int, call: Callable[[], Awaitable[R]], source: Source | None = None
-    ) -> R:
+    def _passage(self, size_bytes: int = 0) -> Passage | None:
         watch = self.watch
-        _check_kept(watch)
-        admission = Admission.PASS
-        if not watch.closed:
-            admission = watch.breaker.admit(watch.clock.monotonic())
-            if admission is Admission.REFUSED:
-                raise self._refused(_OPEN)
-        probe = admission is Admission.PROBE
-        try:
-            if source is None and not probe and not watch.bulkhead.free:
-                await self._place()
-            else:
-                watch.bulkhead.take()
-            try:
-                return await self._told(call, self._seconds(size_bytes, probe), size_bytes, source)
-            finally:
-                watch.bulkhead.leave()
-        finally:
-            if probe:
-                watch.breaker.probed(watch.clock.monotonic())
+        watch.check_kept()
+        probe = not watch.closed and self._admitted()
+        if not (probe or watch.bulkhead.free):
+            return None
+        watch.bulkhead.take()
+        passage = Passage(watch, self._seconds(size_bytes, probe), placed=True, probe=probe)
+        if size_bytes == _UNKNOWN:
+            passage.learn_size()
+        return passage
 
-    def _seconds(self, size_bytes: int, probe: bool = False) -> float | None:
-        settings = self.watch.settings
-        seconds = settings.attempt_seconds
-        if probe:
-            slow = self.watch.latency_seconds * _PROBE_LATENCIES
-            seconds = min(seconds, max(_PROBE_SECONDS, slow))
-        return seconds + max(size_bytes, 0) / settings.bytes_per_second_min
-
-    async def _place(self) -> None:
-        """Wait for a place; raises ``unavailable`` where there will be none in time."""
+    async def _placed(self, size_bytes: int = 0) -> Passage:
         try:
             async with asyncio.timeout(self.watch.settings.attempt_seconds):
                 await self.watch.bulkhead.wait()
@@ -218,6 +155,30 @@ class GuardedStore(ObservedStore):
             raise self._refused(full if error.full else _OPEN) from error
         except TimeoutError as error:
             raise self._refused("no place among the bucket's requests became free") from error
+        passage = Passage(self.watch, self._seconds(size_bytes), placed=True)
+        if size_bytes == _UNKNOWN:
+            passage.learn_size()
+        return passage
+
+    def _streamed(self, source: Source) -> Passage:
+        self.watch.check_kept()
+        probe = not self.watch.closed and self._admitted()
+        return Passage(self.watch, self._seconds(PART_BYTES, probe), source=source, probe=probe)
+
+    def _seconds(self, size_bytes: int, probe: bool = False) -> float | None:
+        settings = self.watch.settings
+        seconds = settings.attempt_seconds
+        if probe:
+            slow = self.watch.latency_seconds * _PROBE_LATENCIES
+            seconds = min(seconds, max(_PROBE_SECONDS, slow))
+        return seconds + size_bytes / settings.bytes_per_second_min if size_bytes > 0 else seconds
+
+    def _admitted(self) -> bool:
+        """True for the one that may probe; raises ``unavailable`` for all others."""
+        admission = self.watch.breaker.admit(self.watch.clock.monotonic())
+        if admission is Admission.REFUSED:
+            raise self._refused(_OPEN)
+        return admission is Admission.PROBE
 
     def _refused(self, message: str) -> StoreError:
         watch = self.watch
@@ -233,31 +194,107 @@ class GuardedStore(ObservedStore):
         return error
 
 
-async def _fed(
-    call: Callable[[], Awaitable[R]], source: Source, limit: asyncio.Timeout, seconds: float
-) -> R:
-    """A streamed write: while it waits for its source no time runs."""
-    loop = asyncio.get_running_loop()
+class Passage:
+    """One attempt on its way; the watch is told what became of it.
 
-    def asked(waiting: bool) -> None:
-        if not limit.expired():
-            limit.reschedule(None if waiting else loop.time() + seconds)
+    Args:
+        seconds: its deadline; None for none.
+        placed: it holds a place of the bulkhead.
+        probe: it is the breaker's.
+        source: of a streamed write; what it raises is its own failure.
+    """
 
-    source.asked = asked
-    try:
-        return await call()
-    finally:
-        source.asked = None
+    __slots__ = (
+        "_began",
+        "_deadline",
+        "_placed",
+        "_probe",
+        "_seconds",
+        "_source",
+        "_token",
+        "_watch",
+    )
 
+    def __init__(
+        self,
+        watch: BucketWatch,
+        seconds: float | None,
+        *,
+        placed: bool = False,
+        probe: bool = False,
+        source: Source | None = None,
+    ) -> None:
+        self._watch = watch
+        self._seconds = seconds
+        self._placed = placed
+        self._probe = probe
+        self._source = source
+        self._token: Token[Callable[[int], None] | None] | None = None
+        self._began = watch.clock.monotonic()
+        self._deadline: Deadline | None = None
+        watch.users += 1
+        if seconds is not None:
+            self._deadline = watch.deadlines.start(seconds)
+            if source is not None:
+                source.asked = self._asked
 
-def _check_kept(watch: BucketWatch) -> None:
-    if watch.removed:
-        raise LakehouseError(
-            ErrorKind.NOT_FOUND,
-            "the bucket was removed",
-            what="bucket",
-            bucket=watch.name,
-        )
+    def learn_size(self) -> None:
+        """Let the adapter say how long the answer is, and grant the time for it."""
+        self._token = size_told_to(self._sized)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        watch = self._watch
+        now = watch.clock.monotonic()
+        late = self._deadline is not None and watch.deadlines.ended(self._deadline, error)
+        if self._token is not None:
+            size_told(self._token)
+        if self._placed:
+            watch.bulkhead.leave()
+        if self._source is not None:
+            self._source.asked = None
+        try:
+            if error is None:
+                watch.answered(self._began, now)
+            elif late:
+                failure = _late(watch.name, now - self._began)
+                watch.failed(failure, self._began, now)
+                raise failure from error
+            else:
+                self._failed(error, now)
+        finally:
+            if self._probe:
+                watch.breaker.probed(now)
+            watch.leave()
+
+    def _failed(self, error: BaseException, now: float) -> None:
+        source, watch = self._source, self._watch
+        if source is not None and source.failure is error:
+            return
+        if isinstance(error, LakehouseError):
+            watch.failed(error, self._began, now)
+        elif isinstance(error, asyncio.CancelledError):
+            silence = now - self._began
+            if source is not None:
+                silence = min(silence, source.silence())
+            if silence >= _SILENCE_SECONDS:
+                watch.failed(_late(watch.name, silence), self._began, now)
+
+    def _asked(self, waiting: bool) -> None:
+        if self._deadline is not None and not self._deadline.expired:
+            self._watch.deadlines.move(self._deadline, None if waiting else self._seconds)
+
+    def _sized(self, size_bytes: int) -> None:
+        if self._deadline is not None:
+            seconds = size_bytes / self._watch.settings.bytes_per_second_min
+            self._watch.deadlines.add(self._deadline, seconds)
 
 
 def _late(bucket: str, seconds: float) -> StoreError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -12,6 +13,7 @@ from lakehouse.model.health import BreakerState, BucketHealth
 from lakehouse.objectstore.answers import is_bucket_fault, is_ordinary
 from lakehouse.objectstore.breaker import Breaker, BreakerSettings
 from lakehouse.objectstore.bulkhead import Bulkhead
+from lakehouse.objectstore.deadlines import Deadlines
 from lakehouse.objectstore.settings import ResilienceSettings
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ class BucketWatch:
 
     Attributes:
         name: of the bucket.
-        bulkhead: the places for attempts at once.
+        bulkhead, deadlines: of the attempts under way.
         retries: attempts that followed a failed one.
         users: requests and open streams, of any handle, that still need the adapter.
         removed: the bucket is none of this process's any more; nothing new begins.
@@ -42,6 +44,7 @@ class BucketWatch:
             )
         )
         self.bulkhead = Bulkhead(settings.in_flight_max, settings.waiting_max)
+        self.deadlines = Deadlines()
         self.retries = 0
         self.users = 0
         self.removed = False
@@ -50,7 +53,7 @@ class BucketWatch:
         self._failures = 0
         self._last_error = ""
         self._last_error_us = 0
-        self._last_success_us = 0
+        self._answered_at: float | None = None
         self._unavailable_us = 0
 
     def enter(self) -> None:
@@ -70,7 +73,7 @@ class BucketWatch:
             self.latency_seconds += (took - self.latency_seconds) * _NEWEST
         else:
             self.latency_seconds = took
-        self._last_success_us = self.clock.now_us()
+        self._answered_at = now
         self._unavailable_us = 0
         if self.breaker.succeeded(now):
             log.warning("a bucket answers again", extra={"bucket": self.name})
@@ -105,9 +108,23 @@ class BucketWatch:
             retries=self.retries,
             last_error=self._last_error,
             last_error_at=to_datetime(self._last_error_us) if self._last_error_us else None,
-            last_success_at=to_datetime(self._last_success_us) if self._last_success_us else None,
+            last_success_at=self._last_success_at(),
             unavailable_since=to_datetime(self._unavailable_us) if self._unavailable_us else None,
         )
+
+    def _last_success_at(self) -> datetime | None:
+        if self._answered_at is None:
+            return None
+        # Only monotonic time is taken of each answer; wall time costs as much again.
+        ago = self.clock.monotonic() - self._answered_at
+        return to_datetime(self.clock.now_us() - round(ago * 1e6))
+
+    def check_kept(self) -> None:
+        """Raise ``not_found`` if the bucket was removed."""
+        if self.removed:
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND, "the bucket was removed", what="bucket", bucket=self.name
+            )
 
     def _opened(self) -> None:
         log.error(
