@@ -19,6 +19,12 @@ import pytest
 
 from house.sources import ROOT
 from lakehouse.contracts.ingest import IngestReport, IngestRequest
+from lakehouse.contracts.objects import (
+    GetObjectRequest,
+    ObjectStream,
+    PutObjectRequest,
+    PutObjectResult,
+)
 from lakehouse.contracts.query import QueryRequest, QueryStream
 from lakehouse.rpc.convert import MODULES, message_class
 from lakehouse.rpc.methods import methods_of
@@ -27,6 +33,7 @@ from unit.rpc.samples import SERVICES, contract_types
 
 # Messages that are no contract type: what proto3 has no word for, and the parts of streams.
 ENVELOPES = {"StringList", "Change", "Requirement", "IngestPart", "IngestEnd", "QueryPart"}
+ENVELOPES |= {"ObjectPart", "PutObjectPart", "PutObjectEnd"}
 KEY = "idempotency_key"
 NUMBERS = ROOT / "tests/golden/wire/lakehouse_v1.txt"
 SCALARS = {str: "string", int: "int64", float: "double", bool: "bool", bytes: "bytes"}
@@ -119,6 +126,11 @@ def test_every_method_is_an_rpc_and_the_reverse() -> None:
         if noun == "Query":
             assert said.pop("Run") == (QueryRequest.__name__, QueryStream.__name__)
             assert wire.pop("Run") == ("QueryRequest", "QueryPart")
+        if noun == "Objects":
+            assert said.pop("Get") == (GetObjectRequest.__name__, ObjectStream.__name__)
+            assert wire.pop("Get") == ("GetObjectRequest", "ObjectPart")
+            assert said.pop("Put") == (PutObjectRequest.__name__, PutObjectResult.__name__)
+            assert wire.pop("Put") == ("PutObjectPart", "PutObjectResult")
         assert wire == said
 
 
@@ -131,7 +143,7 @@ def test_what_changes_something_takes_an_idempotency_key() -> None:
     }
     asking = {"get", "list", "snapshot", "files", "versions", "documents", "status", "verify"}
     asking |= {"usage"}
-    asking |= {"run", "running", "cancel", "buckets", "probe", "errors"}
+    asking |= {"run", "running", "cancel", "buckets", "probe", "errors", "stat"}
     # What is reported carries ids of its own: twice is once.
     asking |= {"report"}
     asking |= {"object_changes", "object_states"}

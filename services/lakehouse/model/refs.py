@@ -13,6 +13,7 @@ KEY_BYTES_MAX: Final = 512
 NAME_BYTES_MAX: Final = 255
 PRIMARY: Final = "primary"
 SYSTEM_SCHEMA: Final = "system"
+_OWNED: Final = frozenset({"datasets", "rescue", "store.json"})
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -50,23 +51,31 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_owned(key: str) -> bool:
+    """True for a key, or the beginning of one, that the lakehouse keeps for itself.
+
+    Keys that start with ``_`` or ``.``, and all whose first component is ``datasets``, ``rescue``
+    or ``store.json``; also where case or width is folded by a file system below us.
+    """
+    first = unicodedata.normalize("NFKC", key.partition("/")[0]).casefold()
+    return first.startswith(("_", ".")) or first in _OWNED
+
+
 def check_foreign_key(key: str) -> str:
     """Return ``key`` if it may name an object that a caller put into a bucket, else raise.
 
     What the lakehouse keeps for itself is read by nobody through a key of theirs: the ledger holds
-    token documents, ``datasets/`` the rows of others and of what was purged. ``forbidden`` for
-    keys that start with ``_`` or ``.``, ``store.json``, and all below ``datasets/``; ``invalid``
-    as ``check_key``. Also where case or width is folded by a file system below us.
+    token documents, ``datasets/`` and ``rescue/`` the rows of others and of what was purged.
+    ``forbidden`` where ``is_owned``; ``invalid`` as ``check_key``.
     """
     check_key(key)
-    parts = [unicodedata.normalize("NFKC", part).casefold() for part in key.split("/")]
-    if parts[0].startswith(("_", ".")) or parts[0] == "datasets" or parts == ["store.json"]:
+    if is_owned(key):
         raise LakehouseError(
             ErrorKind.FORBIDDEN,
             "the object's key is one that the lakehouse keeps for itself",
             key=key,
-            hint="put it under a key of your own: not store.json, not below datasets/, and not"
-            " starting with _ or a dot",
+            hint="put it under a key of your own: not store.json, not below datasets/ or rescue/,"
+            " and not starting with _ or a dot",
         )
     return key
 

@@ -19,6 +19,7 @@ from lakehouse.rpc.draining import DrainingServer, Leaving, Reflection
 from lakehouse.rpc.health import NAME as HEALTH
 from lakehouse.rpc.health import Health
 from lakehouse.rpc.ingest import IngestServicer
+from lakehouse.rpc.objects import ObjectsServicer
 from lakehouse.rpc.query import QueryServicer
 from lakehouse.rpc.serving import Edge, Servicer
 from lakehouse.rpc.storage import StorageServicer
@@ -30,6 +31,7 @@ SERVICERS: Final[Mapping[str, Callable[[Any, Edge], Servicer]]] = {
     "ingest": IngestServicer,
     "query": QueryServicer,
     "storage": StorageServicer,
+    "objects": ObjectsServicer,
 }
 """Noun to servicer: the same nouns as the files in contracts/."""
 

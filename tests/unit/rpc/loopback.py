@@ -18,6 +18,7 @@ from lakehouse.rpc.catalog import CatalogClient
 from lakehouse.rpc.channel import open_channel
 from lakehouse.rpc.ingest import IngestClient
 from lakehouse.rpc.methods import methods_of
+from lakehouse.rpc.objects import ObjectsClient
 from lakehouse.rpc.query import QueryClient
 from lakehouse.rpc.server import ServerOptions, build_server
 from lakehouse.rpc.storage import StorageClient
@@ -30,6 +31,7 @@ CLIENTS = {
     "Ingest": IngestClient,
     "Query": QueryClient,
     "Storage": StorageClient,
+    "Objects": ObjectsClient,
 }
 CLOCK = SystemClock()
 IDS = SystemIds(CLOCK)

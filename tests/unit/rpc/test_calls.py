@@ -31,12 +31,12 @@ from lakehouse.rpc.server import ServerOptions
 from unit.rpc.loopback import ANNA, CLOCK, Recorder, context, loopback
 from unit.rpc.samples import SERVICES, sample
 
-STREAMS = {"ingest", "run"}
+STREAMS = {("Ingest", "ingest"), ("Query", "run"), ("Objects", "get"), ("Objects", "put")}
 UNARY = [
     (noun, method)
     for noun, protocol in SERVICES.items()
     for method in methods_of(noun, protocol).values()
-    if method.name not in STREAMS
+    if (noun, method.name) not in STREAMS
 ]
 EVERY = [m for noun, p in SERVICES.items() for m in methods_of(noun, p).values()]
 

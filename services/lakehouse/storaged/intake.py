@@ -1,0 +1,127 @@
+"""A body on its way into a bucket: in blocks, hashed as it comes, refused where it is not as said.
+
+A refusal is raised before the blocks end, so that whoever stores them never takes a body that must
+not be stored for a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Final
+
+from lakehouse.contracts.objects import (
+    CONDITIONAL_BYTES_MAX,
+    OBJECT_BYTES_MAX,
+    PutObjectRequest,
+)
+from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
+from lakehouse.kit.blocking import run_blocking
+
+BLOCK_BYTES: Final = 1 << 20
+_HEX: Final = re.compile(r"[0-9a-f]*")
+
+
+class Intake:
+    """The blocks of one body; size and digests are known once all were taken.
+
+    Args:
+        body: chunks of any size.
+        request: what is stated of it. Raises ``invalid`` for a checksum that is none, and with 413
+            for a size that is too large.
+    """
+
+    def __init__(self, body: AsyncIterator[bytes], request: PutObjectRequest) -> None:
+        self._body = body
+        self._request = request
+        self._limit = CONDITIONAL_BYTES_MAX if request.if_absent else OBJECT_BYTES_MAX
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False) if request.md5 else None
+        self.size_bytes = 0
+        _check_digest("sha256", request.sha256, self._sha256.digest_size)
+        _check_digest("md5", request.md5, 16)
+        self._check_size(request.size_bytes or 0)
+
+    @property
+    def sha256(self) -> str:
+        """In hexadecimal, of all that was taken."""
+        return self._sha256.hexdigest()
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The body in blocks of ``BLOCK_BYTES`` or a little more; the last may be smaller.
+
+        Raises ``invalid`` where the body is larger than may be (413), or not of the size or
+        checksum that was stated; and what the body itself raises.
+        """
+        held: list[bytes] = []
+        size = 0
+        async for chunk in self._body:
+            held.append(chunk)
+            size += len(chunk)
+            self.size_bytes += len(chunk)
+            self._check_size(self.size_bytes)
+            if size >= BLOCK_BYTES:
+                block = b"".join(held)
+                held, size = [], 0
+                # Beside the loop, and beside the storing of the same block.
+                hashing = asyncio.ensure_future(run_blocking(self._hash, block))
+                try:
+                    yield block
+                finally:
+                    await hashing
+        rest = b"".join(held)
+        self._hash(rest)
+        self._check_whole()
+        if rest:
+            yield rest
+
+    def _hash(self, block: bytes) -> None:
+        self._sha256.update(block)
+        if self._md5 is not None:
+            self._md5.update(block)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            conditional = self._request.if_absent
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "the body is too large" + (" for a put on a condition" if conditional else ""),
+                http_status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value,
+                bytes_max=self._limit,
+                hint="without the condition it may be larger: put it under a key that nobody else"
+                " uses"
+                if conditional
+                else "split it into several objects",
+            )
+
+    def _check_whole(self) -> None:
+        said = self._request
+        if said.size_bytes is not None and said.size_bytes != self.size_bytes:
+            raise _not_as_said("size_bytes", said.size_bytes, self.size_bytes)
+        if said.sha256 and said.sha256 != self.sha256:
+            raise _not_as_said("sha256", said.sha256, self.sha256)
+        if self._md5 is not None and said.md5 != self._md5.hexdigest():
+            raise _not_as_said("md5", said.md5, self._md5.hexdigest())
+
+
+def _check_digest(name: str, text: str, size: int) -> None:
+    if text and not (len(text) == 2 * size and _HEX.fullmatch(text)):
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            f"{name} must be {2 * size} hexadecimal digits in lower case",
+            value=ascii(text[:80])[1:-1],
+        )
+
+
+def _not_as_said(what: str, stated: FieldValue, received: FieldValue) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.INVALID,
+        "the body that came is not the one that was announced",
+        checked=what,
+        stated=stated,
+        received=received,
+        hint="nothing was stored; send it again",
+    )
