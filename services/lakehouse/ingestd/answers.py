@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, replace
+from typing import Final
 
 from lakehouse.contracts.ingest import IngestReport, IngestRequest, IngestWarning
 from lakehouse.model.schema import Column
@@ -12,9 +13,17 @@ from lakehouse.model.schema import Column
 __all__ = ["asked_sha256", "kept_answer", "told_again"]
 
 
+# Fields that requests did not always have: one that does not use them is what it was before.
+_LATER: Final = ("bucket",)
+
+
 def asked_sha256(request: IngestRequest, digest: str) -> str:
     """What makes a repeated call the same: all that was asked, and the ``digest`` of the bytes."""
-    text = json.dumps([asdict(request), digest], sort_keys=True)
+    asked = asdict(request)
+    for name in _LATER:
+        if not asked[name]:
+            del asked[name]
+    text = json.dumps([asked, digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -143,7 +143,8 @@ class Committer:
         """Put all files below ``datasets/<session>/<dataset_id>/``, small ones in one PUT each."""
         dataset = standing.dataset
         dataset_id = dataset.id if dataset else self._ids.ulid()
-        bucket = dataset.bucket if dataset else PRIMARY
+        bucket = dataset.bucket if dataset else job.request.bucket or PRIMARY
+        await self._buckets.find(ctx, (bucket,))
         schema_id = dataset.schema.id if dataset else 1
         dead_id = ""
         if outcome.dead_letter_files:

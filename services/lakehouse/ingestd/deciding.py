@@ -60,8 +60,8 @@ def content_digest(body_sha256: str, options: IngestOptions) -> str:
 
 
 def decide(request: IngestRequest, standing: Standing) -> Action:
-    """Raises ``already_exists`` (mode create), ``conflict`` (no mode and other content, or a
-    dataset that is quarantined)."""
+    """Raises ``already_exists`` (mode create), ``conflict`` (no mode and other content, another
+    home than the bucket asked for, or a dataset that is quarantined)."""
     dataset = standing.dataset
     if dataset is None:
         return Action.CREATE
@@ -71,6 +71,15 @@ def decide(request: IngestRequest, standing: Standing) -> Action:
             f"the dataset is {dataset.status.value}",
             dataset=dataset.name,
             hint="have an operator look at it, or ingest under another name",
+        )
+    if request.bucket and request.bucket != dataset.bucket:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the dataset has another home",
+            dataset=dataset.name,
+            bucket=request.bucket,
+            home=dataset.bucket,
+            hint="leave the bucket out, or ingest under another name: rows do not move",
         )
     same = standing.entry is not None and not request.options.force
     if request.mode is IngestMode.CREATE:

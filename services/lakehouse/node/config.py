@@ -19,7 +19,9 @@ from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.model.buckets import TENANT, check_bucket_class, check_bucket_name
 from lakehouse.model.refs import PRIMARY
+from lakehouse.model.residency import check_label
 from lakehouse.node import values
 from lakehouse.node.settings import (
     ROLES,
@@ -29,6 +31,7 @@ from lakehouse.node.settings import (
     TelemetrySettings,
 )
 from lakehouse.queryd.settings import QuerySettings
+from lakehouse.storaged.settings import RegistrySettings
 
 ENV_PREFIX: Final = "LAKEHOUSE__"
 FILE_NAME: Final = "lakehouse.toml"
@@ -38,6 +41,7 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "catalog": (CatalogSettings,),
     "ingest": (IngestSettings,),
     "query": (QuerySettings,),
+    "storage": (RegistrySettings,),
     "telemetry": (TelemetrySettings,),
 }
 # How a key is called in the file where the field cannot be called so in Python.
@@ -73,6 +77,7 @@ class Config:
     catalog: CatalogSettings
     ingest: IngestSettings
     query: QuerySettings
+    registry: RegistrySettings
     telemetry: TelemetrySettings
     buckets: dict[str, BucketEntry]
     values: dict[str, Value]
@@ -100,6 +105,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         catalog=_section(CatalogSettings, "catalog", merged, base),
         ingest=_section(IngestSettings, "ingest", merged, base),
         query=_section(QuerySettings, "query", merged, base),
+        registry=_section(RegistrySettings, "storage", merged, base),
         telemetry=_section(TelemetrySettings, "telemetry", merged, base),
         buckets={name: _section(BucketEntry, f"buckets.{name}", merged, base) for name in buckets},
         values=merged,
@@ -256,6 +262,11 @@ def _gateway(merged: Mapping[str, Value], base: Path) -> GatewaySettings:
     return gateway
 
 
+def bucket_class_of(name: str, entry: BucketEntry) -> str:
+    """The class of a bucket, as written or as its name has it."""
+    return entry.bucket_class or (PRIMARY if name == PRIMARY else TENANT)
+
+
 def _check(config: Config) -> None:
     strangers = [role for role in config.node.roles if role not in ROLES]
     if strangers or not config.node.roles:
@@ -279,6 +290,9 @@ def _check(config: Config) -> None:
             raise LakehouseError(
                 ErrorKind.INVALID, "a bucket has no url", key=f"buckets.{name}.url", bucket=name
             )
+        check_bucket_name(name)
+        check_bucket_class(name, bucket_class_of(name, bucket))
+        check_label(bucket.residency, name)
     listening = {
         "gateway.http": config.listen.http,
         "gateway.grpc": config.listen.grpc,

@@ -14,7 +14,6 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.kit.retry import Backoff
-from lakehouse.model.probe import ProbeReport
 from lakehouse.model.refs import PRIMARY
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.identity import (
@@ -26,7 +25,7 @@ from lakehouse.objectstore.identity import (
     remember_position,
 )
 from lakehouse.objectstore.port import ObjectStore
-from lakehouse.objectstore.probe import probe_store
+from lakehouse.objectstore.probe import probe_store, refuse_unfit
 from lakehouse.objectstore.retrying import RetryingStore
 
 # Whoever starts a node waits for the answer: what is not there in seconds is told.
@@ -85,23 +84,6 @@ async def initialise(
     identity = await init_store(store, clock, ids)
     remember(state, store.url, identity.store_id)
     return identity
-
-
-def refuse_unfit(report: ProbeReport) -> None:
-    """Raise ``forbidden`` naming the failed checks unless the bucket passed."""
-    if not report.passed:
-        failed = [check for check in report.checks if not check.passed]
-        # Where the first write failed the others did not run, and say nothing of the bucket.
-        failed = failed[:1] if failed[0] is report.checks[0] else failed
-        raise LakehouseError(
-            ErrorKind.FORBIDDEN,
-            "the bucket is not fit to keep a store: it fails the conformance probe",
-            bucket=report.bucket,
-            url=report.url,
-            failed=[check.name for check in failed],
-            details=[check.detail for check in failed],
-            hint="lakehouse doctor shows every check; use a store with atomic conditional writes",
-        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ SERVED_BY: Final[dict[str, str]] = {
 
 NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "catalogd": (),
-    "storaged": (),
+    "storaged": ("catalog",),
     "ingestd": ("catalog",),
     "queryd": ("catalog",),
     "gateway": tuple(SERVED_BY),

@@ -15,7 +15,7 @@ Scalar = str | int | float | bool | None | tuple[str, ...]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
-_PLACE_SUFFIXES: Final = ("_dir", "_folder", "_path")
+_PLACE_SUFFIXES: Final = ("_dir", "_folder", "_path", "_root")
 
 
 def is_plain(kind: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol, runtime_checkable
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -14,6 +14,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.health import BucketHealth
+from lakehouse.model.identity import Context
 from lakehouse.objectstore.failures import FailureSink, NoSink
 from lakehouse.objectstore.guarding import GuardedStore, ObservedStore
 from lakehouse.objectstore.health import BucketWatch
@@ -30,10 +31,14 @@ __all__ = [
     "Buckets",
     "ResilienceSettings",
     "S3Credentials",
+    "SearchBuckets",
     "open_adapter",
     "open_raw",
     "open_store",
 ]
+
+SearchBuckets = Callable[[Context, Collection[str]], Awaitable[None]]
+"""Looks for buckets by name on a caller's behalf, and adds those there are."""
 
 _SCHEMES: Final = "s3://bucket/prefix, file:./path, file:///path or memory://name"
 
@@ -129,6 +134,14 @@ class Buckets:
         self._watches: dict[str, BucketWatch] = {}
         self._handles: dict[str, tuple[RetryingStore, JournalingStore]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self.search: SearchBuckets | None = None
+
+    async def find(self, ctx: Context, names: Iterable[str]) -> None:
+        """Take up those of ``names`` that another process of the store added meanwhile, as far as
+        ``search`` finds them. Raises what ``search`` raises."""
+        unknown = [name for name in names if name not in self._settings]
+        if unknown and self.search is not None:
+            await self.search(ctx, unknown)
 
     def names(self) -> tuple[str, ...]:
         """In the order of the configuration."""

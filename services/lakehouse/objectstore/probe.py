@@ -287,3 +287,20 @@ def _conditional_refused(error: LakehouseError) -> _Refused:
             " commits need put-if-absent"
         )
     return _Refused(f"a conditional put failed otherwise than by refusal: {_told(error)}")
+
+
+def refuse_unfit(report: ProbeReport) -> None:
+    """Raise ``forbidden`` naming the failed checks unless the bucket passed."""
+    if not report.passed:
+        failed = [check for check in report.checks if not check.passed]
+        # Where the first write failed the others did not run, and say nothing of the bucket.
+        failed = failed[:1] if failed[0] is report.checks[0] else failed
+        raise LakehouseError(
+            ErrorKind.FORBIDDEN,
+            "the bucket is not fit to keep a store: it fails the conformance probe",
+            bucket=report.bucket,
+            url=report.url,
+            failed=[check.name for check in failed],
+            details=[check.detail for check in failed],
+            hint="lakehouse doctor shows every check; use a store with atomic conditional writes",
+        )

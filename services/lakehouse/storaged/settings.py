@@ -1,4 +1,4 @@
-"""What the error journal may use."""
+"""What the error journal may use, and which buckets may be added at run time."""
 
 from __future__ import annotations
 
@@ -15,3 +15,18 @@ class JournalSettings:
     """
 
     errors_ring: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """Part of section ``storage``: buckets that an operator adds at run time.
+
+    Attributes:
+        local_root: folder below which ``file:`` buckets may be added; "" allows none.
+        http_endpoints: endpoints without TLS are taken although they are not on this machine.
+        follow_seconds: between looks at what other processes of the store added and removed.
+    """
+
+    local_root: str = ""
+    http_endpoints: bool = False
+    follow_seconds: float = 2.0

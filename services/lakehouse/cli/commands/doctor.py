@@ -24,7 +24,7 @@ def command(invocation: Invocation, bucket: str) -> None:
     Needs no node. Ends with exit code 77 if a bucket is not fit, and says which check failed; with
     69 if one cannot be reached.
     """
-    from lakehouse.node.primary import refuse_unfit
+    from lakehouse.objectstore.probe import refuse_unfit
 
     reports, errors = asyncio.run(_probe(invocation, bucket))
     rows = [

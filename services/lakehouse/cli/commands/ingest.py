@@ -75,7 +75,8 @@ _ENDINGS: Final = re.compile(r"(\.(csv|tsv|txt|json|ndjson|jsonl|parquet|arrow|g
 @click.option("--tag", "tags", multiple=True, help="For the dataset's card; repeatable.")
 @click.option("--source-system", default="", help="Where the file came from, for the lineage.")
 @click.option("--object", "is_object", is_flag=True, help="FILE is a key in a bucket of the node.")
-@click.option("--bucket", default="primary", show_default=True, help="The bucket of --object.")
+@click.option("--object-bucket", default="primary", help="Of --object  [default: primary]")
+@click.option("--bucket", default="", help="The home of a new dataset  [default: primary]")
 @click.option("--force", is_flag=True, help="Ingest even if the same content is there.")
 @click.option("--dry-run", is_flag=True, help="Show the inferred schema and sample rows only.")
 @click.option("--idempotency-key", default="", help="Of this ingest  [default: a new one]")
@@ -194,7 +195,8 @@ def _request(source: str, given: dict[str, Any]) -> IngestRequest:
         card=card,
         dry_run=given["dry_run"],
         object_key=source if given["is_object"] else "",
-        object_bucket=given["bucket"],
+        object_bucket=given["object_bucket"],
+        bucket=given["bucket"],
     )
 
 

@@ -1,0 +1,353 @@
+"""The bucket registry: those of the configuration, and those an operator added at run time.
+
+What was added is a document of the catalog, so it is the same for every process of the store and
+survives all of them. Each process follows the documents; a process that meets a name it has not
+heard of looks at them at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Final
+
+from lakehouse.contracts.catalog import (
+    BucketUse,
+    CatalogService,
+    CommitRequest,
+    Document,
+    DocumentsRequest,
+    UsageRequest,
+)
+from lakehouse.contracts.readiness import Readiness
+from lakehouse.contracts.storage import (
+    AddBucketRequest,
+    RemoveBucketRequest,
+    RemoveBucketResult,
+)
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
+from lakehouse.model.buckets import BUCKET_DOCUMENTS
+from lakehouse.model.changes import Change, DeleteDocument, DocumentAt, PutDocument, Requirement
+from lakehouse.model.identity import Context, Principal, Scope
+from lakehouse.model.residency import strangers
+from lakehouse.objectstore.buckets import Buckets, BucketSettings, open_raw
+from lakehouse.objectstore.identity import read_identity
+from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.probe import probe_store, refuse_unfit
+from lakehouse.storaged.admission import check_endpoint, check_request, overlapping
+from lakehouse.storaged.settings import RegistrySettings
+
+__all__ = ["CONFIGURATION", "OPERATOR", "Registry"]
+
+log = logging.getLogger(__name__)
+
+CONFIGURATION: Final = "configuration"
+OPERATOR: Final = "operator"
+_STORAGED: Final = Principal(id="storaged", scopes=(Scope.OPERATOR,))
+_ADD_ROUTE: Final = "storage add_bucket"
+_REMOVE_ROUTE: Final = "storage remove_bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """A bucket of a document; ``trouble``: why it is not open here, "" if it is."""
+
+    request: AddBucketRequest
+    version: int
+    trouble: str = ""
+
+
+class Registry:
+    """Which buckets there are, and since when; one in every process that opens buckets."""
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        buckets: Buckets,
+        catalog: CatalogService,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._settings = settings
+        self._buckets = buckets
+        self._catalog = catalog
+        self._clock = clock
+        self._ids = ids
+        self._configured = frozenset(buckets.names())
+        self._added: dict[str, _Added] = {}
+        self._version = -1
+        self._used: tuple[BucketUse, ...] = ()
+        self._unheard = ""
+        buckets.search = self.find
+
+    # -- what is known here
+
+    def origin(self, name: str) -> str:
+        """``configuration`` or ``operator``."""
+        return CONFIGURATION if name in self._configured else OPERATOR
+
+    def request(self, name: str) -> AddBucketRequest | None:
+        """What an operator asked for; None for a bucket of the configuration."""
+        known = self._added.get(name)
+        return None if known is None else known.request
+
+    def closed(self) -> Mapping[str, str]:
+        """Buckets that were added and cannot be opened in this process -> why."""
+        return {name: each.trouble for name, each in self._added.items() if each.trouble}
+
+    def trouble(self, name: str) -> str:
+        """What is wrong with a bucket that is not its reachability; "" for nothing."""
+        known = self._added.get(name)
+        if known is not None and known.trouble:
+            return known.trouble
+        place = self._residency(name)
+        odd = strangers([use.residency for use in self._used if use.bucket == name], place)
+        if odd:
+            return (
+                f"its residency is {place or 'none'} and datasets in it record {', '.join(odd)}:"
+                " nothing more is written to it"
+            )
+        return ""
+
+    def readiness(self) -> Readiness:
+        """Always ready: a bucket in trouble is a detail, its datasets' and not the node's."""
+        details = {}
+        for name in (*self._buckets.names(), *self.closed()):
+            said = self.trouble(name)
+            if said:
+                details[f"bucket_{name}"] = said[:300]
+        if self._unheard:
+            details["bucket_registry"] = self._unheard[:300]
+        return Readiness(True, (), details)
+
+    # -- following
+
+    async def find(self, ctx: Context, names: Collection[str]) -> None:
+        """Open those of ``names`` that were added elsewhere and are not open here yet. Names that
+        there are not stay so: opening them says it."""
+        if any(name not in self._configured and name not in self._added for name in names):
+            await self.refresh(ctx)
+        for name in names:
+            known = self._added.get(name)
+            if known is not None and known.trouble:
+                self._open(name, known)
+
+    async def refresh(self, ctx: Context | None = None) -> None:
+        """Take up and give up what the catalog's documents say. Raises what the catalog raises."""
+        ctx = ctx or Context(_STORAGED, self._ids.ulid(), source="registry")
+        found = await self._catalog.documents(ctx, DocumentsRequest(BUCKET_DOCUMENTS))
+        if found.version < self._version:
+            return  # older than what this process did or saw since
+        moved, self._version = found.version > self._version, found.version
+        self._apply(found.documents)
+        if moved:
+            self._used = (await self._catalog.usage(ctx, UsageRequest())).buckets
+
+    async def follow(self) -> None:
+        """Look again and again; for a supervisor. A catalog that does not answer is waited for."""
+        while True:
+            await self._clock.sleep(self._settings.follow_seconds)
+            try:
+                await self.refresh()
+                self._unheard = ""
+            except LakehouseError as error:
+                said = f"the catalog does not tell which buckets there are: {error}"
+                if not self._unheard:
+                    log.warning(
+                        "the bucket registry cannot be followed", extra={"reason": str(error)}
+                    )
+                self._unheard = said
+
+    def _apply(self, documents: Sequence[Document]) -> None:
+        names = {document.id for document in documents}
+        for name in [name for name in self._added if name not in names]:
+            self._give_up(name)
+        for document in documents:
+            name, known = document.id, self._added.get(document.id)
+            if name in self._configured:
+                continue  # what this machine's configuration says of the name stands
+            if known is not None and known.version == document.version:
+                if known.trouble:
+                    self._open(name, known)
+                continue
+            if known is not None:
+                self._give_up(name)
+            self._open(name, _Added(_decoded(document), document.version))
+
+    def _open(self, name: str, added: _Added) -> None:
+        try:
+            self._buckets.add(_settled(added.request))
+            trouble = ""
+        except LakehouseError as error:
+            trouble = f"it cannot be opened here: {error}"
+            if not added.trouble:
+                log.warning(
+                    "a bucket cannot be opened", extra={"bucket": name, "reason": str(error)}
+                )
+        self._added[name] = replace(added, trouble=trouble)
+
+    def _give_up(self, name: str) -> None:
+        if not self._added.pop(name).trouble:
+            self._buckets.remove(name)
+
+    # -- adding and removing
+
+    async def add_bucket(self, ctx: Context, request: AddBucketRequest) -> None:
+        """Probe, keep and take up a bucket; raises as ``StorageService.add_bucket``."""
+        check_request(request, self._settings)
+        keyed = _keyed(_ADD_ROUTE, request)
+        if ctx.idempotency_key and (await self._catalog.commit(ctx, keyed)).replayed:
+            await self.refresh(ctx)
+            return
+        if await self._is_there(ctx, request):
+            return
+        other = overlapping(request, self._all_settings())
+        if other:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "the bucket's place is, or is within, that of another bucket, or holds it",
+                bucket=request.name,
+                other=other,
+                hint="give each bucket a prefix of its own",
+            )
+        await check_endpoint(request)
+        settings = _settled(request)
+        await self._prove(settings)
+        put = PutDocument(BUCKET_DOCUMENTS, request.name, _encoded(request))
+        absent = DocumentAt(BUCKET_DOCUMENTS, request.name, 0)
+        try:
+            await self._commit(ctx, keyed, put, absent)
+        except LakehouseError as error:
+            # Somebody was quicker: the same bucket is as good, another has the name.
+            if error.kind is not ErrorKind.CONFLICT or not await self._is_there(ctx, request):
+                raise
+        await self.refresh(ctx)
+
+    async def remove_bucket(self, ctx: Context, request: RemoveBucketRequest) -> RemoveBucketResult:
+        """Give a bucket up; raises as ``StorageService.remove_bucket``."""
+        name = request.name
+        keyed = _keyed(_REMOVE_ROUTE, request)
+        if ctx.idempotency_key and (await self._catalog.commit(ctx, keyed)).replayed:
+            await self.refresh(ctx)
+            return RemoveBucketResult(name, removed=True)
+        if name in self._configured:
+            raise LakehouseError(
+                ErrorKind.FORBIDDEN,
+                "the bucket is in the configuration",
+                bucket=name[:80],
+                hint="take it out of lakehouse.toml and start the node again",
+            )
+        await self.refresh(ctx)
+        known = self._added.get(name)
+        if known is None:
+            self._buckets.settings(name)
+            raise LakehouseError(ErrorKind.NOT_FOUND, "no bucket has this name", bucket=name[:80])
+        delete = DeleteDocument(BUCKET_DOCUMENTS, name)
+        await self._commit(ctx, keyed, delete, DocumentAt(BUCKET_DOCUMENTS, name, known.version))
+        await self.refresh(ctx)
+        return RemoveBucketResult(name, removed=True)
+
+    async def _commit(
+        self, ctx: Context, keyed: CommitRequest, change: Change, need: Requirement
+    ) -> None:
+        done = await self._catalog.commit(
+            ctx, replace(keyed, changes=(change,), requirements=(need,))
+        )
+        self._version = max(self._version, done.version - 1)
+
+    async def _is_there(self, ctx: Context, request: AddBucketRequest) -> bool:
+        """Whether this very bucket is there. Raises ``already_exists`` if another has the name."""
+        await self.refresh(ctx)
+        name, known = request.name, self._added.get(request.name)
+        if name in self._configured:
+            same = _alike(request, self._buckets.settings(name))
+        elif known is None:
+            return False
+        else:
+            same = known.request == request
+        if not same:
+            raise LakehouseError(
+                ErrorKind.ALREADY_EXISTS,
+                "there is a bucket of this name with other settings",
+                bucket=name,
+                origin=self.origin(name),
+                hint="choose another name, or remove that one first",
+            )
+        return True
+
+    async def _prove(self, settings: BucketSettings) -> None:
+        """Raise unless the bucket can be asked, keeps its promises and is no other store's."""
+        store = open_raw(settings, self._clock)
+        try:
+            refuse_unfit(await probe_store(store, settings.name, self._clock, self._ids))
+            await _refuse_primary(store, settings.name)
+        finally:
+            await store.close()
+
+    def _all_settings(self) -> list[BucketSettings]:
+        return [self._buckets.settings(name) for name in self._buckets.names()]
+
+    def _residency(self, name: str) -> str:
+        return self._buckets.settings(name).residency if name in self._buckets.names() else ""
+
+
+async def _refuse_primary(store: ObjectStore, name: str) -> None:
+    try:
+        identity = await read_identity(store)
+    except LakehouseError as error:
+        if error.kind is ErrorKind.NOT_FOUND:
+            return
+        raise
+    raise LakehouseError(
+        ErrorKind.CONFLICT,
+        "the place is the primary bucket of a store",
+        bucket=name,
+        store_id=identity.store_id,
+        hint="use a prefix of its own for this bucket",
+    )
+
+
+def _settled(request: AddBucketRequest) -> BucketSettings:
+    return BucketSettings(
+        name=request.name,
+        url=request.url,
+        endpoint=request.endpoint,
+        region=request.region,
+        bucket_class=request.bucket_class,
+        residency=request.residency,
+        secret_ref=request.secret_ref,
+    )
+
+
+def _alike(request: AddBucketRequest, settings: BucketSettings) -> bool:
+    mine = (request.url, request.endpoint, request.region, request.bucket_class, request.residency)
+    return mine == (
+        settings.url,
+        settings.endpoint,
+        settings.region,
+        settings.bucket_class,
+        settings.residency,
+    )
+
+
+def _encoded(request: AddBucketRequest) -> str:
+    return json.dumps(asdict(request), sort_keys=True)
+
+
+def _decoded(document: Document) -> AddBucketRequest:
+    """The request of a document; fields that a newer version added are passed over."""
+    known = {field.name for field in fields(AddBucketRequest)}
+    body = json.loads(document.body)
+    return AddBucketRequest(**{name: value for name, value in body.items() if name in known})
+
+
+def _keyed(route: str, request: AddBucketRequest | RemoveBucketRequest) -> CommitRequest:
+    """A commit that is known again by what was asked, and asks nothing yet."""
+    text = json.dumps(asdict(request), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return CommitRequest((), request_sha256=digest, route=route)
