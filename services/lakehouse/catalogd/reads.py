@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from immutables import Map
@@ -27,6 +29,8 @@ _LIMIT_MAX: Final = 1000
 _FILES_LIMIT_MAX: Final = 10_000
 _INLINE_FILES: Final = 2_000
 _YIELD_EVERY: Final = 500
+_REMEMBERED: Final = 256  # snapshots, of so many files each at most
+_REMEMBERED_FILES: Final = 64
 _NO_DOCUMENTS: Final[Map[str, DocumentState]] = Map()
 SECRET_KINDS: Final = frozenset({"token"})
 
@@ -106,11 +110,21 @@ def _known(dataset: DatasetState, visible: Iterator[DataFile]) -> tuple[DataFile
     return files
 
 
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """A snapshot, and the immutable values that it was made from."""
+
+    dataset: DatasetState
+    revision: Revision
+    snapshot: c.DatasetSnapshot
+
+
 class Reads:
     """The reading half of ``contracts.catalog.CatalogService``."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._snapshots: OrderedDict[str, _Remembered] = OrderedDict()
 
     async def get(self, ctx: Context, request: c.GetRequest) -> c.DatasetResult:
         state = await self._core.read(ctx)
@@ -147,11 +161,25 @@ class Reads:
             at = pins.get(name_key(name), version)
             dataset, revision = dataset_at(state, name, at)
             check_readable(revision)
-            files = await _visible(dataset, revision)
-            ids = sorted({revision.head.schema_id, *(file.schema_id for file in files)})
-            schemas = tuple(dataset.schema(schema_id) for schema_id in ids)
-            found.append(c.DatasetSnapshot(dataset.view(revision), files, schemas))
+            found.append(await self._snapshot(dataset, revision))
         return c.SnapshotResult(tuple(found), state.version if version is None else version)
+
+    async def _snapshot(self, dataset: DatasetState, revision: Revision) -> c.DatasetSnapshot:
+        """The last one of each dataset is remembered, for as long as that very state is asked."""
+        known = self._snapshots.get(dataset.id)
+        if known is not None and known.dataset is dataset and known.revision is revision:
+            self._snapshots.move_to_end(dataset.id)
+            return known.snapshot
+        files = await _visible(dataset, revision)
+        ids = sorted({revision.head.schema_id, *(file.schema_id for file in files)})
+        schemas = tuple(dataset.schema(schema_id) for schema_id in ids)
+        snapshot = c.DatasetSnapshot(dataset.view(revision), files, schemas)
+        if len(files) <= _REMEMBERED_FILES:
+            self._snapshots[dataset.id] = _Remembered(dataset, revision, snapshot)
+            self._snapshots.move_to_end(dataset.id)
+            while len(self._snapshots) > _REMEMBERED:
+                self._snapshots.popitem(last=False)
+        return snapshot
 
     async def files(self, ctx: Context, request: c.PageRequest) -> c.FilesResult:
         state = await self._core.read(ctx)

@@ -10,6 +10,8 @@ from typing import Final, Protocol
 from lakehouse.kit.clock import Clock
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
+_SHIFTS: Final = tuple(range(120, -1, -10))
 _RANDOM_BITS: Final = 80
 
 
@@ -32,7 +34,7 @@ class Ids(Protocol):
 def encode_ulid(millis: int, entropy: int) -> str:
     """The 26 characters of a ULID from 48 bits of time and 80 bits of entropy (ulid/spec)."""
     value = (millis << _RANDOM_BITS) | entropy
-    return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in _SHIFTS])
 
 
 class SystemIds:

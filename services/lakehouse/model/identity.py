@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
 
@@ -17,7 +18,10 @@ class Scope(StrEnum):
 
     @property
     def rank(self) -> int:
-        return list(Scope).index(self)
+        return _RANKS[self]
+
+
+_RANKS: Final[dict[Scope, int]] = {scope: rank for rank, scope in enumerate(Scope)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,12 @@ class Principal:
     scopes: tuple[Scope, ...]
 
     def allows(self, scope: Scope) -> bool:
-        return any(held.rank >= scope.rank for held in self.scopes)
+        wanted = scope.rank
+        # Not a generator: this is asked several times a request.
+        for held in self.scopes:  # noqa: SIM110
+            if held.rank >= wanted:
+                return True
+        return False
 
 
 ANONYMOUS_OPERATOR = Principal(id="local", scopes=(Scope.OPERATOR,))

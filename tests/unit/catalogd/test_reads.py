@@ -12,6 +12,7 @@ from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model import changes as m
 from lakehouse.model.dataset import Card, DatasetStatus
+from lakehouse.model.identity import Principal
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.fingerprint import fingerprint
 from support_catalog import CARD, CTX, commit, create, file_of
@@ -237,3 +238,37 @@ async def test_documents_by_kind_and_id(catalog: Catalog) -> None:
     with pytest.raises(LakehouseError, match="must be json"):
         await commit(catalog, m.PutDocument("k", "c", "{"))
     assert (await catalog.documents(CTX, c.DocumentsRequest("none"))).documents == ()
+
+
+async def test_a_remembered_snapshot_is_of_its_version_and_caller_alone(
+    catalog: Catalog, session: str
+) -> None:
+    await commit(catalog, *create("D1", "people"))
+    await commit(catalog, *create("D2", "other"))
+
+    async def keys(name: str, **at: int) -> list[str]:
+        request = c.SnapshotRequest((name,), c.AsOf(**at))
+        return [file.key for file in (await catalog.snapshot(CTX, request)).datasets[0].files]
+
+    assert await keys("people") == await keys("people") == []
+    seqs = []
+    for count in range(3):
+        file = file_of(session, "D1", f"f{count}")
+        seqs.append(await commit(catalog, m.AddFiles("D1", (file,))))
+        assert len(await keys("people")) == count + 1
+        assert await keys("other") == []
+    # Back and forth: what was asked last must not answer for another version.
+    for count, seq in (*enumerate(seqs), *reversed(list(enumerate(seqs)))):
+        assert len(await keys("people", version=seq)) == count + 1
+        assert len(await keys("people")) == len(seqs)
+    nobody = replace(CTX, principal=Principal("nobody", ()))
+    with pytest.raises(LakehouseError) as caught:
+        await catalog.snapshot(nobody, c.SnapshotRequest(("people",)))
+    assert caught.value.kind is ErrorKind.FORBIDDEN
+    await catalog.rename(CTX, c.RenameRequest("people", "folk"))
+    renamed = await catalog.snapshot(CTX, c.SnapshotRequest(("folk",)))
+    assert renamed.datasets[0].dataset.name == "folk"
+    await catalog.drop(CTX, c.DropRequest("folk"))
+    with pytest.raises(LakehouseError) as caught:
+        await catalog.snapshot(CTX, c.SnapshotRequest(("folk",)))
+    assert caught.value.kind is ErrorKind.NOT_FOUND
