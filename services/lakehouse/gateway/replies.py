@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -69,6 +69,13 @@ class ChunkedReply(Response):
         self.init_headers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        whole = _whole(self.chunks)
+        if whole is not None:
+            # It has all come: there is nothing to wait for, and so nobody to watch meanwhile.
+            start = {"type": "http.response.start", "status": self.status_code}
+            await send({**start, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": whole, "more_body": False})
+            return
         pumping = asyncio.ensure_future(self._pump(send))
         watching = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -106,9 +113,20 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _stop(*tasks: asyncio.Future[Any]) -> None:
-    for task in tasks:
+    running = [task for task in tasks if not task.done()]
+    for task in running:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    if running:
+        await asyncio.wait(running)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen, whoever else looks at it
+
+
+def _whole(chunks: AsyncIterator[bytes]) -> bytes | None:
+    """All of ``chunks``, if they can tell that they are few and there; then they are closed."""
+    take = getattr(chunks, "whole", None)
+    return None if take is None else cast("bytes | None", take())
 
 
 async def _close(chunks: AsyncIterator[bytes]) -> None:

@@ -102,6 +102,17 @@ class Inbox:
         """What the worker or ``fail`` said in place of the rest."""
         return self._error
 
+    def take_all(self, bytes_max: int) -> bytes | None:
+        """What lies here up to END, if END does and it is at most so much; else None, and nothing
+        is taken."""
+        frames = self._frames
+        if not frames or frames[-1][0] is not Frame.END or self._bytes > bytes_max:
+            return None
+        frames.pop()
+        whole = b"".join([body for _, body in frames])
+        self.clear()
+        return whole
+
     def clear(self) -> None:
         """Forget what has come."""
         self._frames.clear()

@@ -11,7 +11,7 @@ import orjson
 from lakehouse.contracts.query import ResultFormat
 from lakehouse.errors import LakehouseError
 from lakehouse.queryd.process import Inbox
-from lakehouse.queryd.wire import Frame
+from lakehouse.queryd.wire import FRAME_BYTES_MAX, Frame
 
 
 class Chunks(AsyncIterator[bytes]):
@@ -50,6 +50,14 @@ class Chunks(AsyncIterator[bytes]):
             raise StopAsyncIteration
         self._line_open = not body.endswith(b"\n")
         return body
+
+    def whole(self) -> bytes | None:
+        """The rest of the document if it has come to its end and is small, else None."""
+        rest = None if self._done else self._inbox.take_all(FRAME_BYTES_MAX)
+        if rest is not None:
+            self._done = True
+            self._stack.close()
+        return rest
 
     def _error_line(self, error: LakehouseError) -> bytes:
         told = {"kind": error.kind.value, "message": error.message, **error.fields}
