@@ -79,7 +79,7 @@ def _logical(kind: pa.DataType, declared: str) -> pa.DataType:
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """``batch`` with the names and types of ``schema``."""
-    if batch.num_columns == 0:
+    if batch.num_columns == 0 or batch.schema.equals(schema):
         return batch
     arrays = [
         _cast(column, field.type) for column, field in zip(batch.columns, schema, strict=True)
@@ -134,23 +134,26 @@ def _joined(*parts: pa.Array | str) -> bytes:
     return bytes(rows.buffers()[2][:size])
 
 
+@functools.lru_cache(maxsize=256)
+def _json_shape(schema: pa.Schema) -> tuple[bytes, bool]:
+    """The members ``columns`` and ``types``, and whether rows may be made one by one."""
+    types = [from_arrow(kind) for kind in schema.types]
+    # Python has no times before the year 1, and its decimals are written as floats.
+    by_row = not any(pat.is_temporal(t) or pat.is_decimal(t) for t in schema.types)
+    return orjson.dumps({"columns": schema.names, "types": types})[1:-1], by_row
+
+
 class JsonEncoder:
     """``{...head, columns, types, rows: [[..]..], row_count, elapsed_ms}``."""
 
     def __init__(self, schema: pa.Schema, head: dict[str, Any]) -> None:
-        self._schema = schema
         self._head = head
         self._first = True
-        # Python has no times before the year 1, and its decimals are written as floats.
-        self._by_row = not any(pat.is_temporal(t) or pat.is_decimal(t) for t in schema.types)
+        self._columns, self._by_row = _json_shape(schema)
 
     def begin(self) -> bytes:
-        document = {
-            **self._head,
-            "columns": self._schema.names,
-            "types": [from_arrow(kind) for kind in self._schema.types],
-        }
-        return orjson.dumps(document)[:-1] + b',"rows":['
+        lead = orjson.dumps(self._head)[:-1]
+        return lead + (b"," if self._head else b"") + self._columns + b',"rows":['
 
     def batch(self, batch: pa.RecordBatch) -> bytes:
         if batch.num_rows == 0:

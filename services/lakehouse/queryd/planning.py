@@ -92,7 +92,8 @@ class Planning:
             raise invalid(
                 "the statement is too long", bytes=len(sql), limit=self._settings.sql_bytes_max
             )
-        if len(sql) <= CHARS_MAX and token_count(sql) <= TOKENS_MAX:
+        known = self._statements.peek(sql) is not None  # cutting it into tokens takes long
+        if known or (len(sql) <= CHARS_MAX and token_count(sql) <= TOKENS_MAX):
             return self._statements.get(sql, lambda: self._parse(sql))
         names = await self._ask(self._job(sql), deadline)
         assert isinstance(names, tuple)

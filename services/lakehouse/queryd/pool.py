@@ -52,6 +52,11 @@ def _waited_too_long(seconds: float, expired: bool) -> LakehouseError:
     )
 
 
+def _give_up(waiter: asyncio.Future[WorkerProcess], seconds: float, expired: bool) -> None:
+    if not waiter.done():
+        waiter.set_exception(_waited_too_long(seconds, expired))
+
+
 def _over(limit: str, message: str, value: float) -> LakehouseError:
     return LakehouseError(ErrorKind.EXHAUSTED, message, http_status=422, limit=limit, value=value)
 
@@ -160,14 +165,18 @@ class WorkerPool:
         waiter: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         seconds = max(0.0, min(deadline, expires) - self._clock.monotonic())
+        timer: asyncio.TimerHandle | None = None
+        if seconds != float("inf"):
+            loop, expired = asyncio.get_running_loop(), expires <= deadline
+            timer = loop.call_later(seconds, _give_up, waiter, seconds, expired)
         try:
-            async with asyncio.timeout(None if seconds == float("inf") else seconds):
-                return await waiter
-        except BaseException as error:
+            return await waiter
+        except BaseException:
             self._leave(waiter)
-            if isinstance(error, TimeoutError):
-                raise _waited_too_long(seconds, expires <= deadline) from error
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _leave(self, waiter: asyncio.Future[WorkerProcess]) -> None:
         """Nobody waits any more; a worker that was given in the same moment is given on."""

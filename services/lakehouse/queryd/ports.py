@@ -17,6 +17,15 @@ class SqlEngine(Protocol):
     nothing of one query that the next could see.
     """
 
+    @property
+    def prepared(self) -> bool:
+        """Whether ``prepare`` has nothing to do."""
+        ...
+
+    def prepare(self) -> None:
+        """Do now, between two queries, what the next one would wait for."""
+        ...
+
     def execute(
         self, sql: str, tables: Sequence[TableScan], memory_bytes: int
     ) -> pa.RecordBatchReader:

@@ -7,6 +7,8 @@ when the other side closes, also in the middle of a query.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import resource
 import select
@@ -29,9 +31,11 @@ from lakehouse.queryd.wire import FRAME_BYTES_MAX, HEADER, Frame, frame
 from lakehouse.table.types import from_arrow
 
 SLICE_ROWS: Final = 8192
+SEND_BYTES: Final = 8192
 IDLE_SECONDS: Final = 0.02
 SLICE_BYTES: Final = 8 << 20
 SCANS_MAX: Final = 4 * 2048  # more than the service ever believes it has told (pool)
+_HEAD_BYTES: Final = 1 << 16
 _CPU_FOREVER: Final = resource.RLIM_INFINITY
 
 
@@ -80,14 +84,15 @@ class Worker:
     def serve(self) -> None:
         """Answer plans until the other side closes."""
         while True:
-            head = _receive(self._link, HEADER.size)
-            if not head:
+            told = _receive(self._link)
+            if not told:
                 return
-            _kind, size, _rows = HEADER.unpack(head)
-            plan = decode(_receive(self._link, size))
+            plan = decode(told)
             self._answer(plan)
-            if not select.select([self._link], [], [], IDLE_SECONDS)[0]:
-                self.engine(plan.engine).prepare()
+            engine = self.engine(plan.engine)
+            if engine.prepared or select.select([self._link], [], [], IDLE_SECONDS)[0]:
+                continue
+            engine.prepare()
 
     def _answer(self, plan: Plan) -> None:
         _limit_cpu(plan.cpu_seconds)
@@ -122,10 +127,9 @@ class Worker:
     def _stream(self, plan: Plan, reader: pa.RecordBatchReader) -> None:
         schema = output_schema(reader.schema, plan.output)
         encoder = make_encoder(plan.format, schema, plan.head)
-        columns = [[field.name, from_arrow(field.type)] for field in schema]
         # Nothing is sent before the first batch is there: an error until then is a plain error.
-        waiting = frame(Frame.HEAD, orjson.dumps(columns)) + _data(encoder.begin())
-        rows = sent = 0
+        waiting, data = frame(Frame.HEAD, _columns(schema)), encoder.begin()
+        rows, sent = 0, 0
         for batch in reader:
             if plan.explain:
                 batch = _without_paths(batch)
@@ -133,22 +137,29 @@ class Worker:
                 rows += piece.num_rows
                 if rows > plan.rows_max:
                     raise _over("rows_max", plan.rows_max)
-                data = _data(encoder.batch(conform(piece, schema)), rows)
-                sent += len(data)
+                more = encoder.batch(conform(piece, schema))
+                sent += len(more)
                 if sent > plan.bytes_max:
                     raise _over("bytes_max", plan.bytes_max)
-                waiting += data
-                if len(waiting) > SLICE_ROWS:
-                    self._link.sendall(waiting)
-                    waiting = b""
+                data += more
+                if len(data) > SEND_BYTES:
+                    self._link.sendall(waiting + _data(data, rows))
+                    waiting = data = b""
         elapsed = max(0.0, self._clock.monotonic() - plan.started) * 1000
-        waiting += _data(encoder.end(rows, elapsed), rows)
+        # What is short goes as one frame: each costs the service and its client a turn.
+        waiting += _data(data + encoder.end(rows, elapsed), rows)
         end = {"rows": rows, "bytes": sent}
         self._link.sendall(waiting + frame(Frame.END, orjson.dumps(end)))
 
     def _send_error(self, error: LakehouseError) -> None:
         body = {"kind": error.kind.value, "message": error.message, "fields": error.fields}
         self._link.sendall(frame(Frame.ERROR, orjson.dumps(body)))
+
+
+@functools.lru_cache(maxsize=256)
+def _columns(schema: pa.Schema) -> bytes:
+    """The body of HEAD."""
+    return orjson.dumps([[field.name, from_arrow(field.type)] for field in schema])
 
 
 def _over(name: str, limit: int) -> LakehouseError:
@@ -189,15 +200,23 @@ def _without_paths(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def _receive(link: socket.socket, size: int) -> bytes:
-    """Exactly ``size`` bytes, or b"" once the other side has closed."""
-    parts: list[bytes] = []
-    while size:
-        part = link.recv(min(size, 1 << 20))
+def _receive(link: socket.socket) -> bytes:
+    """The body of the next frame, or b"" once the other side has closed. Nothing follows a plan
+    before it is answered: what is read with its head belongs to it."""
+    head = b""
+    while len(head) < HEADER.size:
+        part = link.recv(_HEAD_BYTES)
+        if not part:
+            return b""
+        head += part
+    missing = HEADER.size + HEADER.unpack_from(head)[1] - len(head)
+    parts = [head[HEADER.size :]]
+    while missing:
+        part = link.recv(min(missing, 1 << 20))
         if not part:
             return b""
         parts.append(part)
-        size -= len(part)
+        missing -= len(part)
     return b"".join(parts)
 
 
@@ -223,6 +242,12 @@ def _limit_process(settings: WorkerSettings) -> None:
         resource.setrlimit(name, (bound, hard))
 
 
+def _let_others_first() -> None:
+    """A plan that comes must not take the core from the service that is about to send the next."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def _end_with_parent(link: socket.socket) -> None:
     """Leave at once when the service is gone, whatever an engine is doing."""
     poll = select.poll()
@@ -236,6 +261,7 @@ def main() -> None:
     link = socket.socket(fileno=int(sys.argv[1]))
     settings = WorkerSettings(**orjson.loads(sys.argv[2]))
     _limit_process(settings)
+    _let_others_first()
     threading.Thread(target=_end_with_parent, args=(link,), daemon=True).start()
     pa.set_cpu_count(settings.threads)
     worker = Worker(link, settings)

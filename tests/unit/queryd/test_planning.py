@@ -16,6 +16,8 @@ import pytest_asyncio
 
 from lakehouse.contracts.query import Engine, QueryLimits, QueryRequest, ResultFormat
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.queryd import planning
+from lakehouse.queryd.results import Chunks
 from lakehouse.queryd.service import Query
 from unit.queryd.fake_catalog import CTX, FakeCatalog, make_query
 
@@ -118,6 +120,47 @@ async def test_a_large_statement_answers_as_a_small_one(query: Query, engine: En
     with pytest.raises(LakehouseError) as caught:
         await ask(query, f"select nam from people {large}", engine=engine)
     assert (caught.value.kind, caught.value.fields["nearest"]) == (ErrorKind.INVALID, ["name"])
+
+
+async def test_a_remembered_statement_is_not_cut_into_tokens_again(
+    query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(query, "select id from people where id = 2")
+    cut: list[str] = []
+    real = planning.token_count
+    monkeypatch.setattr(planning, "token_count", lambda sql: cut.append(sql) or real(sql))
+    assert (await ask(query, "select id from people where id = 2"))["rows"] == [[2]]
+    assert cut == []
+    assert (await ask(query, "select id from people where id = 1"))["rows"] == [[1]]
+    assert cut != []
+
+
+async def test_a_refusal_is_the_same_the_second_time(query: Query) -> None:
+    for sql in ("drop table people", "select * from read_parquet('/etc/x')", "select nope(1)"):
+        told = []
+        for _ in range(2):
+            with pytest.raises(LakehouseError) as caught:
+                await ask(query, sql)
+            told.append((caught.value.kind, caught.value.message))
+        assert told[0] == told[1]
+
+
+async def test_a_short_result_is_there_whole_and_a_long_one_is_not(query: Query) -> None:
+    def asked(rows: int) -> QueryRequest:
+        sql = f"select n, repeat('x', 100) as s from generate_series(1, {rows}) g(n)"
+        return QueryRequest(sql, format=ResultFormat.CSV)
+
+    stream = await query.run(CTX, asked(2))
+    assert isinstance(stream.chunks, Chunks)
+    row = "x" * 100
+    assert stream.chunks.whole() == f"n,s\n1,{row}\n2,{row}\n".encode()
+    assert stream.chunks.whole() is None
+    assert [chunk async for chunk in stream.chunks] == []
+    stream = await query.run(CTX, asked(20_000))
+    assert isinstance(stream.chunks, Chunks)
+    assert stream.chunks.whole() is None
+    parts = [chunk async for chunk in stream.chunks]
+    assert len(b"".join(parts).splitlines()) == 20_001
 
 
 async def test_the_processes_end_with_the_service(tmp_path: Path) -> None:

@@ -157,6 +157,10 @@ class DuckDbEngine:
         self._spare: duckdb.DuckDBPyConnection | None = None
         self.prepare()
 
+    @property
+    def prepared(self) -> bool:
+        return self._spare is not None
+
     def prepare(self) -> None:
         """Open the next connection now, between two queries."""
         if self._spare is None:
