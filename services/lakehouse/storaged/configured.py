@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lakehouse.contracts.storage import (
     AddBucketRequest,
     RemoveBucketRequest,
@@ -33,3 +35,12 @@ class ConfiguredBuckets:
 
     def origin(self, name: str) -> str:
         return "configuration"
+
+    def request(self, name: str) -> AddBucketRequest | None:
+        return None
+
+    def closed(self) -> Mapping[str, str]:
+        return {}
+
+    def trouble(self, name: str) -> str:
+        return ""

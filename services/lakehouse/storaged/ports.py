@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from lakehouse.contracts.storage import (
@@ -26,6 +27,18 @@ class BucketRegistry(Protocol):
 
     def origin(self, name: str) -> str:
         """``configuration`` or ``operator``."""
+        ...
+
+    def request(self, name: str) -> AddBucketRequest | None:
+        """What an operator asked for; None for a bucket of the configuration."""
+        ...
+
+    def closed(self) -> Mapping[str, str]:
+        """Buckets that were added and cannot be opened in this process -> why."""
+        ...
+
+    def trouble(self, name: str) -> str:
+        """What is wrong with a bucket apart from whether it answers; "" for nothing."""
         ...
 
 

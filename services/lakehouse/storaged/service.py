@@ -27,11 +27,9 @@ from lakehouse.model.probe import ProbeReport
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.probe import probe_store
 from lakehouse.storaged.errors import check_report
+from lakehouse.storaged.infos import Infos
 from lakehouse.storaged.journal import Journal
 from lakehouse.storaged.ports import BucketRegistry, RescueSource
-
-REACH_SECONDS: Final = 3.0
-"""A bucket that has not answered by then is shown as not reachable."""
 
 
 class Storage:
@@ -48,29 +46,32 @@ class Storage:
     ) -> None:
         self._buckets = buckets
         self._registry = registry
+        self._infos = Infos(buckets, registry)
         self._journal = journal
         self._rescue = rescue
         self._clock = clock
         self._ids = ids
 
     async def buckets(self, ctx: Context, request: BucketsRequest) -> BucketsResult:
-        """Every configured bucket, in the order of the configuration, asked at the same time."""
+        """Every bucket, asked at the same time."""
         ctx.require(Scope.OPERATOR)
-        infos = await asyncio.gather(*(self._info(name) for name in self._buckets.names()))
+        infos = await self._infos.every()
         rescue = RescueInfo() if self._rescue is None else self._rescue.info()
-        return BucketsResult(tuple(infos), rescue)
+        return BucketsResult(infos, rescue)
 
     async def probe(self, ctx: Context, request: ProbeRequest) -> ProbeReport:
         """The conformance probe, now. Raises ``not_found`` for a bucket that is not configured,
         ``unavailable``, ``timeout`` or ``forbidden`` for one that cannot be asked."""
         ctx.require(Scope.OPERATOR)
         store = self._buckets.raw(request.bucket)
-        return await probe_store(store, request.bucket, self._clock, self._ids)
+        report = await probe_store(store, request.bucket, self._clock, self._ids)
+        self._infos.probed(report)
+        return report
 
     async def add_bucket(self, ctx: Context, request: AddBucketRequest) -> BucketInfo:
         ctx.require(Scope.OPERATOR)
         await self._registry.add_bucket(ctx, request)
-        return await self._info(request.name)
+        return await self._infos.one(request.name)
 
     async def remove_bucket(self, ctx: Context, request: RemoveBucketRequest) -> RemoveBucketResult:
         ctx.require(Scope.OPERATOR)
@@ -86,31 +87,3 @@ class Storage:
         check_report(request)
         self._journal.reported(request.attempts, request.dropped)
         return ReportResult(len(request.attempts))
-
-    async def _info(self, name: str) -> BucketInfo:
-        settings = self._buckets.settings(name)
-        try:
-            store = self._buckets.raw(name)
-        except LakehouseError as error:
-            return BucketInfo(name, settings.bucket_class, "", False, 0, 0, 0, str(error))
-        trouble = ""
-        try:
-            async with asyncio.timeout(REACH_SECONDS):
-                # A list, for a missing bucket looks like a missing key to all else.
-                await store.list(limit=1)
-        except TimeoutError:
-            trouble = f"timeout: no answer within {REACH_SECONDS:.0f} s"
-        except LakehouseError as error:
-            cause = error.fields.get("cause")
-            trouble = f"{error}: {cause}" if cause else str(error)
-        footprint = self._buckets.footprint(name)
-        return BucketInfo(
-            name=name,
-            bucket_class=settings.bucket_class,
-            url=store.url,
-            reachable=not trouble,
-            requests=sum(footprint.requests.values()),
-            bytes_read=footprint.bytes_read,
-            bytes_written=footprint.bytes_written,
-            last_error=trouble or self._buckets.last_error(name),
-        )

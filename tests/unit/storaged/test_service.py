@@ -13,7 +13,7 @@ from lakehouse.kit.clock import SystemClock
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
 from lakehouse.objectstore.port import ObjectMeta
-from lakehouse.storaged import service
+from lakehouse.storaged import infos
 from lakehouse.storaged.configured import ConfiguredBuckets
 from lakehouse.storaged.journal import Journal
 from lakehouse.storaged.service import Storage
@@ -75,7 +75,7 @@ async def test_a_bucket_that_does_not_answer_is_given_up(
         await CLOCK.sleep(60)
         return []
 
-    monkeypatch.setattr(service, "REACH_SECONDS", 0.05)
+    monkeypatch.setattr(infos, "REACH_SECONDS", 0.05)
     monkeypatch.setattr(buckets.raw("primary"), "list", stuck)
     storage = over(buckets)
     found = (await storage.buckets(OPERATOR, BucketsRequest())).buckets
