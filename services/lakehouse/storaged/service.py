@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Final
-
 from lakehouse.contracts.storage import (
     AddBucketRequest,
     BucketInfo,
@@ -19,7 +16,6 @@ from lakehouse.contracts.storage import (
     ReportResult,
     RescueInfo,
 )
-from lakehouse.errors import LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
