@@ -52,6 +52,9 @@ bench: setup ## timings against budgets; writes docs/BENCHMARKS.md (SUBJECT=star
 soak: setup ## the long runs: more seeds, more kills, more malformed requests
 	$(BIN)/python tests/bench/soak.py $(PYTEST_ARGS)
 
-lock: setup ## resolve requirements.lock anew from pyproject.toml (needs uv on the PATH)
+lock: setup ## resolve requirements.lock, and the image's, anew from pyproject.toml (needs uv on the PATH)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -c requirements.lock \
+	  -o deploy/requirements.lock

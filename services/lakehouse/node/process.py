@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from lakehouse.catalogd.service import Catalog, open_catalog
 from lakehouse.catalogd.tokens import Tokens
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.kit.telemetry import configure_logging
@@ -45,7 +46,10 @@ async def _run(config: Config, started: Started, take_over: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.request_stop)
-    await node.start()
+    try:
+        await node.start()
+    except LakehouseError as error:
+        raise start_failure(error) from error
     # What start-up made lives as long as the process: the collector need not look at it again.
     gc.freeze()
     gc.enable()
@@ -54,6 +58,17 @@ async def _run(config: Config, started: Started, take_over: bool) -> None:
         await node.serve_forever()
     finally:
         await node.stop()
+
+
+def start_failure(error: LakehouseError) -> LakehouseError:
+    """What a failed start is told as.
+
+    The exit code of a store that was lost to another node must mean that alone: whoever supervises
+    the process does not start it again then. Lack of time or space passes.
+    """
+    if error.kind not in (ErrorKind.TIMEOUT, ErrorKind.EXHAUSTED):
+        return error
+    return LakehouseError(ErrorKind.UNAVAILABLE, error.message, **error.fields)
 
 
 @asynccontextmanager
