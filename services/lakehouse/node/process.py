@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from lakehouse.catalogd.service import Catalog, open_catalog
 from lakehouse.catalogd.tokens import Tokens
-from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.errors import EXIT_CODE, ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.kit.telemetry import configure_logging
@@ -66,7 +66,8 @@ def start_failure(error: LakehouseError) -> LakehouseError:
     The exit code of a store that was lost to another node must mean that alone: whoever supervises
     the process does not start it again then. Lack of time or space passes.
     """
-    if error.kind not in (ErrorKind.TIMEOUT, ErrorKind.EXHAUSTED):
+    lost = error.kind is ErrorKind.FENCED
+    if lost or EXIT_CODE[error.kind] != EXIT_CODE[ErrorKind.FENCED]:
         return error
     return LakehouseError(ErrorKind.UNAVAILABLE, error.message, **error.fields)
 
