@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from lakehouse.appendlog.batch import Header, Position, make_body, read_batch
+from lakehouse.appendlog.compaction import Compactor, CompactReport, RetainReport
 from lakehouse.appendlog.event import Line, LogEvent, decode_event, encode_event, line_of
 from lakehouse.appendlog.layout import LogLayout
 from lakehouse.appendlog.outbox import Outbox
@@ -155,6 +156,19 @@ class AppendLog:
                 on_damage(damage)
 
         return LogReader(self._access, self._layout, self._settings, damaged).scan(window)
+
+    async def compact(self, *, dry_run: bool = False) -> CompactReport:
+        """Merge old batches into larger objects; with ``dry_run`` only say what would be done.
+
+        Linear in what is new, harmless beside another one and beside readers. Repeated until there
+        is nothing to merge it costs a byte one rewrite a tier.
+        """
+        return await Compactor(self._access, self._layout, self._settings).compact(dry_run)
+
+    async def retain(self, before: datetime) -> RetainReport:
+        """Delete the batches written before ``before``: by the time of the batch, not of its
+        events; whole objects only, and never the newest batch."""
+        return await Compactor(self._access, self._layout, self._settings).retain(to_micros(before))
 
     def status(self) -> LogStatus:
         outbox, figures = self._outbox.status(), self._figures

@@ -113,6 +113,20 @@ async def find_batches(
     return first, last
 
 
+async def find_end(access: Access, layout: LogLayout, where: LogMap, before_us: int) -> int:
+    """The last batch so that it and all before it were written before ``before_us`` microseconds,
+    and lie in slots or in objects of such batches alone; never the newest. -1 for none."""
+    search = Search(access, layout)
+    units = list(where.units(where.oldest, where.newest - 1))
+    place = await _bisect(len(units), lambda i: search.last_us(units[i]), before_us)
+    end = units[place - 1].last if place else where.retained
+    if place < len(units) and units[place].merged is None and not units[place].missing:
+        unit = units[place]
+        count = unit.last - unit.first + 1
+        end += await _bisect(count, lambda i: search.slot_us(unit.first + i), before_us)
+    return end
+
+
 async def _from(search: Search, units: list[Unit], at_us: int, first: int) -> int:
     """A batch that is not after the first one written at ``at_us`` or later."""
     place = await _bisect(len(units), lambda i: search.last_us(units[i]), at_us)

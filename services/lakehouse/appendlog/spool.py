@@ -205,16 +205,21 @@ class Spool:
         """Seal, and let the folder go; what it holds is there for the next start."""
         self.seal()
         self.dropped["not_spooled"] += sum(one.events for one in self._sealed if not one.on_disk)
-        if self._own is None:
-            return
-        try:
-            if not any(self._own.iterdir()):
-                self._own.rmdir()
-                self._own.with_suffix(".lock").unlink(missing_ok=True)
-        except OSError:
-            self.failures += 1
-        os.close(self._lock)
-        self._own, self._lock = None, -1
+        if self._own is not None:
+            try:
+                if not any(self._own.iterdir()):
+                    self._own.rmdir()
+                    self._own.with_suffix(".lock").unlink(missing_ok=True)
+            except OSError:
+                self.failures += 1
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let the folder go at once, as the end of the process does."""
+        for descriptor in (self._file, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._own, self._file, self._lock = None, -1, -1
 
     def _extend(self, lines: Sequence[bytes]) -> int:
         """Add what still fits into the open segment; at least one line."""
