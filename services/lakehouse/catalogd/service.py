@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 from lakehouse.catalogd.collect import Collecting
 from lakehouse.catalogd.core import Core
 from lakehouse.catalogd.fsck import Fsck
@@ -18,6 +21,7 @@ from lakehouse.catalogd.usage import Usage
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts.readiness import Readiness
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.figures import Figure, Kind, Readout, alone
 from lakehouse.kit.ids import Ids
 from lakehouse.ledger.ledger import OpenOptions, WriterInfo, open_ledger
 from lakehouse.model.identity import Context
@@ -28,6 +32,8 @@ from lakehouse.objectstore.scoped import ScopedStore
 __all__ = ["Catalog", "open_catalog"]
 
 _QUEUE_FULL = 0.9
+_DATASETS: Final = Figure("lakehouse_datasets", Kind.GAUGE, "datasets in the catalog")
+_DOCUMENTS: Final = Figure("lakehouse_documents", Kind.GAUGE, "documents in the catalog")
 
 
 class Catalog:
@@ -123,6 +129,13 @@ class Catalog:
         if failure is not None:
             details["fold_failure"] = str(failure)[:200]
         return Readiness(not reasons, tuple(reasons), details)
+
+    def figures(self) -> Iterator[Readout]:
+        """The ledger's figures, and how much the catalog holds."""
+        state = self._core.ledger.state
+        yield from self._core.ledger.figures()
+        yield alone(_DATASETS, len(state.names.order))
+        yield alone(_DOCUMENTS, state.document_count())
 
     async def close(self) -> None:
         """Finish the commits under way, end our session, fold and seal. Idempotent."""

@@ -18,6 +18,7 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.chain import Append, Latencies, Outcome, record_claim
 from lakehouse.ledger.errors import fenced, unavailable, unknown
+from lakehouse.ledger.figures import CommitFigures
 from lakehouse.ledger.group import Group, Waiting, form_group
 from lakehouse.ledger.head import Head, remember_keys
 from lakehouse.ledger.history import History
@@ -46,6 +47,7 @@ class Committer(Generic[S]):
         self.head = head
         self.keys = keys
         self.error: LakehouseError | None = None
+        self.figures = CommitFigures()
         self.before_record: Callable[[], Awaitable[None]] | None = None
         self.after_record: Callable[[], None] | None = None
         self._access = access
@@ -90,6 +92,21 @@ class Committer(Generic[S]):
 
     async def commit(self, proposal: Proposal[S]) -> Committed[S]:
         """See ``LedgerHandle.commit``."""
+        clock = self._access.clock
+        began, outcome = clock.monotonic(), "given_up"
+        try:
+            answer = await self._queued_commit(proposal)
+            outcome = "committed"
+            if answer.replayed or answer.no_op:
+                outcome = "replayed" if answer.replayed else "no_op"
+            return answer
+        except LakehouseError as error:
+            outcome = error.kind.value
+            raise
+        finally:
+            self.figures.answered(outcome, clock.monotonic() - began)
+
+    async def _queued_commit(self, proposal: Proposal[S]) -> Committed[S]:
         self._check_open()
         replayed = await self.recall(proposal.key_hash, proposal.body_sha256)
         if replayed is not None:
@@ -242,6 +259,7 @@ class Committer(Generic[S]):
             checkpoint=self._checkpoint,
         )
         settings = self._access.settings
+        began = self._access.clock.monotonic()
         try:
             encoded = await run_blocking(
                 encode, record, self._access.layout, settings.inline_bytes_max
@@ -254,9 +272,12 @@ class Committer(Generic[S]):
             group.fail(lambda: refusal, lambda: unavailable("the commit before this one failed"))
             return refusal
         if outcome is Outcome.UNSETTLED:
+            self.figures.unsettled()
             group.fail(unknown, lambda: unavailable("the commit before this one is not settled"))
             outcome = await self._settle(append)
         if outcome is Outcome.COMMITTED:
+            seconds = self._access.clock.monotonic() - began
+            self.figures.recorded(len(group.accepted), seconds)
             self._advance(head.after(encoded.record, encoded.sha256, group.state), encoded.record)
             await group.succeed()
             return None

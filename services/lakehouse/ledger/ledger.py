@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock, SystemClock
+from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids, SystemIds
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.authority import Authority
 from lakehouse.ledger.collect import Collected, Collector
 from lakehouse.ledger.committer import Committer
+from lakehouse.ledger.figures import keys_remembered, standing
 from lakehouse.ledger.fold import Folder
 from lakehouse.ledger.history import History
 from lakehouse.ledger.layout import Layout
@@ -134,6 +137,13 @@ class Ledger(Generic[S]):
     def fold_failure(self) -> Exception | None:
         """Why the last fold failed; None if it did not. Commits go on until there is no room."""
         return self._folder.failure
+
+    def figures(self) -> Iterator[Readout]:
+        """What was committed since the opening, and where the ledger stands."""
+        head, queued = self._committer.head, self._committer.queued
+        yield from self._committer.figures.figures()
+        yield from standing(queued, self.unfolded_records, head.epoch, head.n, head.seq)
+        yield keys_remembered(self.keys_remembered)
 
     async def commit(self, proposal: Proposal[S]) -> Committed[S]:
         """Commit ``proposal``, with others, in one record.
