@@ -30,6 +30,7 @@ from lakehouse.queryd.service import Query
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.storaged.configured import ConfiguredBuckets
 from lakehouse.storaged.journal import Journal
+from lakehouse.storaged.objects import Objects
 from lakehouse.storaged.service import Storage
 from lakehouse.storaged.settings import JournalSettings
 
@@ -107,7 +108,8 @@ async def http_stack(
         closing.push_async_callback(query.close)
         journal = Journal(JournalSettings())
         storage = Storage(buckets, ConfiguredBuckets(buckets), journal, clock, ids)
-        services = Services(catalog, tokens, ingest, query, storage, catalog)
+        objects = Objects(buckets, clock)
+        services = Services(catalog, tokens, ingest, query, storage, objects, catalog)
         authenticator: Authenticator = (
             LocalOperator() if auth == "off" else TokenAuthenticator(tokens, clock, ids)
         )

@@ -34,6 +34,7 @@ from lakehouse.rpc.convert import to_message
 from lakehouse.rpc.errors import TRAILER, unpack
 from lakehouse.rpc.server import build_server
 from lakehouse.v1.ingest_pb2 import IngestPart
+from lakehouse.v1.objects_pb2 import PutObjectPart
 from unit.rpc.test_server import Explorer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -73,6 +74,7 @@ NEEDED: Final[dict[str, dict[str, Scope | None]]] = {
         "Errors": ADMIN,
         "Report": ADMIN,
     },
+    "Objects": {"List": READ, "Stat": READ, "Get": READ, "Put": WRITE, "Delete": WRITE},
 }
 CALLS: Final = [
     pytest.param(noun, rpc, scope, id=f"{noun}.{rpc}")
@@ -80,6 +82,12 @@ CALLS: Final = [
     for rpc, scope in rpcs.items()
 ]
 
+
+BODIES: Final[dict[tuple[str, str], Any]] = {
+    ("Ingest", "Ingest"): IngestPart,
+    ("Objects", "Put"): PutObjectPart,
+}
+"""The parts of calls that take a body."""
 
 MINIMAL: Final[dict[str, object]] = {
     "Commit": c.CommitRequest((DropDataset("nobody"),)),
@@ -156,11 +164,11 @@ class There:
         metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         path = f"/lakehouse.v1.{noun}/{rpc}"
         try:
-            if (noun, rpc) == ("Ingest", "Ingest"):
+            if (noun, rpc) in BODIES:
                 call = self.channel.stream_unary(path)(metadata=metadata)
-                await call.write(data or IngestPart(request={"dataset": "x"}).SerializeToString())
+                await call.write(data or BODIES[noun, rpc](request={}).SerializeToString())
                 await asyncio.wait_for(call, 10)
-            elif (noun, rpc) == ("Query", "Run"):
+            elif (noun, rpc) in (("Query", "Run"), ("Objects", "Get")):
                 async for _ in self.channel.unary_stream(path)(data, metadata=metadata):
                     pass
             else:
@@ -180,7 +188,7 @@ class There:
 async def there(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[There]:
     folder: Path = tmp_path_factory.mktemp("walker")
     async with http_stack(folder, auth="tokens") as stack:
-        nouns = ("catalog", "tokens", "ingest", "query", "storage")
+        nouns = ("catalog", "tokens", "ingest", "query", "storage", "objects")
         roles = {noun: Watched(getattr(stack.services, noun)) for noun in nouns}
         authenticator = TokenAuthenticator(stack.tokens, SystemClock(), stack.ids)
         server = build_server(roles, authenticator, SystemClock(), stack.ids, stack.catalog)
@@ -226,9 +234,9 @@ async def test_a_narrow_token_is_refused_and_a_fitting_one_is_not(
     for held, token in there.tokens.items():
         version = await there.version()
         fits = scope is None or held.rank >= scope.rank
-        if (noun, rpc) == ("Ingest", "Ingest") and fits:
+        if (noun, rpc) in BODIES and fits:
             # Who may send is waited for; a part out of order ends it.
-            data = IngestPart(chunk=b"x").SerializeToString()
+            data = BODIES[noun, rpc](chunk=b"x").SerializeToString()
         else:
             data = encoded(MINIMAL[rpc]) if rpc in MINIMAL else b""
         error = await there.call(noun, rpc, token, data)

@@ -36,6 +36,10 @@ class Curl:
             match word:
                 case "-sf":
                     pass
+                case "-sfI":
+                    curl.method = "HEAD"
+                case "-T":
+                    curl.method, curl.body = "PUT", FILES[next(words)]
                 case "-X":
                     curl.method = next(words)
                 case "-H":
@@ -57,7 +61,7 @@ class Curl:
     async def sent(self, client: httpx.AsyncClient) -> httpx.Response:
         has_body = self.body is not None or self.file is not None
         headers = dict(self.headers)
-        if self.body is not None:
+        if self.body is not None and self.method != "PUT":
             # What curl states where nothing else is.
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
         return await client.request(
@@ -81,5 +85,7 @@ async def test_every_curl_line_works(tmp_path: Path) -> None:
     assert joined.text.splitlines() == ["name,n", "Ada,2"]
     parameterised = next(a for line, a in answers.items() if "007" in line)
     assert parameterised.json()["rows"] == [["Ada"]]
+    ranged = next(a for line, a in answers.items() if "bytes=-10" in line)
+    assert (ranged.status_code, ranged.content) == (206, FILES["people.csv"][-10:])
     counted = next(a for line, a in answers.items() if "count(*) as n from people" in line)
     assert counted.json()["rows"] == [[2]]

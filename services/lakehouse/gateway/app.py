@@ -12,7 +12,16 @@ from lakehouse.contracts.tokens import Authenticator
 from lakehouse.gateway import bodies, openapi
 from lakehouse.gateway.edge import Edge
 from lakehouse.gateway.metrics import Metrics
-from lakehouse.gateway.routes import catalog, health, ingest, maintenance, query, storage, tokens
+from lakehouse.gateway.routes import (
+    catalog,
+    health,
+    ingest,
+    maintenance,
+    objects,
+    query,
+    storage,
+    tokens,
+)
 from lakehouse.gateway.services import Services
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import Clock
@@ -73,6 +82,7 @@ def create_app(
         ingest.routes(services.ingest, settings),
         maintenance.routes(services.catalog, settings),
         storage.routes(services.storage, settings, clock),
+        objects.routes(services.objects, settings),
         tokens.routes(services.tokens, settings),
     ):
         # Not include_router: it keeps routers nested, and matches each request twice.

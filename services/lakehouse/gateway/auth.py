@@ -17,6 +17,9 @@ PUBLIC_PATHS: Final = frozenset({"/health", "/ready", "/version", "/openapi.json
 CONTEXT_KEY: Final = "lakehouse.context"
 """Where the edge leaves the Context in the ASGI scope for the handlers' dependencies."""
 
+HEAD_KEY: Final = "lakehouse.head"
+"""Set in the ASGI scope by the edge, which has a HEAD routed as a GET."""
+
 TIMEOUT_SECONDS_MAX: Final = 24 * 3600
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,255}")
@@ -69,6 +72,11 @@ def timeout_seconds(headers: Headers) -> float | None:
             header="Lakehouse-Timeout",
         )
     return seconds
+
+
+def asked_for_head(request: Request) -> bool:
+    """Whether the caller wants the head of the answer alone."""
+    return HEAD_KEY in request.scope
 
 
 def _held(request: Request, scope: Scope) -> Context:

@@ -24,6 +24,7 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNROUTED: Final = "(none)"
 # A result holds what users sent in: no browser may take it for a page.
+_OBJECTS: Final = b"/storage/objects/"
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -77,7 +78,7 @@ class Edge:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             # As a GET; the server sends the head of the answer only.
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", auth.HEAD_KEY: True}
         headers = dict(scope["headers"])
         request_id = auth.request_id(headers) or self._ids.ulid()
         answer = _Answer(send, request_id, self._clock.monotonic())
@@ -188,7 +189,9 @@ def _too_large(message: str, status: HTTPStatus, bytes_max: int) -> LakehouseErr
 def _check_escapes(raw_path: bytes) -> None:
     """A path whose escapes change how it is cut into segments, or are no UTF-8, is refused."""
     decoded = unquote_to_bytes(raw_path)
-    if decoded.count(b"/") != raw_path.count(b"/"):
+    # The key of an object is all that is left of its path: a slash is a slash in it either way.
+    before_key = raw_path.split(b"/", 4)[:4] if raw_path.startswith(_OBJECTS) else [raw_path]
+    if any(unquote_to_bytes(part).count(b"/") != part.count(b"/") for part in before_key):
         raise LakehouseError(
             ErrorKind.INVALID, "an encoded slash in the path; names must not contain slashes"
         )

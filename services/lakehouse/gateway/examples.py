@@ -333,3 +333,21 @@ TOKENS: Final[JsonObject] = {"tokens": [_TOKEN_INFO]}
 TOKEN: Final[JsonObject] = {**_TOKEN_INFO, "token": f"lh_{_ID}.<secret>"}
 TOKEN_REQUEST: Final[JsonObject] = {"name": "nightly export", "scopes": ["read"]}
 REVOKED: Final[JsonObject] = {"id": _ID, "version": 816}
+_ETAG: Final = "9e107d9d372bb6826bd81d3542a419d6"
+STORED: Final[JsonObject] = {
+    "bucket": "primary",
+    "key": "inbox/people.csv",
+    "size_bytes": 51200,
+    "etag": _ETAG,
+    "sha256": _SHA,
+    "replayed": False,
+}
+OBJECTS: Final[JsonObject] = {
+    "bucket": "primary",
+    "prefix": "inbox/",
+    "objects": [
+        {"key": "inbox/people.csv", "size_bytes": 51200, "etag": _ETAG, "modified_at": _AT}
+    ],
+    "folders": ["inbox/2026/"],
+    "next": None,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ _KIND_OF_STATUS: Final[dict[int, ErrorKind]] = {
     412: ErrorKind.UNAVAILABLE,
     413: ErrorKind.INVALID,
     415: ErrorKind.INVALID,
+    416: ErrorKind.INVALID,
     422: ErrorKind.EXHAUSTED,
     429: ErrorKind.EXHAUSTED,
     500: ErrorKind.INTERNAL,
@@ -107,6 +108,32 @@ def told(
         "responses": answers,
         "response_model": None,
         "status_code": statuses[0],
+        "openapi_extra": {"x-errors": sorted(also)},
+    }
+
+
+def described(
+    summary: str, answers: Mapping[int, JsonObject | None], also: Iterable[int] = ()
+) -> dict[str, Any]:
+    """Arguments of a route's decorator for answers that are no JSON.
+
+    Args:
+        answers: content by status, the usual one first; None for one without a body.
+        also: as ``told``.
+    """
+    responses: dict[int | str, JsonObject] = {
+        code: {
+            "description": HTTPStatus(code).phrase,
+            **({} if content is None else {"content": content}),
+        }
+        for code, content in answers.items()
+    }
+    return {
+        "summary": summary,
+        "responses": responses,
+        "response_model": None,
+        "response_class": Response,
+        "status_code": next(iter(answers)),
         "openapi_extra": {"x-errors": sorted(also)},
     }
 
@@ -216,7 +243,8 @@ def _finish(operation: JsonObject, route: APIRoute, method: str) -> None:
     operation["operationId"] = f"{route.tags[0]}_{route.name}"
     for status, answer in answers.items():
         answer["headers"] = _ANSWER_HEADERS
-        _keep_nulls(answer["content"], route.responses[int(status)]["content"])
+        if "content" in answer:
+            _keep_nulls(answer["content"], route.responses[int(status)]["content"])
     if "requestBody" in operation:
         body = (route.openapi_extra or {})["requestBody"]
         _keep_nulls(operation["requestBody"]["content"], body["content"])

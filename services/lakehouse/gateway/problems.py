@@ -115,6 +115,8 @@ def problem(error: LakehouseError, request_id: str, headers: dict[str, str]) -> 
         added["Retry-After"] = str(max(1, round(wait)))
     elif error.kind in _COME_BACK:
         added["Retry-After"] = "1"
+    if status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        added["Content-Range"] = f"bytes */{error.fields.get('size_bytes', '*')}"
     body = _encode(document(error, request_id))
     return Response(body, status_of(error), added, PROBLEM_TYPE)
 

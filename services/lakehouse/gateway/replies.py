@@ -60,10 +60,14 @@ class ChunkedReply(Response):
     """
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], media_type: str, headers: dict[str, str]
+        self,
+        chunks: AsyncIterator[bytes],
+        media_type: str,
+        headers: dict[str, str],
+        status: int = HTTPStatus.OK.value,
     ) -> None:
         self.chunks = chunks
-        self.status_code = HTTPStatus.OK.value
+        self.status_code = status
         self.media_type = media_type
         self.background = None
         self.init_headers(headers)

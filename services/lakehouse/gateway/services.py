@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestService
+from lakehouse.contracts.objects import ObjectsService
 from lakehouse.contracts.query import QueryService
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.contracts.storage import StorageService
@@ -25,5 +26,6 @@ class Services:
     ingest: IngestService
     query: QueryService
     storage: StorageService
+    objects: ObjectsService
     readiness: ReadinessSource
     figures: tuple[FigureSource, ...] = ()

@@ -40,6 +40,12 @@ class Upload:
     chunks: AsyncIterator[bytes]
 
 
+def raw_body(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
+    """The bytes of a request's body as they arrive. At most ``bytes_max``, else 413."""
+    check_length(request, bytes_max)
+    return limited(request.stream(), bytes_max)
+
+
 async def open_upload(request: Request, bytes_max: int) -> Upload:
     """The file a request carries. At most ``bytes_max`` bytes, else 413 while it streams.
 

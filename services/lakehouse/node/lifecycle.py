@@ -174,12 +174,14 @@ class Node:
         follow(registry, self._supervisor, self._readiness)
         if "storaged" in roles:
             from lakehouse.storaged.journal import Journal
+            from lakehouse.storaged.objects import Objects
             from lakehouse.storaged.service import Storage
             from lakehouse.storaged.settings import JournalSettings
 
             journal = Journal(JournalSettings())
             storage = Storage(buckets, registry, journal, self._clock, self._ids)
             self._wiring.contracts["storage"] = storage
+            self._wiring.contracts["objects"] = Objects(buckets, self._clock)
         self._add_queryd(buckets)
         await asyncio.gather(
             self._start_ingestd(buckets),

@@ -11,6 +11,7 @@ SERVED_BY: Final[dict[str, str]] = {
     "catalog": "catalogd",
     "tokens": "catalogd",
     "storage": "storaged",
+    "objects": "storaged",
     "ingest": "ingestd",
     "query": "queryd",
 }

@@ -72,6 +72,7 @@ class Wiring:
         from lakehouse.rpc.catalog import CatalogClient
         from lakehouse.rpc.channel import open_channel
         from lakehouse.rpc.ingest import IngestClient
+        from lakehouse.rpc.objects import ObjectsClient
         from lakehouse.rpc.query import QueryClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
@@ -80,6 +81,7 @@ class Wiring:
             "catalog": CatalogClient,
             "tokens": TokensClient,
             "storage": StorageClient,
+            "objects": ObjectsClient,
             "ingest": IngestClient,
             "query": QueryClient,
         }

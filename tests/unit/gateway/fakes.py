@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts import ingest as i
+from lakehouse.contracts import objects as o
 from lakehouse.contracts import query as q
 from lakehouse.contracts import storage as s
 from lakehouse.contracts import tokens as t
@@ -299,6 +300,51 @@ class FakeTokens(Recorder):
         raise NotImplementedError
 
 
+class FakeObjects(Recorder):
+    """One object under every key; ``data`` is read and ``put`` keeps what came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b"0123456789"
+        self.chunks: Callable[[], AsyncIterator[bytes]] | None = None
+        self.stored: bytes | None = None
+
+    def _header(self, bucket: str, key: str) -> o.ObjectHeader:
+        info = o.ObjectInfo(bucket, key, len(self.data), "e1", AT)
+        return o.ObjectHeader(info, 0, len(self.data))
+
+    async def list(self, ctx: Context, request: o.ListObjectsRequest) -> o.ListObjectsResult:
+        self.saw("list", ctx, request)
+        info = o.ObjectInfo(request.bucket, "a/b", 10, "e1", AT)
+        return o.ListObjectsResult((info,), ("a/c/",), "more")
+
+    async def stat(self, ctx: Context, request: o.StatObjectRequest) -> o.ObjectHeader:
+        self.saw("stat", ctx, request)
+        return self._header(request.bucket, request.key)
+
+    async def get(self, ctx: Context, request: o.GetObjectRequest) -> o.ObjectStream:
+        self.saw("get", ctx, request)
+        header = self._header(request.bucket, request.key)
+        return o.ObjectStream(header, self.chunks() if self.chunks else self._whole())
+
+    async def _whole(self) -> AsyncIterator[bytes]:
+        yield self.data
+
+    async def put(
+        self, ctx: Context, request: o.PutObjectRequest, body: AsyncIterator[bytes]
+    ) -> o.PutObjectResult:
+        self.saw("put", ctx, request)
+        stored = b"".join([chunk async for chunk in body])
+        self.stored = stored
+        return o.PutObjectResult(
+            o.ObjectInfo(request.bucket, request.key, len(stored), "e2"), "00" * 32
+        )
+
+    async def delete(self, ctx: Context, request: o.DeleteObjectRequest) -> o.DeleteObjectResult:
+        self.saw("delete", ctx, request)
+        return o.DeleteObjectResult(request.bucket, request.key)
+
+
 class FakeAuthenticator:
     """Knows the tokens read, write and operator by their names."""
 
@@ -340,7 +386,7 @@ def _app(settings: GatewaySettings, services: Services) -> FastAPI:
     return create_app(services, FakeAuthenticator(), settings, clock, SystemIds(clock))
 
 
-_NOUNS: Final[Any] = ("catalog", "tokens", "ingest", "query", "storage", "readiness")
+_NOUNS: Final[Any] = ("catalog", "tokens", "ingest", "query", "storage", "objects", "readiness")
 
 
 class World:
@@ -360,6 +406,7 @@ class World:
         self.ingest = FakeIngest()
         self.query = FakeQuery()
         self.storage = FakeStorage()
+        self.objects = FakeObjects()
         self.readiness = FakeReadiness()
         if settings is None and not figures:
             _Current.world, self.app = self, _shared_app()
@@ -370,6 +417,7 @@ class World:
             self.ingest,
             self.query,
             self.storage,
+            self.objects,
             self.readiness,
             figures,
         )

@@ -25,7 +25,7 @@ def test_all_roles_in_one_process_need_no_peer() -> None:
 
 def test_a_split_process_asks_for_the_rest() -> None:
     node = NodeSettings(roles=("gateway", "queryd"))
-    assert set(missing_contracts(node)) == {"catalog", "tokens", "storage", "ingest"}
+    assert set(missing_contracts(node)) == {"catalog", "tokens", "storage", "objects", "ingest"}
 
 
 def test_every_process_can_ask_who_its_callers_are() -> None:
