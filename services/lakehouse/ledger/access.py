@@ -16,6 +16,7 @@ from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.ledger.layout import Layout
 from lakehouse.ledger.settings import LedgerSettings
+from lakehouse.objectstore.operations import operation
 from lakehouse.objectstore.port import ObjectStore
 
 T = TypeVar("T")
@@ -44,14 +45,17 @@ class Access:
         """The reply to a safe ``request``, repeated on transient errors within the budget."""
         deadline = self.clock.monotonic() + self.settings.append_budget_seconds
         attempt = 0
-        while True:
-            try:
-                return await request()
-            except LakehouseError as error:
-                if error.kind not in _TRANSIENT or self.clock.monotonic() >= deadline:
-                    raise
-            await self.clock.sleep(self.backoff_seconds(attempt))
-            attempt += 1
+        with operation(self.ids) as within:
+            while True:
+                try:
+                    return await request()
+                except LakehouseError as error:
+                    if error.kind is ErrorKind.CORRUPT:
+                        within.refuse(error)
+                    if error.kind not in _TRANSIENT or self.clock.monotonic() >= deadline:
+                        raise
+                await self.clock.sleep(self.backoff_seconds(attempt))
+                attempt += 1
 
     async def get(self, key: str) -> bytes:
         return await self.patiently(lambda: self.store.get(key))

@@ -19,6 +19,8 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger import floor
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.record import Encoded, Record, decode, fill
+from lakehouse.model.failures import AttemptOutcome
+from lakehouse.objectstore.operations import current_operation, operation
 
 R = TypeVar("R")
 
@@ -128,17 +130,20 @@ class Append(Generic[R]):
         Raises LakehouseError ``forbidden``, ``invalid`` or ``not_found`` if the store refused and
         the record is certainly not in the chain.
         """
-        clock = self._access.clock
+        clock, ids = self._access.clock, self._access.ids
         deadline = None if budget_seconds is None else clock.monotonic() + budget_seconds
         attempt = 0
-        while True:
-            outcome = await self._once(deadline)
-            if outcome is not Outcome.UNSETTLED:
-                return outcome
-            if deadline is not None and clock.monotonic() >= deadline:
-                return outcome
-            await clock.sleep(self._access.backoff_seconds(attempt))
-            attempt += 1
+        # A write that its hedge overtook was without an answer for at least so long.
+        with operation(ids, self._access.settings.hedge_seconds_min) as within:
+            while True:
+                outcome = await self._once(deadline)
+                if outcome is not Outcome.UNSETTLED:
+                    return outcome
+                if deadline is not None and clock.monotonic() >= deadline:
+                    within.close(AttemptOutcome.FAILED)
+                    return outcome
+                await clock.sleep(self._access.backoff_seconds(attempt))
+                attempt += 1
 
     async def _once(self, deadline: float | None) -> Outcome:
         if not self._occupied:
@@ -172,6 +177,8 @@ class Append(Generic[R]):
         try:
             found = self._claim.read(await self._access.store.get(key))
         except LakehouseError as error:
+            if error.kind is ErrorKind.CORRUPT and (within := current_operation()) is not None:
+                within.refuse(error)
             if error.kind is not ErrorKind.NOT_FOUND:
                 return Outcome.UNSETTLED
             outcome = await self._check_floor()
