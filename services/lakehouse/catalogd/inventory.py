@@ -21,7 +21,7 @@ from lakehouse.catalogd.state import CatalogState, DatasetState
 from lakehouse.contracts import inventory as i
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
-from lakehouse.model.dataset import DataFile
+from lakehouse.model.dataset import DataFile, rows_key
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY, ObjectRef
 
@@ -93,6 +93,8 @@ class Inventory:
         if request.cursor:
             version, source, place = decode_cursor(request.cursor, (int, str, str))
             after = (version, source, place if place.isdecimal() or not source else "")
+            # A store that was rolled back: what comes now is new, though its number is not.
+            after = min(after, (state.version, _END, ""))
         sources: list[Iterator[_Change]] = [iter(_given_up(state, bucket, after))]
         live = 0
         for count, dataset in enumerate(state.datasets.values()):
@@ -104,7 +106,7 @@ class Inventory:
         merged = heapq.merge(*sources, key=lambda change: change.at)
         found = list(itertools.islice(merged, request.limit + 1))
         page, rest = found[: request.limit], found[request.limit :]
-        end = page[-1].at if rest else (max(state.version, after[0]), _END, "")
+        end = page[-1].at if rest else (state.version, _END, "")
         return i.ObjectChangesResult(
             added=tuple(change.file for change in page if change.file is not None),
             given_up=tuple(change.ref for change in page if change.file is None),
@@ -158,6 +160,7 @@ async def _foreign(state: CatalogState, refs: Sequence[ObjectRef]) -> Named:
 
 def _named(state: CatalogState, key: str, foreign: Named) -> list[tuple[DataFile, bool]]:
     """Every file by this key that a retained version names, and whether it lives."""
+    key = rows_key(key)
     if not _ours(key):
         return foreign.get(key, [])
     found: list[tuple[DataFile, bool]] = []
@@ -175,7 +178,10 @@ def _standing(state: CatalogState, ref: ObjectRef, foreign: Named) -> i.ObjectSt
     if here:
         # Of a key that was registered again, what the newest registration saw.
         live, _, file = max(here, key=lambda each: each[:2])
-        return i.ObjectState(i.ObjectStanding.NAMED, file.size_bytes, file.sha256, live)
+        if file.key == ref.key:
+            return i.ObjectState(i.ObjectStanding.NAMED, file.size_bytes, file.sha256, live)
+        if file.stats_sha256:
+            return i.ObjectState(i.ObjectStanding.NAMED, 0, file.stats_sha256, live)
     if state.broken and state.broken_names(ref.key):
         return i.ObjectState(i.ObjectStanding.UNKNOWN)
     if not _ours(ref.key) or ref.key in state.objects.condemned or ref.key in state.orphaned:

@@ -60,7 +60,8 @@ class ObjectStatesRequest:
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """``size_bytes`` and ``sha256`` of a named object, ``live`` if the newest version names it."""
+    """``size_bytes`` (0: not known) and ``sha256`` of a named object, ``live`` if the newest version
+    names it."""
 
     standing: ObjectStanding
     size_bytes: int = 0
