@@ -33,6 +33,7 @@ from lakehouse.objectstore.arguments import (
     check_listing,
     check_range,
 )
+from lakehouse.objectstore.deadlines import body_expected
 from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, OpenedObject
 from lakehouse.objectstore.s3_errors import Place, translated
 from lakehouse.objectstore.s3_listing import Listing, browse_objects, list_objects
@@ -121,6 +122,7 @@ class S3Store:
         with self._translated("get", key):
             result = await obstore.get_async(client, path, options=options)
             first, end = result.range
+            body_expected(end - first)
             data = bytes(await result.bytes_async())
         _check_span(key, byte_range, (first, end), result.meta["size"])
         if len(data) != end - first:
@@ -287,7 +289,16 @@ class S3Store:
     async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="s3-store")
-        return await run_in(self._threads, function, *args, **kwargs)
+        threads = self._threads
+        try:
+            return await run_in(threads, function, *args, **kwargs)
+        except asyncio.CancelledError:
+            # Given up by its caller, the call still holds its thread, for as long as the server is
+            # silent: what comes next must not wait behind it.
+            if self._threads is threads:
+                self._threads = None
+                threads.shutdown(wait=False)
+            raise
 
     def _boto(self) -> Any:
         with self._lock:
