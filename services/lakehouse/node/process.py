@@ -7,11 +7,12 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from lakehouse.catalogd.service import Catalog, open_catalog
 from lakehouse.catalogd.tokens import Tokens
 from lakehouse.errors import EXIT_CODE, ErrorKind, LakehouseError
-from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.clock import Clock, SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.kit.telemetry import configure_logging
 from lakehouse.ledger.ledger import WriterInfo
@@ -25,6 +26,9 @@ from lakehouse.node.lifecycle import (
     state_dir,
 )
 from lakehouse.node.primary import prepare_primary
+
+COLLECTION_SECONDS_MAX: Final = 0.02
+_OLDEST: Final = 2
 
 Started = Callable[[Node], Awaitable[None]]
 
@@ -53,6 +57,7 @@ async def _run(config: Config, started: Started, take_over: bool) -> None:
     # What start-up made lives as long as the process: the collector need not look at it again.
     gc.freeze()
     gc.enable()
+    gc.callbacks.append(long_lived(SystemClock()))
     try:
         await started(node)
         await node.serve_forever()
@@ -70,6 +75,27 @@ def start_failure(error: LakehouseError) -> LakehouseError:
     if lost or EXIT_CODE[error.kind] != EXIT_CODE[ErrorKind.FENCED]:
         return error
     return LakehouseError(ErrorKind.UNAVAILABLE, error.message, **error.fields)
+
+
+def long_lived(clock: Clock) -> Callable[[str, dict[str, int]], None]:
+    """For ``gc.callbacks``: what a long full collection has found alive is not looked at again.
+
+    The state of a catalog grows with what is registered, and a collection of all of it would hold
+    the loop for longer each time. Counting references still frees what was frozen; garbage in
+    cycles it may hold is what was under way at that moment, a small part of what takes so long.
+    """
+    began = 0.0
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        nonlocal began
+        if info["generation"] < _OLDEST:
+            return
+        if phase == "start":
+            began = clock.monotonic()
+        elif clock.monotonic() - began > COLLECTION_SECONDS_MAX:
+            gc.freeze()
+
+    return watch
 
 
 @asynccontextmanager

@@ -1,18 +1,32 @@
-"""A node as a process: with which exit code it ends."""
+"""The collector in a node: what lives long is looked at once."""
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
-from lakehouse.errors import EXIT_CODE, ErrorKind, LakehouseError
-from lakehouse.node.process import start_failure
+from lakehouse.node.process import COLLECTION_SECONDS_MAX, long_lived
+from lakehouse.testing.clocks import ManualClock
 
 
-@pytest.mark.parametrize("kind", list(ErrorKind))
-def test_only_a_lost_store_ends_a_start_with_its_code(kind: ErrorKind) -> None:
-    told = start_failure(LakehouseError(kind, "it did not start", bucket="primary"))
-    lost = EXIT_CODE[ErrorKind.FENCED]
-    assert (EXIT_CODE[told.kind] == lost) == (kind is ErrorKind.FENCED)
-    assert told.fields["bucket"] == "primary"
-    if EXIT_CODE[kind] != lost:
-        assert told.kind is kind
+@pytest.mark.parametrize(
+    ("generation", "seconds", "frozen"),
+    [
+        (2, COLLECTION_SECONDS_MAX * 2, 1),
+        (2, COLLECTION_SECONDS_MAX / 2, 0),
+        (1, COLLECTION_SECONDS_MAX * 2, 0),
+        (0, COLLECTION_SECONDS_MAX * 2, 0),
+    ],
+)
+async def test_only_a_long_full_collection_freezes(
+    monkeypatch: pytest.MonkeyPatch, generation: int, seconds: float, frozen: int
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append(None))
+    clock = ManualClock()
+    watch = long_lived(clock)
+    watch("start", {"generation": generation})
+    await clock.advance(seconds)
+    watch("stop", {"generation": generation})
+    assert len(calls) == frozen
