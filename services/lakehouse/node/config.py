@@ -30,6 +30,7 @@ from lakehouse.node.settings import (
     NodeSettings,
     TelemetrySettings,
 )
+from lakehouse.objectstore.rescue import RescueSettings
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.storaged.settings import RegistrySettings
 
@@ -42,6 +43,7 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "ingest": (IngestSettings,),
     "query": (QuerySettings,),
     "storage": (RegistrySettings,),
+    "rescue": (RescueSettings,),
     "telemetry": (TelemetrySettings,),
 }
 # How a key is called in the file where the field cannot be called so in Python.
@@ -78,6 +80,7 @@ class Config:
     ingest: IngestSettings
     query: QuerySettings
     registry: RegistrySettings
+    rescue: RescueSettings
     telemetry: TelemetrySettings
     buckets: dict[str, BucketEntry]
     values: dict[str, Value]
@@ -106,6 +109,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         ingest=_section(IngestSettings, "ingest", merged, base),
         query=_section(QuerySettings, "query", merged, base),
         registry=_section(RegistrySettings, "storage", merged, base),
+        rescue=_section(RescueSettings, "rescue", merged, base),
         telemetry=_section(TelemetrySettings, "telemetry", merged, base),
         buckets={name: _section(BucketEntry, f"buckets.{name}", merged, base) for name in buckets},
         values=merged,
@@ -285,6 +289,16 @@ def _check(config: Config) -> None:
             value=config.listen.auth,
         )
     _check_telemetry(config.telemetry)
+    rescue = config.rescue.bucket
+    if rescue and (rescue == PRIMARY or rescue not in config.buckets):
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "rescue.bucket is a bucket of the configuration other than the primary one",
+            key="rescue.bucket",
+            value=rescue,
+            buckets=[name for name in config.buckets if name != PRIMARY],
+            hint=f"declare it under [buckets.{rescue}]",
+        )
     for name, bucket in config.buckets.items():
         if not bucket.url:
             raise LakehouseError(
