@@ -31,6 +31,7 @@ from lakehouse.node.holder import HolderProbe, endpoint_of
 from lakehouse.node.late import LateQuery
 from lakehouse.node.primary import PositionNote, prepare_primary
 from lakehouse.node.readiness import NodeReadiness
+from lakehouse.node.rescuing import Rescue
 from lakehouse.node.roles import SERVED_BY
 from lakehouse.node.servers import Servers
 from lakehouse.node.settings import BucketEntry
@@ -135,6 +136,7 @@ class Node:
         self._stopping = asyncio.Event()
         self._servers: Servers | None = None
         self._late: LateQuery | None = None
+        self._rescue: Rescue | None = None
         self._note: PositionNote | None = None
 
     @property
@@ -165,6 +167,7 @@ class Node:
         self._servers = make_servers(config)
         buckets = open_buckets(config, self._clock, self._ids)
         self._figures.add(BucketFigures(buckets))
+        self._rescue = rescue = Rescue(config, buckets, self._clock, self._ids)
         self._closing.append(buckets)
         self._readiness.note("release", __version__)
         if "catalogd" in roles:
@@ -179,7 +182,8 @@ class Node:
             from lakehouse.storaged.settings import JournalSettings
 
             journal = Journal(JournalSettings())
-            storage = Storage(buckets, registry, journal, self._clock, self._ids)
+            copier = rescue.copier(self._wiring.contracts["catalog"], self._supervisor)
+            storage = Storage(buckets, registry, journal, self._clock, self._ids, copier)
             self._wiring.contracts["storage"] = storage
             self._wiring.contracts["objects"] = Objects(buckets, self._clock)
         self._add_queryd(buckets)
@@ -289,7 +293,10 @@ class Node:
     async def _load_query(self, buckets: Buckets) -> Query:
         service = await run_blocking(importlib.import_module, "lakehouse.queryd.service")
         catalog = self._wiring.contracts["catalog"]
-        query: Query = service.Query(self._config.query, catalog, buckets, self._clock, self._ids)
+        assert self._rescue is not None
+        query: Query = service.Query(
+            self._config.query, catalog, buckets, self._clock, self._ids, self._rescue.reads
+        )
         try:
             await query.start()
         except BaseException:
