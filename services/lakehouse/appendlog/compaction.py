@@ -16,7 +16,7 @@ from lakehouse.appendlog.layout import LogLayout, Range
 from lakehouse.appendlog.mapping import LogMap, map_log
 from lakehouse.appendlog.merged import body_of, digest, merge
 from lakehouse.appendlog.objects import LogObjects
-from lakehouse.appendlog.search import find_end
+from lakehouse.appendlog.search import Stale, find_end
 from lakehouse.appendlog.settings import LogSettings
 from lakehouse.appendlog.tiers import Segment, plan_merges
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -107,8 +107,8 @@ class Compactor:
     async def retain(self, before_us: int) -> RetainReport:
         """Give up the batches written before ``before_us``, but for the newest."""
         access, layout = self._access, self._layout
-        where = await map_log(access, layout)
-        through = max(await find_end(access, layout, where, before_us), where.retained)
+        where, end = await self._find_end(before_us)
+        through = max(end, where.retained)
         if through > where.retained:
             # First of all: from now on readers do not look for them.
             await access.put_named(layout.retained_mark(through), b"")
@@ -120,6 +120,14 @@ class Compactor:
         marks = await access.list_keys(layout.retained)
         await access.delete(marks[1:])
         return RetainReport(through, through - where.retained, slots, len(dead))
+
+    async def _find_end(self, before_us: int) -> tuple[LogMap, int]:
+        while True:
+            where = await map_log(self._access, self._layout)
+            try:
+                return where, await find_end(self._access, self._layout, where, before_us)
+            except Stale:
+                continue  # another compactor is at it
 
     async def _segments(self, where: LogMap) -> list[Segment]:
         """Everything that is old enough to be merged, in order."""

@@ -223,6 +223,12 @@ class AppendLog:
         if self._sending is not None:
             self._sending.fail(unknown())
 
+    def abandon(self) -> None:
+        """End at once, as the process does when it is killed: nothing is written any more."""
+        for task in self._tasks:
+            task.cancel()
+        self._outbox.abandon()
+
     def _check_open(self) -> None:
         if self._closing:
             raise unavailable("the log is closing")
@@ -342,7 +348,7 @@ class AppendLog:
                 events += batch.events()
                 self._writer.at = Position.of(batch.header)
         if self._writer.at is None or self._writer.at.n != newest:
-            self._writer.at = Position(newest)
+            await self._writer.look()
         for one in events:
             self._seen.add(one.event.get("id"))
         self._ring.fill(events)
@@ -391,5 +397,9 @@ async def open_log(
     layout = LogLayout(prefix)
     access = Access(store, layout, clock, ids, settings.chain())
     opened = AppendLog(access, layout, writer, settings)
-    await opened.start()
+    try:
+        await opened.start()
+    except BaseException:  # also cancelled: the spool's lock must not outlive the attempt
+        opened.abandon()
+        raise
     return opened

@@ -179,6 +179,13 @@ class Outbox:
         await self._on_disk(self._spool_fresh)
         await self._on_disk(self._spool.close)
 
+    def abandon(self) -> None:
+        """End at once; what is in the spool is there for the next start."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        self._spool.abandon()
+
     async def _flush_all(self) -> None:
         while self.status().pending:
             try:

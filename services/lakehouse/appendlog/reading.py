@@ -179,7 +179,7 @@ class LogReader:
             keys = [self._layout.slot(n) for n in part]
             found = await self._access.get_many(keys)
             # A slot that went below the floor meanwhile may have held a late writer's bytes.
-            collected = await self._access.patiently(lambda: floor.read_floor(self._access))
+            collected = await self._floor()
             for n, key, data in zip(part, keys, found, strict=True):
                 if n <= collected:
                     raise Stale
@@ -189,6 +189,9 @@ class LogReader:
                 batch = await self._read(data, key, n)
                 if batch is not None and window.meets(batch.header.first_us, batch.header.last_us):
                     yield batch
+
+    async def _floor(self) -> int:
+        return await self._access.patiently(lambda: floor.read_floor(self._access))
 
     async def _from_merged(self, unit: Unit, where: LogMap, window: Window) -> AsyncIterator[Batch]:
         one = unit.merged

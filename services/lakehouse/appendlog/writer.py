@@ -24,6 +24,7 @@ from lakehouse.ledger.chain import Append, Claim, Latencies, Outcome
 from lakehouse.objectstore.port import ByteRange
 
 _DAMAGED_READS: Final = 3
+_LOOKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +51,37 @@ class SlotWriter:
 
     async def look(self) -> Position:
         """The newest batch: one LIST of one key and one ranged GET. Transient errors are raised."""
-        newest = await chain.newest(self._access)
-        if newest is None:
-            collected = await floor.read_floor(self._access)
-            # Compaction and retention leave the newest batch: without it the log was tampered with.
-            if collected >= 0 and await chain.newest(self._access) is None:
-                raise LakehouseError(
-                    ErrorKind.CORRUPT,
-                    "the newest batches of the log are missing",
-                    missing=self._layout.slots,
-                    floor=collected,
-                    hint="restore the log's folder from a backup, or move what is left of it away",
-                )
-            self.at = Position()
+        for _ in range(_LOOKS):
+            newest = await chain.newest(self._access)
+            if newest is None:
+                await self._refuse_lost()
+                self.at = Position()
+                return self.at
+            try:
+                self.at = await self._position(newest)
+            except LakehouseError as error:
+                if error.kind is not ErrorKind.NOT_FOUND:
+                    raise
+                continue  # it was the newest, long ago: this process slept
             return self.at
-        self.at = await self._position(newest)
-        return self.at
+        raise LakehouseError(
+            ErrorKind.UNAVAILABLE,
+            "the newest batch of the log cannot be found",
+            url=self._access.store.url,
+        )
+
+    async def _refuse_lost(self) -> None:
+        """Raise ``corrupt`` if an empty log is not a new one: compaction and retention always leave
+        the newest batch."""
+        collected = await floor.read_floor(self._access)
+        if collected >= 0 and await chain.newest(self._access) is None:
+            raise LakehouseError(
+                ErrorKind.CORRUPT,
+                "the newest batches of the log are missing",
+                missing=self._layout.slots,
+                floor=collected,
+                hint="restore the log's folder from a backup, or move what is left of it away",
+            )
 
     async def _position(self, n: int) -> Position:
         key = self._layout.slot(n)
