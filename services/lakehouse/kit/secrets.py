@@ -1,16 +1,26 @@
-"""Secrets: a type that does not print itself, and where a reference leads."""
+"""Secrets: a type that does not print itself, where a reference leads, and what logs strike out.
+
+A reference is ``scheme:place``; each scheme has a provider. What is resolved is concealed: no line
+of the log shows it (``kit.telemetry``), however often it rotates.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from lakehouse.errors import ErrorKind, LakehouseError
 
 _SIZE_MAX: Final = 65_536
 _SHOWN: Final = "***"
+# Shorter texts are nobody's secret, and striking them out would leave no line readable.
+_CONCEALED_SIZE_MIN: Final = 4
+_CONCEALED_MAX: Final = 4096
+_CONCEALED: Final[dict[str, None]] = {}
+_CONCEALED_LOCK: Final = threading.Lock()
 
 
 class Secret:
@@ -44,31 +54,104 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-def resolve(secret_ref: str, environ: Mapping[str, str]) -> Secret:
-    """The secret behind ``env:NAME`` or ``file:/path``.
+def conceal(*texts: str) -> None:
+    """Never show these texts in a log of this process, now that they are known.
 
-    A file must be a regular file of at most 64 KiB that neither group nor others may read or
-    write; one trailing line break is dropped.
-
-    Raises ``invalid`` for a reference of another form, ``not_found`` if there is nothing behind
-    it, ``forbidden`` for a file that others may read. No error repeats the secret.
+    The newest 4,096 are remembered: one that rotated away may still be in a line to come.
     """
-    scheme, _, rest = secret_ref.partition(":")
-    if scheme == "env" and rest:
-        text = environ.get(rest)
+    with _CONCEALED_LOCK:
+        for text in texts:
+            if len(text) >= _CONCEALED_SIZE_MIN:
+                _CONCEALED.pop(text, None)
+                _CONCEALED[text] = None
+        while len(_CONCEALED) > _CONCEALED_MAX:
+            del _CONCEALED[next(iter(_CONCEALED))]
+
+
+def concealed() -> tuple[str, ...]:
+    """What ``conceal`` was told, longest first, so that no rest of one stays."""
+    with _CONCEALED_LOCK:
+        return tuple(sorted(_CONCEALED, key=len, reverse=True))
+
+
+class SecretsProvider(Protocol):
+    """Port: where secrets are kept. Answers may change: a secret rotates."""
+
+    def resolve(self, secret_ref: str) -> Secret:
+        """The secret behind the reference, now. It may block: call it off the loop.
+
+        Raises ``invalid`` for a reference of another form, ``not_found`` if there is nothing behind
+        it, ``forbidden`` where it may not be read, ``unavailable`` where nobody answers. No error
+        repeats the secret, nor the reference.
+        """
+        ...
+
+
+class EnvironmentSecrets:
+    """``env:NAME``: a variable of this process, as it was at the start."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def resolve(self, secret_ref: str) -> Secret:
+        name = _place("env", secret_ref)
+        text = self._environ.get(name)
         if not text:
             raise LakehouseError(
-                ErrorKind.NOT_FOUND, "the secret's environment variable is not set", variable=rest
+                ErrorKind.NOT_FOUND, "the secret's environment variable is not set", variable=name
             )
         return Secret(text)
-    if scheme == "file" and rest:
-        return Secret(_read(rest))
-    # Whatever stands here may be a secret someone pasted: only its form is named.
-    raise LakehouseError(
-        ErrorKind.INVALID,
-        "a secret reference must be env:NAME or file:/path",
-        hint="put the secret into a file of mode 600 or a variable, and name that",
-    )
+
+
+class FileSecrets:
+    """``file:/path``: a regular file of at most 64 KiB that neither group nor others may read or
+    write; one trailing line break is dropped. Replace it whole (``mv``) to rotate."""
+
+    def resolve(self, secret_ref: str) -> Secret:
+        return Secret(_read(_place("file", secret_ref)))
+
+
+class SchemeSecrets:
+    """A provider for each scheme; conceals what it resolves."""
+
+    def __init__(self, providers: Mapping[str, SecretsProvider]) -> None:
+        self._providers = dict(providers)
+
+    def resolve(self, secret_ref: str) -> Secret:
+        scheme, _, place = secret_ref.partition(":")
+        provider = self._providers.get(scheme)
+        if provider is None or not place:
+            # Whatever stands here may be a secret someone pasted: only its form is named.
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                f"a secret reference must be {_forms(self._providers)}",
+                hint="put the secret into a file of mode 600 or a variable, and name that",
+            )
+        secret = provider.resolve(secret_ref)
+        conceal(secret.reveal())
+        return secret
+
+
+_FORMS: Final = {"env": "env:NAME", "file": "file:/path", "aws-sm": "aws-sm:name"}
+
+
+def _forms(schemes: Mapping[str, object]) -> str:
+    *first, last = [_FORMS.get(scheme, f"{scheme}:..") for scheme in schemes]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _place(scheme: str, secret_ref: str) -> str:
+    return secret_ref.removeprefix(f"{scheme}:")
+
+
+def local_secrets(environ: Mapping[str, str]) -> SchemeSecrets:
+    """``env:`` and ``file:``, which need no server."""
+    return SchemeSecrets({"env": EnvironmentSecrets(environ), "file": FileSecrets()})
+
+
+def resolve(secret_ref: str, environ: Mapping[str, str]) -> Secret:
+    """The secret behind ``env:NAME`` or ``file:/path``; see ``SecretsProvider``."""
+    return local_secrets(environ).resolve(secret_ref)
 
 
 def _read(path: str) -> str:

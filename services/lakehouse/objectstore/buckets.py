@@ -13,8 +13,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
+from lakehouse.kit.secrets import SecretsProvider
 from lakehouse.model.health import BucketHealth
 from lakehouse.model.identity import Context
+from lakehouse.objectstore.credentials import RotatingStore
 from lakehouse.objectstore.failures import FailureSink, NoSink
 from lakehouse.objectstore.guarding import GuardedStore, ObservedStore
 from lakehouse.objectstore.health import BucketWatch
@@ -24,6 +26,7 @@ from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.metered import MeteredStore
 from lakehouse.objectstore.port import ObjectStore, StoreFootprint
 from lakehouse.objectstore.retrying import RetryingStore
+from lakehouse.objectstore.secrets_manager import all_secrets
 from lakehouse.objectstore.settings import BucketSettings, ResilienceSettings, S3Credentials
 
 __all__ = [
@@ -109,6 +112,8 @@ class Buckets:
     Args:
         failures: gets each failed attempt once.
         resilience: what a bucket in trouble may cost.
+        secrets: resolves the buckets' ``secret_ref``; environment, files and AWS Secrets Manager
+            if None.
 
     Raises ``invalid`` for two buckets of one name.
     """
@@ -120,6 +125,7 @@ class Buckets:
         ids: Ids,
         failures: FailureSink = _NO_SINK,
         resilience: ResilienceSettings = _RESILIENCE,
+        secrets: SecretsProvider | None = None,
     ) -> None:
         self._settings = {one.name: one for one in settings}
         if len(self._settings) != len(settings):
@@ -130,6 +136,7 @@ class Buckets:
         self._ids = ids
         self._failures = failures
         self._resilience = resilience
+        self._secrets = secrets or all_secrets(os.environ)
         self._meters: dict[str, MeteredStore] = {}
         self._watches: dict[str, BucketWatch] = {}
         self._handles: dict[str, tuple[RetryingStore, JournalingStore]] = {}
@@ -213,6 +220,11 @@ class Buckets:
         """Requests and bytes since start, of all handles together."""
         return self._meter(name).footprint()
 
+    def meter(self, name: str) -> MeteredStore:
+        """Who counts the bucket's attempts. Raises ``not_found``."""
+        self.settings(name)
+        return self._meter(name)
+
     def last_error(self, name: str) -> str:
         """What last went wrong with the bucket, "" if nothing did."""
         return self._meter(name).last_error
@@ -261,6 +273,16 @@ class Buckets:
             self._watches[name] = BucketWatch(name, self._clock, settings)
         return self._watches[name]
 
+    def _adapter(self, settings: BucketSettings) -> ObjectStore:
+        if not settings.secret_ref or settings.credentials is not None:
+            return open_adapter(settings, self._clock)
+        if check_url(settings).scheme != "s3":
+            return open_adapter(settings, self._clock)
+        from lakehouse.objectstore.s3 import S3Store
+
+        seconds = self._resilience.secrets_seconds
+        return RotatingStore(settings, self._secrets, self._clock, S3Store, seconds)
+
     def _close_later(self, meter: MeteredStore) -> None:
         task = asyncio.get_running_loop().create_task(meter.close(), name="close of a bucket")
         self._closing.add(task)
@@ -268,7 +290,8 @@ class Buckets:
 
     def _meter(self, name: str) -> MeteredStore:
         if name not in self._meters:
-            self._meters[name] = MeteredStore(open_adapter(self.settings(name), self._clock))
+            adapter = open_adapter(self.settings(name), self._clock)
+            self._meters[name] = MeteredStore(adapter, self._clock, name)
         return self._meters[name]
 
 

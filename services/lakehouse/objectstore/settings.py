@@ -33,6 +33,18 @@ class ResilienceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretsSettings:
+    """Part of section ``storage``: AWS Secrets Manager, for references ``aws-sm:name``.
+
+    ``secrets_endpoint`` and ``secrets_region``: "" is as the AWS tools find them (their variables
+    and files); the region of an ARN goes before.
+    """
+
+    secrets_endpoint: str = ""
+    secrets_region: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class S3Credentials:
     """Keys of an S3 account; the secret parts never appear in a repr."""
 
