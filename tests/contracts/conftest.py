@@ -30,7 +30,7 @@ async def here(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def storage(here: World, transport: str) -> Any:
-    buckets, journal = here.open_buckets(), Journal(JournalSettings())
+    buckets, journal = here.open_buckets(), Journal(JournalSettings(), here.clock, here.ids)
     registry = ConfiguredBuckets(buckets)
     here.near["storage"] = Storage(buckets, registry, journal, here.clock, here.ids)
     return await here.connect(transport, "storage")

@@ -106,7 +106,7 @@ async def http_stack(
         )
         await query.start()
         closing.push_async_callback(query.close)
-        journal = Journal(JournalSettings())
+        journal = Journal(JournalSettings(), clock, ids)
         storage = Storage(buckets, ConfiguredBuckets(buckets), journal, clock, ids)
         objects = Objects(buckets, clock)
         services = Services(catalog, tokens, ingest, query, storage, objects, catalog)

@@ -133,7 +133,7 @@ class ErrorsRequest:
         bucket, operation, error_kind: exact; "" for all.
         since, until: ``since <= at < until``.
         final_only: only the attempt that decided each operation.
-        limit: 1 to 1000.
+        limit: 1 to 10,000.
         cursor: ``next`` of the page before.
     """
 
@@ -169,6 +169,8 @@ class ErrorsResult:
         primary_unavailable_since: first failure of the primary since its last success.
         complete: False where only ring and spool could be read, because the primary is down.
         next: cursor of the next page, "" at the end.
+        journal_failures: the journal's own requests that failed since the start; they are counted
+            here and are no entries of it.
     """
 
     errors: tuple[FailedAttempt, ...]
@@ -178,6 +180,7 @@ class ErrorsResult:
     primary_unavailable_since: datetime | None = None
     complete: bool = True
     next: str = ""
+    journal_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

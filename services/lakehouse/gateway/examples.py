@@ -257,6 +257,7 @@ ERRORS: Final[JsonObject] = {
     "primary_unavailable_since": None,
     "complete": True,
     "next": None,
+    "journal_failures": 0,
 }
 PROBE: Final[JsonObject] = {
     "bucket": "primary",

@@ -184,6 +184,7 @@ class ErrorsShape:
     primary_unavailable_since: datetime | None
     complete: bool
     next: str | None
+    journal_failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,7 @@ def errors_shape(result: ErrorsResult) -> ErrorsShape:
         primary_unavailable_since=result.primary_unavailable_since,
         complete=result.complete,
         next=result.next or None,
+        journal_failures=result.journal_failures,
     )
 
 

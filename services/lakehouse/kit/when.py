@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -26,14 +26,14 @@ def parse_when(name: str, text: str, clock: Clock) -> datetime | None:
             return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
         # A plus sign that was not percent-encoded arrives as a space.
         when = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        if when.tzinfo is not None:
+            return when.astimezone(UTC)
     except (ValueError, OverflowError):
-        when = None
-    if when is None or when.tzinfo is None:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            f"{name} must be a duration or an RFC 3339 time with its zone",
-            parameter=name,
-            value=ascii(text[:80])[1:-1],
-            hint="for example 1h, 7d or 2026-11-21T02:00:00Z",
-        )
-    return when
+        pass
+    raise LakehouseError(
+        ErrorKind.INVALID,
+        f"{name} must be a duration or an RFC 3339 time with its zone",
+        parameter=name,
+        value=ascii(text[:80])[1:-1],
+        hint="for example 1h, 7d or 2026-11-21T02:00:00Z",
+    )

@@ -181,7 +181,7 @@ class Node:
             from lakehouse.storaged.service import Storage
             from lakehouse.storaged.settings import JournalSettings
 
-            journal = Journal(JournalSettings())
+            journal = Journal(JournalSettings(), self._clock, self._ids)
             copier = rescue.copier(self._wiring.contracts["catalog"], self._supervisor)
             storage = Storage(buckets, registry, journal, self._clock, self._ids, copier)
             self._wiring.contracts["storage"] = storage

@@ -1,14 +1,14 @@
 """Failed attempts as the journal keeps and shows them: plain functions and values, no I/O.
 
-In the log an attempt is one JSON object with the fields of ``FailedAttempt``; readers
-take what they know and ignore the rest.
+In the log an attempt is one JSON object with the fields of ``FailedAttempt``; its time is text of
+one form, RFC 3339 in UTC to the microsecond, so that texts compare as times do.
 """
 
 from __future__ import annotations
 
 import base64
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,19 +18,23 @@ from lakehouse.contracts.storage import ErrorCount, ErrorsRequest, ReportRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.failures import AttemptOutcome, FailedAttempt
 
-LIMIT_MAX: Final = 1000
+LIMIT_MAX: Final = 10_000
 REPORT_MAX: Final = 4096
 
 Event = Mapping[str, Any]
-_Place = tuple[datetime, str]
+_Place = tuple[str, str]
+
+
+def text_time(when: datetime) -> str:
+    """As ``at`` stands in an event."""
+    return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def to_event(attempt: FailedAttempt) -> dict[str, Any]:
-    """The attempt as a JSON object; ``at`` is RFC 3339 in UTC to the microsecond."""
-    at = attempt.at.astimezone(UTC).isoformat(timespec="microseconds")
+    """The attempt as a JSON object."""
     return {
         "id": attempt.id,
-        "at": at.replace("+00:00", "Z"),
+        "at": text_time(attempt.at),
         "bucket": attempt.bucket,
         "operation": attempt.operation,
         "key": attempt.key,
@@ -52,10 +56,9 @@ def to_event(attempt: FailedAttempt) -> dict[str, Any]:
 def from_event(event: Event) -> FailedAttempt:
     """The attempt of an object of the log. Raises ``corrupt`` for one that is none."""
     try:
-        at = datetime.fromisoformat(event["at"])
         return FailedAttempt(
             id=event["id"],
-            at=at.astimezone(UTC),
+            at=datetime.fromisoformat(event["at"]).astimezone(UTC),
             bucket=event["bucket"],
             operation=event["operation"],
             key=event["key"],
@@ -85,10 +88,18 @@ def check_request(request: ErrorsRequest) -> None:
             ErrorKind.INVALID, f"limit must be in [1, {LIMIT_MAX}]", limit=request.limit
         )
     for name, when in (("since", request.since), ("until", request.until)):
-        if when is not None and when.tzinfo is None:
+        if when is not None and not _is_point(when):
             raise LakehouseError(ErrorKind.INVALID, f"{name} must be a time with its zone")
     if request.cursor:
         _place_of(request.cursor)
+
+
+def _is_point(when: datetime) -> bool:
+    """Whether it is a time of UTC: it has a zone, and is not beyond the calendar's ends there."""
+    try:
+        return when.tzinfo is not None and when.astimezone(UTC).tzinfo is UTC
+    except OverflowError:
+        return False
 
 
 def check_report(request: ReportRequest) -> None:
@@ -103,46 +114,56 @@ def check_report(request: ReportRequest) -> None:
 
 
 class Selection:
-    """What a request selects from attempts that are taken in any order, each id once.
+    """What a request selects from events that are taken in any order, each id once.
 
-    Holds one page of attempts, one count a bucket, operation and kind, and the ids it has seen.
+    Holds one page of them, one count a bucket, operation and kind, and the ids it has seen. Events
+    that are no failed attempt are left out and counted.
     """
 
     def __init__(self, request: ErrorsRequest) -> None:
         """Raises ``invalid`` as ``check_request``."""
         check_request(request)
-        self._request = request
-        self._before = _place_of(request.cursor) if request.cursor else None
-        self._room = request.limit + 1
+        self.unreadable = 0
+        self._limit = request.limit
+        self._final_only = request.final_only
+        self._equal = [
+            (name, wanted)
+            for name, wanted in (
+                ("bucket", request.bucket),
+                ("operation", request.operation),
+                ("error_kind", request.error_kind),
+            )
+            if wanted
+        ]
+        self._since = "" if request.since is None else text_time(request.since)
+        self._until = "~" if request.until is None else text_time(request.until)
+        self._before = _place_of(request.cursor) if request.cursor else ("~", "")
         self._seen: set[str] = set()
-        self._newest: list[tuple[datetime, str, FailedAttempt]] = []
+        self._newest: list[tuple[str, str, Event]] = []
         self._counts: dict[tuple[str, str, str], list[int]] = {}
 
-    def take(self, attempt: FailedAttempt) -> None:
-        """Look at one attempt; one that was looked at before changes nothing."""
-        if not self._selects(attempt) or attempt.id in self._seen:
-            return
-        self._seen.add(attempt.id)
-        name = (attempt.bucket, attempt.operation, attempt.error_kind)
-        count = self._counts.setdefault(name, [0, 0])
-        count[0] += 1
-        count[1] += attempt.final
-        entry = (attempt.at, attempt.id, attempt)
-        if self._before is not None and entry[:2] >= self._before:
-            return
-        if len(self._newest) < self._room:
-            heapq.heappush(self._newest, entry)
-        elif entry > self._newest[0]:
-            heapq.heapreplace(self._newest, entry)
+    def take(self, events: Iterable[Event]) -> None:
+        """Look at events; one that was looked at before changes nothing."""
+        for event in events:
+            try:
+                self._take(event)
+            except (KeyError, TypeError):
+                self.unreadable += 1
 
     def page(self) -> tuple[tuple[FailedAttempt, ...], str]:
         """The newest before the cursor, newest first; the cursor of the next page, "" at the end.
 
         Attempts of one time are in the order of their ids, the last first.
         """
-        ordered = [entry[2] for entry in sorted(self._newest, reverse=True)]
-        page = tuple(ordered[: self._request.limit])
-        return page, _cursor_of(page[-1]) if len(ordered) > len(page) else ""
+        ordered = sorted(self._newest, reverse=True)
+        page, more = ordered[: self._limit], len(ordered) > self._limit
+        attempts = []
+        for _, _, event in page:
+            try:
+                attempts.append(from_event(event))
+            except LakehouseError:
+                self.unreadable += 1
+        return tuple(attempts), _cursor_of(page[-1]) if more else ""
 
     def counts(self) -> tuple[ErrorCount, ...]:
         """Over all that was selected, whatever the page; most attempts first."""
@@ -153,30 +174,37 @@ class Selection:
             )
         )
 
-    def _selects(self, attempt: FailedAttempt) -> bool:
-        asked = self._request
-        return (
-            asked.bucket in ("", attempt.bucket)
-            and asked.operation in ("", attempt.operation)
-            and asked.error_kind in ("", attempt.error_kind)
-            and (asked.since is None or asked.since <= attempt.at)
-            and (asked.until is None or attempt.at < asked.until)
-            and (attempt.final or not asked.final_only)
-        )
+    def _take(self, event: Event) -> None:
+        at, known, final = event["at"], event["id"], event["final"]
+        if known in self._seen or not self._since <= at < self._until:
+            return
+        if self._final_only and not final:
+            return
+        for name, wanted in self._equal:
+            if event[name] != wanted:
+                return
+        counted = (event["bucket"], event["operation"], event["error_kind"])
+        count = self._counts.setdefault(counted, [0, 0])
+        self._seen.add(known)
+        count[0] += 1
+        count[1] += bool(final)
+        if (at, known) < self._before:
+            if len(self._newest) <= self._limit:
+                heapq.heappush(self._newest, (at, known, event))
+            elif (at, known) > self._newest[0][:2]:
+                heapq.heapreplace(self._newest, (at, known, event))
 
 
-def _cursor_of(attempt: FailedAttempt) -> str:
-    parts = [attempt.at.astimezone(UTC).isoformat(), attempt.id]
-    return base64.urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
+def _cursor_of(entry: tuple[str, str, Event]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(entry[:2])).decode().rstrip("=")
 
 
 def _place_of(cursor: str) -> _Place:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        at, attempt_id = orjson.loads(base64.urlsafe_b64decode(padded.encode()))
-        when = datetime.fromisoformat(at)
-        if when.tzinfo is None or not isinstance(attempt_id, str):
-            raise ValueError(cursor)
+        at, known = orjson.loads(base64.urlsafe_b64decode(padded.encode()))
+        if text_time(datetime.fromisoformat(at)) != at or not isinstance(known, str):
+            raise ValueError(at)
     except (ValueError, TypeError, UnicodeEncodeError):
         raise LakehouseError(
             ErrorKind.INVALID,
@@ -184,4 +212,4 @@ def _place_of(cursor: str) -> _Place:
             cursor=ascii(cursor[:80])[1:-1],
             hint="start again without a cursor",
         ) from None
-    return when, attempt_id
+    return at, known

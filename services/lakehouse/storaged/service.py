@@ -81,5 +81,5 @@ class Storage:
         """Raises ``invalid`` for more than 4,096 attempts, or fewer than no drops."""
         ctx.require(Scope.OPERATOR)
         check_report(request)
-        self._journal.reported(request.attempts, request.dropped)
+        await self._journal.report(request.attempts, request.dropped)
         return ReportResult(len(request.attempts))

@@ -481,11 +481,13 @@ class ErrorsResult(_message.Message):
     PRIMARY_UNAVAILABLE_SINCE_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
+    JOURNAL_FAILURES_FIELD_NUMBER: _builtins.int
     dropped: _builtins.int
     spooled: _builtins.int
     complete: _builtins.bool
     """default true"""
     next: _builtins.str
+    journal_failures: _builtins.int
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedAttempt]: ...
     @_builtins.property
@@ -502,10 +504,11 @@ class ErrorsResult(_message.Message):
         primary_unavailable_since: _timestamp_pb2.Timestamp | None = ...,
         complete: _builtins.bool | None = ...,
         next: _builtins.str = ...,
+        journal_failures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_complete", b"_complete", "complete", b"complete", "primary_unavailable_since", b"primary_unavailable_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_complete", b"_complete", "complete", b"complete", "counts", b"counts", "dropped", b"dropped", "errors", b"errors", "next", b"next", "primary_unavailable_since", b"primary_unavailable_since", "spooled", b"spooled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_complete", b"_complete", "complete", b"complete", "counts", b"counts", "dropped", b"dropped", "errors", b"errors", "journal_failures", b"journal_failures", "next", b"next", "primary_unavailable_since", b"primary_unavailable_since", "spooled", b"spooled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__complete: _TypeAlias = _typing.Literal["complete"]  # noqa: Y015
     _WhichOneofArgType__complete: _TypeAlias = _typing.Literal["_complete", b"_complete"]  # noqa: Y015

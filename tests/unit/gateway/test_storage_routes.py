@@ -60,6 +60,7 @@ async def test_the_page_as_json() -> None:
         "primary_unavailable_since",
         "complete",
         "next",
+        "journal_failures",
     ]
     assert body["errors"][0]["operation"] == "get"
     assert body["errors"][0]["outcome"] == "failed"

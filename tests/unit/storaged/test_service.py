@@ -47,7 +47,7 @@ async def buckets() -> AsyncIterator[Buckets]:
 
 
 def over(buckets: Buckets) -> Storage:
-    journal = Journal(JournalSettings())
+    journal = Journal(JournalSettings(), CLOCK, SeededIds(3))
     return Storage(buckets, ConfiguredBuckets(buckets), journal, CLOCK, SeededIds(2))
 
 

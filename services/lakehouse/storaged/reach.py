@@ -1,0 +1,98 @@
+"""Whether the primary answers, known without waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from lakehouse.errors import LakehouseError
+from lakehouse.kit.clock import Clock, to_datetime
+from lakehouse.model.health import BucketHealth
+from lakehouse.objectstore.guarding import ObservedStore
+from lakehouse.objectstore.health import BucketWatch
+from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.settings import ResilienceSettings
+
+WAIT_SECONDS: Final = 0.05
+"""How long an answer about the primary is waited for; one that comes later serves the next."""
+
+_FRESH: Final = timedelta(seconds=1)
+_ASK_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """``down_since``: the first failure since it last answered, None while it answers or nobody
+    knows otherwise; ``sure``: somebody heard of it, or failed to, just now."""
+
+    down_since: datetime | None = None
+    sure: bool = True
+
+
+class Reach:
+    """The journal's own handle of the primary, counted, and what is known of it.
+
+    Attributes:
+        store: as given; what fails of it is counted and goes into no journal.
+    """
+
+    def __init__(
+        self, store: ObjectStore, health: Callable[[], BucketHealth], clock: Clock
+    ) -> None:
+        self._own = BucketWatch("primary", clock, ResilienceSettings())
+        self.store: ObjectStore = ObservedStore(store, self._own)
+        self._health = health
+        self._clock = clock
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def failures(self) -> int:
+        """Own requests that failed since the start."""
+        return self._own.health().failures
+
+    async def look(self) -> Primary:
+        """How the primary fares; it is asked where nobody has lately, for ``WAIT_SECONDS``."""
+        sure = True
+        if not self._is_fresh():
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask(), name="is the primary there")
+            done, _ = await asyncio.wait([self._asking], timeout=WAIT_SECONDS)
+            sure = bool(done)
+        both = self._both()
+        answered = max((one.last_success_at for one in both if one.last_success_at), default=None)
+        since = [
+            one.unavailable_since
+            for one in both
+            if one.unavailable_since is not None
+            and one.last_error_at is not None
+            and (answered is None or answered < one.last_error_at)
+        ]
+        return Primary(min(since, default=None), sure)
+
+    async def close(self) -> None:
+        """Stop asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def _both(self) -> tuple[BucketHealth, BucketHealth]:
+        return self._own.health(), self._health()
+
+    def _is_fresh(self) -> bool:
+        """Whether somebody heard of it, or failed to, just now."""
+        now = to_datetime(self._clock.now_us())
+        return any(
+            at is not None and now - at < _FRESH
+            for one in self._both()
+            for at in (one.last_success_at, one.last_error_at)
+        )
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                await self.store.list(limit=1)
+        except (LakehouseError, TimeoutError):
+            return  # counted, and known from now on
