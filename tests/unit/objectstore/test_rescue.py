@@ -285,7 +285,7 @@ async def test_the_journal_says_that_it_was_rescued(tmp_path: Path) -> None:
 
     tag = IDS.ulid()
     chosen = [BucketSettings(name, f"memory://{tag}-{name}") for name in ("client_a", "rescue")]
-    resilience = ResilienceSettings(breaker_failures=2, breaker_seconds=60.0)
+    resilience = ResilienceSettings(breaker_failures=2, breaker_seconds=0.0, probe_seconds=60.0)
     buckets = Buckets(chosen, CLOCK, IDS, Sink(), resilience)
     reads = KnownReads(buckets, CLOCK, IDS, RescueSettings("rescue"))
     await buckets.get("rescue").put(f"rescue/client_a/{KEY}", DATA)
