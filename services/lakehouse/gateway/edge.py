@@ -15,9 +15,12 @@ from lakehouse.gateway import auth
 from lakehouse.gateway.metrics import Requests
 from lakehouse.gateway.problems import explain, log_failure, problem, raised_by
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.kit import tracing
 from lakehouse.kit.acting import act_as
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
+from lakehouse.kit.requests import RequestLog
+from lakehouse.kit.tracing import SpanKind
 from lakehouse.model.identity import Context
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -58,6 +61,7 @@ class Edge:
         clock: Clock,
         ids: Ids,
         requests: Requests,
+        log: RequestLog,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
@@ -65,6 +69,7 @@ class Edge:
         self._clock = clock
         self._ids = ids
         self._requests = requests
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -82,6 +87,20 @@ class Edge:
         headers = dict(scope["headers"])
         request_id = auth.request_id(headers) or self._ids.ulid()
         answer = _Answer(send, request_id, self._clock.monotonic())
+        if tracing.tracer is None:
+            await self._serve_one(scope, headers, receive, answer)
+            return
+        parent = headers.get(b"traceparent", b"").decode("latin-1")
+        about = {"http.request.method": scope["method"], "lakehouse.request_id": request_id}
+        with tracing.span(scope["method"], SpanKind.SERVER, about, parent) as span:
+            route = await self._serve_one(scope, headers, receive, answer)
+            span.rename(f"{scope['method']} {route}")
+            span.set({"http.route": route, "http.response.status_code": answer.status})
+
+    async def _serve_one(
+        self, scope: Scope, headers: auth.Headers, receive: Receive, answer: _Answer
+    ) -> str:
+        """Answer a request, whatever it is; its route, as figures name it."""
         self._requests.opened()
         try:
             error = await raised_by(self._admit(scope, headers, receive, answer))
@@ -92,6 +111,14 @@ class Edge:
             method = scope["method"] if scope["method"] in METHODS else "other"
             seconds = self._clock.monotonic() - answer.started
             self._requests.closed(method, route, answer.status, seconds)
+            if self._log.wants(seconds):
+                context = scope.get(auth.CONTEXT_KEY)
+                about = {
+                    "request_id": answer.request_id,
+                    "actor": context.principal.id if context is not None else "",
+                }
+                self._log.ended("http", f"{method} {route}", str(answer.status), seconds, about)
+        return str(route)
 
     async def _admit(
         self, scope: Scope, headers: auth.Headers, receive: Receive, answer: _Answer

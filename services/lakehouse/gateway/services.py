@@ -12,13 +12,14 @@ from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
 from lakehouse.kit.figures import FigureSource
+from lakehouse.kit.requests import RequestLog
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """The implementations themselves or gRPC clients of them; the gateway cannot tell.
 
-    ``figures`` are asked when somebody gets ``/metrics``.
+    ``figures`` are asked when somebody gets ``/metrics``; ``log`` is told of each request.
     """
 
     catalog: CatalogService
@@ -29,3 +30,4 @@ class Services:
     objects: ObjectsService
     readiness: ReadinessSource
     figures: tuple[FigureSource, ...] = ()
+    log: RequestLog = RequestLog()

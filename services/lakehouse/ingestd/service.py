@@ -32,6 +32,7 @@ from lakehouse.ingestd.reports import (
 from lakehouse.ingestd.sessions import WriterSession
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.spool import Spool, SpooledBody
+from lakehouse.kit import tracing
 from lakehouse.kit.blocking import run_in
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.figures import Readout
@@ -122,7 +123,8 @@ class Ingest:
         started = self._clock.monotonic()
         outcome = "cancelled"
         try:
-            report = await self._ingest(ctx, request, body, started)
+            with tracing.span("ingest", attributes={"lakehouse.mode": request.mode.value}):
+                report = await self._ingest(ctx, request, body, started)
         except LakehouseError as error:
             outcome = error.kind.value
             raise

@@ -13,6 +13,8 @@ import sys
 from typing import Final
 
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit import tracing
+from lakehouse.kit.acting import acting
 
 _BUILT_IN: Final = frozenset(
     vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": "", "asctime": ""}
@@ -31,7 +33,7 @@ class _Lines(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        values = {k: v for k, v in vars(record).items() if k not in _BUILT_IN}
+        values = _whose() | {k: v for k, v in vars(record).items() if k not in _BUILT_IN}
         head = {
             "ts": self.formatTime(record, self.datefmt),
             "level": record.levelname.lower(),
@@ -51,6 +53,17 @@ class _Lines(logging.Formatter):
         for secret in self._secrets:
             line = line.replace(secret, "***")
         return _TOKEN.sub(r"\1.***", line)
+
+
+def _whose() -> dict[str, object]:
+    """On whose behalf the line is written: who acts in this task, and in which trace."""
+    found = acting()
+    about = {
+        "request_id": found.request_id,
+        "actor": found.actor,
+        "trace_id": tracing.trace_id(),
+    }
+    return {key: value for key, value in about.items() if value}
 
 
 def configure_logging(level: str, form: str, secrets: frozenset[str] = frozenset()) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar, cast
 
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit import tracing
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.chain import Append, Latencies, Outcome, record_claim
@@ -95,7 +96,8 @@ class Committer(Generic[S]):
         clock = self._access.clock
         began, outcome = clock.monotonic(), "given_up"
         try:
-            answer = await self._queued_commit(proposal)
+            with tracing.span("commit"):
+                answer = await self._queued_commit(proposal)
             outcome = "committed"
             if answer.replayed or answer.no_op:
                 outcome = "replayed" if answer.replayed else "no_op"
@@ -120,7 +122,8 @@ class Committer(Generic[S]):
             raise unavailable("the ledger is settling a commit whose outcome is not known")
         if len(self._queue) >= self._access.settings.queue_max:
             raise unavailable("too many commits are queued")
-        waiting = Waiting(proposal, asyncio.get_running_loop().create_future())
+        future: asyncio.Future[Committed[S]] = asyncio.get_running_loop().create_future()
+        waiting = Waiting(proposal, future, tracing.header())
         self._queue.append(waiting)
         if proposal.key_hash:
             self._inflight[proposal.key_hash] = waiting
@@ -223,7 +226,11 @@ class Committer(Generic[S]):
             now_us = self._access.clock.now_us()
             group = await form_group(self.head, taken, self._machine, now_us)
             if group.accepted:
-                await self._append(cast(Kind, group.kind), group)
+                # The record is written by this task, on behalf of whoever came first.
+                parent = group.accepted[0][0].parent
+                about = {"lakehouse.commits": len(group.accepted)}
+                with tracing.span("record", attributes=about, parent=parent):
+                    await self._append(cast(Kind, group.kind), group)
             self._taken = []
         finally:
             for waiting in taken:

@@ -31,6 +31,8 @@ class Waiting(Generic[S]):
 
     proposal: Proposal[S]
     future: asyncio.Future[Committed[S]]
+    parent: str = ""
+    """``traceparent`` of whoever proposed it; "" where nobody traces."""
 
     def answer(self, outcome: Committed[S] | Exception) -> None:
         """Resolve the future, once."""

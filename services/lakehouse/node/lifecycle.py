@@ -35,7 +35,7 @@ from lakehouse.node.rescuing import Rescue
 from lakehouse.node.roles import SERVED_BY
 from lakehouse.node.servers import Servers
 from lakehouse.node.settings import BucketEntry
-from lakehouse.node.telemetry import NodeFigures, make_servers
+from lakehouse.node.telemetry import NodeFigures, Traces, make_servers, request_log
 from lakehouse.node.wiring import CONTRACTS, Wiring
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
 from lakehouse.objectstore.figures import BucketFigures
@@ -164,6 +164,7 @@ class Node:
         config = self._config
         roles = config.node.roles
         self._wiring.peers(config, self._clock)
+        self._closing.append(Traces(config))
         self._servers = make_servers(config)
         buckets = open_buckets(config, self._clock, self._ids)
         self._figures.add(BucketFigures(buckets))
@@ -322,7 +323,7 @@ class Node:
         authenticator = self._authenticator()
         served = [c for c in CONTRACTS if gateway or SERVED_BY[c] in self._config.node.roles]
         services = {contract: self._wiring.contracts[contract] for contract in served}
-        options = ServerOptions(counts=counts)
+        options = ServerOptions(counts=counts, log=request_log(self._config.telemetry))
         server = build_server(
             services, authenticator, self._clock, self._ids, self._readiness, options
         )
@@ -339,8 +340,10 @@ class Node:
         if "gateway" in self._config.node.roles:
             from lakehouse.gateway.app import create_app
 
-            services = self._wiring.services(self._readiness, self._figures)
+            log = request_log(self._config.telemetry)
+            services = self._wiring.services(self._readiness, self._figures, log)
             return create_app(services, authenticator, settings, clock, ids)
-        from lakehouse.gateway.door import create_door
+        from lakehouse.gateway.door import Shown, create_door
 
-        return create_door(self._readiness, self._figures, authenticator, settings, clock, ids)
+        shown = Shown(self._readiness, self._figures, request_log(self._config.telemetry))
+        return create_door(shown, authenticator, settings, clock, ids)

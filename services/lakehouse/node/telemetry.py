@@ -1,4 +1,4 @@
-"""What a process shows of itself: its figures, and a door for them where there is no gateway."""
+"""What a process shows of itself: figures, a door for them where there is no gateway, traces."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import replace
 from typing import Final
 
 from lakehouse import __version__
+from lakehouse.kit import tracing
+from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.figures import Distribution, Figure, FigureSource, Kind, Readout, alone
+from lakehouse.kit.requests import LEVELS, RequestLog
 from lakehouse.node.config import Config
 from lakehouse.node.servers import Servers
+from lakehouse.node.settings import TelemetrySettings
 
 _LAG_EVERY_SECONDS: Final = 0.5
 _LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)

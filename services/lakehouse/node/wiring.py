@@ -10,6 +10,7 @@ from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.gateway.services import Services
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.figures import FigureSource
+from lakehouse.kit.requests import RequestLog
 from lakehouse.kit.secrets import Secret, resolve
 from lakehouse.model.identity import Context
 from lakehouse.node.config import Config
@@ -55,12 +56,15 @@ class Wiring:
                 client = _Credentialed(client, own)
             self.contracts[contract] = client
 
-    def services(self, readiness: ReadinessSource, figures: FigureSource) -> Services:
+    def services(
+        self, readiness: ReadinessSource, figures: FigureSource, log: RequestLog
+    ) -> Services:
         """What the gateway serves. Every contract must have been put in."""
         return Services(
             **{contract: self.contracts[contract] for contract in CONTRACTS},
             readiness=readiness,
             figures=(figures,),
+            log=log,
         )
 
     async def close(self) -> None:

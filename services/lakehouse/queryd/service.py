@@ -27,6 +27,7 @@ from lakehouse.contracts.query import (
     RunningResult,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit import tracing
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.kit.figures import Readout
@@ -156,7 +157,8 @@ class Query:
         stack = ExitStack()
         stack.callback(self._over, entry)
         try:
-            return await self._run(ctx, request, entry, stack)
+            with tracing.span("query", attributes={"lakehouse.query_id": entry.query_id}):
+                return await self._run(ctx, request, entry, stack)
         except asyncio.CancelledError:
             stack.close()
             if entry.cancelled and entry.task is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
 import grpc
 
 from lakehouse.errors import LakehouseError
+from lakehouse.kit import tracing
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.tracing import Span, SpanKind
 from lakehouse.model.identity import Context
 from lakehouse.rpc.bulk import decode_answer, encode
 from lakehouse.rpc.context import metadata_of, timeout_of
@@ -50,6 +53,19 @@ class Peer:
 
     async def unary(self, name: str, ctx: Context, request: object, answer: type[T]) -> T:
         """Call method ``name`` and wait for its answer."""
+        if tracing.tracer is None:
+            return await self._call(name, ctx, request, answer)
+        with self.span(name):
+            return await self._call(name, ctx, request, answer)
+
+    def span(self, name: str) -> AbstractContextManager[Span]:
+        """The span of a call of method ``name``, for the time until its first answer."""
+        path = self._methods[name].path[1:]
+        service, _, method = path.partition("/")
+        about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        return tracing.span(path, SpanKind.CLIENT, about)
+
+    async def _call(self, name: str, ctx: Context, request: object, answer: type[T]) -> T:
         method = self._methods[name]
         message = await encode(request, ctx.idempotency_key)
         timeout = timeout_of(ctx, self._clock)

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit import tracing
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context
@@ -40,6 +41,8 @@ def metadata_of(ctx: Context) -> Metadata:
         pairs.append((WORKSPACE, quote(ctx.workspace, _SAFE)))
     if ctx.source is not None:
         pairs.append((SOURCE, quote(ctx.source, _SAFE)))
+    if tracing.tracer is not None and (parent := tracing.header()):
+        pairs.append((tracing.TRACEPARENT, parent))
     return tuple(pairs)
 
 
@@ -64,6 +67,10 @@ class Incoming:
     def request_id(self, ids: Ids) -> str:
         """The caller's id for this request, or a new one."""
         return self._text(REQUEST_ID) or ids.ulid()
+
+    def traceparent(self) -> str:
+        """W3C trace context of the caller's span; "" if it sent none."""
+        return self._values.get(tracing.TRACEPARENT, "")
 
     def room_bytes(self) -> int:
         """How large an error trailer the caller can take."""

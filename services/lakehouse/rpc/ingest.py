@@ -32,13 +32,14 @@ class IngestClient:
     ) -> c.IngestReport:
         message = to_message(request)
         set_key(message, ctx.idempotency_key)
-        call = self._peer.stream_in("ingest", ctx)
-        await send_all(call, parts_of(IngestPart, message, body))
-        try:
-            data = await call
-        except grpc.aio.AioRpcError as error:
-            raise self._peer.failure(error, "ingest", ctx) from error
-        return await decode_answer(c.IngestReport, data)
+        with self._peer.span("ingest"):
+            call = self._peer.stream_in("ingest", ctx)
+            await send_all(call, parts_of(IngestPart, message, body))
+            try:
+                data = await call
+            except grpc.aio.AioRpcError as error:
+                raise self._peer.failure(error, "ingest", ctx) from error
+            return await decode_answer(c.IngestReport, data)
 
 
 class IngestServicer(Servicer):

@@ -27,8 +27,9 @@ class QueryClient:
 
     async def run(self, ctx: Context, request: c.QueryRequest) -> c.QueryStream:
         failure = functools.partial(self._peer.failure, method="run", ctx=ctx)
-        call = self._peer.stream_out("run", ctx, to_message(request).SerializeToString())
-        first = _part(await receive(call, failure) or b"")
+        with self._peer.span("run"):
+            call = self._peer.stream_out("run", ctx, to_message(request).SerializeToString())
+            first = _part(await receive(call, failure) or b"")
         if first.WhichOneof("part") != "header":
             call.cancel()
             raise LakehouseError(ErrorKind.INTERNAL, "the peer sent a result without a header")

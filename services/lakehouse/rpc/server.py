@@ -13,6 +13,7 @@ from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
+from lakehouse.kit.requests import RequestLog
 from lakehouse.rpc.catalog import CatalogServicer
 from lakehouse.rpc.counts import CallCounts
 from lakehouse.rpc.draining import DrainingServer, Leaving, Reflection
@@ -42,11 +43,13 @@ class ServerOptions:
     request_bytes_max: one message of a caller; bodies come in chunks far below it.
     calls_max: calls at once, streams included; the next is refused as exhausted.
     counts: where calls are counted, for who wants to show it.
+    log: told of each call.
     """
 
     request_bytes_max: int = 64 << 20
     calls_max: int = 1_024
     counts: CallCounts = field(default_factory=CallCounts)
+    log: RequestLog = RequestLog()
 
 
 def build_server(
@@ -62,7 +65,7 @@ def build_server(
     Call on the loop that will run it.
     """
     options = options or ServerOptions()
-    edge, leaving = Edge(authenticator, clock, ids, options.counts), Leaving()
+    edge, leaving = Edge(authenticator, clock, ids, options.counts, options.log), Leaving()
     servicers = [SERVICERS[noun](service, edge) for noun, service in services.items()]
     names = tuple(servicer.name for servicer in servicers)
     server = grpc.aio.server(options=_options(options), maximum_concurrent_rpcs=options.calls_max)

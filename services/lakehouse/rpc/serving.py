@@ -15,9 +15,12 @@ import grpc
 
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import GRPC_STATUS, ErrorKind, LakehouseError
+from lakehouse.kit import tracing
 from lakehouse.kit.acting import act_as
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
+from lakehouse.kit.requests import RequestLog
+from lakehouse.kit.tracing import SpanKind
 from lakehouse.model.identity import Context
 from lakehouse.rpc.bulk import decode, encode_answer
 from lakehouse.rpc.context import Incoming
@@ -44,6 +47,7 @@ class Edge:
     clock: Clock
     ids: Ids
     counts: CallCounts = field(default_factory=CallCounts)
+    log: RequestLog = RequestLog()
 
     async def serve(
         self, call: Call, path: str, body: Body, farewell: Farewell | None = None
@@ -51,13 +55,24 @@ class Edge:
         """Run ``body`` with the caller's context; a failure ends the call with its typed error,
         after ``farewell``."""
         incoming = Incoming(call.invocation_metadata())
+        if tracing.tracer is None:
+            return await self._serve(call, path, incoming, body, farewell)
+        service, _, method = path[1:].partition("/")
+        about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        with tracing.span(path[1:], SpanKind.SERVER, about, incoming.traceparent()):
+            return await self._serve(call, path, incoming, body, farewell)
+
+    async def _serve(
+        self, call: Call, path: str, incoming: Incoming, body: Body, farewell: Farewell | None
+    ) -> Any:
         request_id = incoming.request_id(self.ids)
-        status, began = _CANCELLED, self.clock.monotonic()
+        status, began, actor = _CANCELLED, self.clock.monotonic(), ""
         self.counts.began()
         try:
             left = call.time_remaining()
             context = await incoming.context(self.authenticator, self.clock, request_id, left)
-            with act_as(context.principal.id, request_id):
+            actor = context.principal.id
+            with act_as(actor, request_id):
                 answer = await body(context)
             status = _OK
             return answer
@@ -71,7 +86,11 @@ class Edge:
             _LOG.exception("unexpected failure", extra={"call": path, "request_id": request_id})
             await _refuse(call, _internal(request_id), incoming)
         finally:
-            self.counts.ended(path, status, self.clock.monotonic() - began)
+            seconds = self.clock.monotonic() - began
+            self.counts.ended(path, status, seconds)
+            if self.log.wants(seconds):
+                about = {"request_id": request_id, "actor": actor}
+                self.log.ended("grpc", path[1:], status, seconds, about)
 
 
 def _internal(request_id: str) -> LakehouseError:

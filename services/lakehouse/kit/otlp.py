@@ -1,0 +1,116 @@
+"""Spans by OpenTelemetry, sent to a receiver over OTLP. Imported only where traces are on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from lakehouse.errors import LakehouseError
+from lakehouse.kit.tracing import TRACEPARENT, Attributes, OpenSpan, Span, SpanKind
+
+_PATH: Final = "/v1/traces"
+_CLOSE_SECONDS: Final = 3.0
+_EXPORT_SECONDS: Final = 5.0
+_EVERY_SECONDS: Final = 1.0
+_KINDS: Final = {
+    SpanKind.SERVER: trace.SpanKind.SERVER,
+    SpanKind.CLIENT: trace.SpanKind.CLIENT,
+    SpanKind.INTERNAL: trace.SpanKind.INTERNAL,
+}
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+
+
+class _Span:
+    """Ours over theirs."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    def rename(self, name: str) -> None:
+        self._span.update_name(name)
+
+    def set(self, attributes: Attributes) -> None:
+        self._span.set_attributes(attributes)
+
+    def failed(self, error: BaseException) -> None:
+        """The kind says what went wrong; the message may hold what a user wrote."""
+        what = error.kind.value if isinstance(error, LakehouseError) else type(error).__name__
+        self._span.set_attribute("error.type", what)
+        self._span.set_status(trace.StatusCode.ERROR, what)
+
+    def end(self, error: BaseException | None, attributes: Attributes) -> None:
+        self.set(attributes)
+        if error is not None:
+            self.failed(error)
+        self._span.end()
+
+
+class OtlpTracer:
+    """Samples, batches and sends spans from a thread of its own; what a receiver that is away does
+    not take is dropped.
+
+    Args:
+        endpoint: base URL of the receiver. Headers for it, such as a token, are taken from
+            ``OTEL_EXPORTER_OTLP_HEADERS``, as every program with this exporter does.
+        ratio: the part of traces to keep; one begun elsewhere keeps its fate.
+        about: what spans say of this process.
+    """
+
+    def __init__(self, endpoint: str, ratio: float, about: Mapping[str, str]) -> None:
+        self._provider = TracerProvider(
+            sampler=ParentBased(TraceIdRatioBased(ratio)),
+            resource=Resource.create({key: value for key, value in about.items() if value}),
+            shutdown_on_exit=False,
+        )
+        exporter = OTLPSpanExporter(endpoint.rstrip("/") + _PATH, timeout=_EXPORT_SECONDS)
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter, schedule_delay_millis=_EVERY_SECONDS * 1000)
+        )
+        self._tracer = self._provider.get_tracer("lakehouse")
+
+    @contextmanager
+    def span(
+        self, name: str, kind: SpanKind, attributes: Attributes, parent: str
+    ) -> Iterator[Span]:
+        context = _PROPAGATOR.extract({TRACEPARENT: parent}) if parent else None
+        with self._tracer.start_as_current_span(
+            name,
+            context,
+            _KINDS[kind],
+            attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as made:
+            span = _Span(made)
+            try:
+                yield span
+            except BaseException as error:
+                span.failed(error)
+                raise
+
+    def begin(self, name: str, kind: SpanKind, attributes: Attributes) -> OpenSpan:
+        return _Span(self._tracer.start_span(name, None, _KINDS[kind], attributes))
+
+    def header(self) -> str:
+        carrier: dict[str, str] = {}
+        _PROPAGATOR.inject(carrier)
+        return carrier.get(TRACEPARENT, "")
+
+    def trace_id(self) -> str:
+        found = trace.get_current_span().get_span_context()
+        return trace.format_trace_id(found.trace_id) if found.is_valid else ""
+
+    def close(self) -> None:
+        self._provider.force_flush(int(_CLOSE_SECONDS * 1000))
+        self._provider.shutdown()
