@@ -66,3 +66,36 @@ def make_servers(config: Config) -> Servers:
         return Servers(config.listen, with_http=True)
     door = config.telemetry.http
     return Servers(replace(config.listen, http=door or config.listen.http), with_http=bool(door))
+
+
+def request_log(telemetry: TelemetrySettings) -> RequestLog:
+    """The log of requests as the configuration has it."""
+    return RequestLog(LEVELS[telemetry.access_log], telemetry.slow_request_seconds)
+
+
+class Traces:
+    """The switch of traces, as the configuration has it; ``close`` sends what is left."""
+
+    def __init__(self, config: Config) -> None:
+        self._tracer: tracing.Tracer | None = None
+        if config.telemetry.traces == "off":
+            return
+        # A third of a second of imports, for those who want traces.
+        from lakehouse.kit.otlp import OtlpTracer
+
+        about = {
+            "service.name": "lakehouse",
+            "service.version": __version__,
+            "service.instance.id": config.node.advertise,
+            "lakehouse.roles": ",".join(config.node.roles),
+        }
+        telemetry = config.telemetry
+        self._tracer = OtlpTracer(telemetry.endpoint, telemetry.sample_ratio, about)
+        tracing.use(self._tracer)
+
+    async def close(self) -> None:
+        tracer, self._tracer = self._tracer, None
+        if tracer is not None:
+            if tracing.tracer is tracer:
+                tracing.use(None)
+            await run_blocking(tracer.close)
