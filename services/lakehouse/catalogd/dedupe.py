@@ -74,6 +74,8 @@ def _fold(members: Sequence[DatasetState]) -> tuple[DedupeGroup, list[Change], b
     for member in sorted(sound, key=lambda each: each.id):
         if member.id == kept.id or member.now.head.fingerprint != head.fingerprint:
             continue
+        if member.residency != kept.residency:
+            continue  # its rows may not be where the kept one's are
         files = _translated(list(member.log.visible()), member, kept)
         if files is None:
             continue

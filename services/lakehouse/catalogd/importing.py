@@ -64,6 +64,7 @@ class Importing:
         known = await self._core.recall(ctx, "import_datasets", request)
         if known is not None:
             return _import_report(known)
+        await self._core.buckets.find(ctx, {each.bucket for each in request.datasets})
         seen = await self._inspected(request)
         wanted = [(each, self._changes(each, seen)) for each in request.datasets]
 

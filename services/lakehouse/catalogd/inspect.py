@@ -93,9 +93,9 @@ class Inspector:
             )
 
 
-async def copy_object(store: ObjectStore, source: Inspected, key: str) -> None:
-    """Copy ``source`` to ``key`` of the same bucket. Raises ``conflict`` if its bytes are no longer
-    those that were inspected: the copy then does not appear, or is never named."""
+async def copy_object(store: ObjectStore, source: Inspected, target: ObjectStore, key: str) -> None:
+    """Copy ``source`` of ``store`` to ``key`` of ``target``. Raises ``conflict`` if its bytes are
+    no longer those that were inspected: the copy then does not appear, or is never named."""
 
     async def checked() -> AsyncIterator[bytes]:
         assert isinstance(store, StreamingReads)
@@ -105,12 +105,12 @@ async def copy_object(store: ObjectStore, source: Inspected, key: str) -> None:
             yield chunk
         _same(source, digest.hexdigest())
 
-    if isinstance(store, StreamingReads) and isinstance(store, StreamingWrites):
-        await store.put_stream(key, checked())
+    if isinstance(store, StreamingReads) and isinstance(target, StreamingWrites):
+        await target.put_stream(key, checked())
         return
     data = await store.get(source.ref.key)
     _same(source, _sha256(data))
-    await store.put(key, data)
+    await target.put(key, data)
 
 
 def _same(source: Inspected, sha256: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,13 +18,15 @@ from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.changes import AddFiles, Change, CreateDataset, SetCard, SetPrimaryKey
-from lakehouse.model.dataset import Card, DataFile
+from lakehouse.model.dataset import Card, DataFile, stats_key
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import ObjectRef, check_foreign_key, check_name, name_key
+from lakehouse.model.refs import PRIMARY, ObjectRef, check_foreign_key, check_name, name_key
+from lakehouse.model.residency import check_may_keep
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.diff import diff_field, schema_diff
 from lakehouse.table.fingerprint import fingerprint
 from lakehouse.table.stats import file_stats
+from lakehouse.table.statsfile import encode_stats
 from lakehouse.table.types import schema_from_arrow
 
 __all__ = ["Registering", "data_file"]
@@ -59,6 +62,14 @@ def data_file(found: Inspected, schema: Schema) -> DataFile:
 
 
 @dataclass(frozen=True, slots=True)
+class _Copy:
+    """A copy of ours, and the hash of the statistics beside it."""
+
+    ref: ObjectRef
+    stats_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Offer:
     """A checked request: what would be created if the name is free."""
 
@@ -69,15 +80,24 @@ class _Offer:
     found: tuple[Inspected, ...]
     card: Card
     dataset_id: str
-    copies: dict[ObjectRef, str]
+    home: str
+    copies: dict[ObjectRef, _Copy]
 
     def files(self, schema: Schema) -> tuple[DataFile, ...]:
         return tuple(self._file(found, schema) for found in self.found)
 
     def _file(self, found: Inspected, schema: Schema) -> DataFile:
         file = data_file(found, schema)
-        key = self.copies.get(found.ref)
-        return file if key is None else replace(file, key=key, external=False)
+        copy = self.copies.get(found.ref)
+        if copy is None:
+            return file
+        return replace(
+            file,
+            key=copy.ref.key,
+            bucket=copy.ref.bucket,
+            external=False,
+            stats_sha256=copy.stats_sha256,
+        )
 
 
 class Registering:
@@ -105,6 +125,9 @@ class Registering:
         else:
             check_complete(request.card)
         refs = [ObjectRef(each.bucket, each.key) for each in request.objects]
+        home = _home(request, existing)
+        await self._core.buckets.find(ctx, {home, *(ref.bucket for ref in refs)})
+        self._check_places(state, request, home)
         found = await self._inspector.inspect(refs)
         columns = _columns(request, found)
         dataset_id = self._core.ids.ulid() if existing is None else existing.id
@@ -112,6 +135,9 @@ class Registering:
         differs = existing is not None and existing.now.head.fingerprint != fingerprint(columns)
         if existing is not None and differs:
             raise drift(name, _current(existing), columns)
+        schema = Schema(1, columns)
+        if existing is not None:
+            schema = existing.schema(existing.now.head.schema_id)
         offer = _Offer(
             request=request,
             name=name,
@@ -120,7 +146,8 @@ class Registering:
             found=tuple(found),
             card=await run_blocking(detected_card, request.card, [each.sample for each in found]),
             dataset_id=dataset_id,
-            copies=await self._copied(request, found, dataset_id),
+            home=home,
+            copies=await self._copied(request, found, (home, dataset_id), schema),
         )
 
         def decide(head: CatalogState) -> Planned:
@@ -129,25 +156,61 @@ class Registering:
         done = await self._core.commit(ctx, "register", request, decide)
         return self._core.result(done, str(done.answer["dataset_id"]))
 
+    def _check_places(self, state: CatalogState, request: c.RegisterRequest, home: str) -> None:
+        """Raise ``forbidden`` before a byte is copied out of the residency of its bucket, and
+        ``not_found`` for a bucket that there is not."""
+        self._core.buckets.settings(home)
+        target = (home, self._core.residency(state, home))
+        for bucket in {each.bucket for each in request.objects if each.copy}:
+            check_may_keep((bucket, self._core.residency(state, bucket)), target)
+
     async def _copied(
-        self, request: c.RegisterRequest, found: Sequence[Inspected], dataset_id: str
-    ) -> dict[ObjectRef, str]:
-        """Copies of the objects that ask for it, each in its own bucket: new key by old ref."""
+        self,
+        request: c.RegisterRequest,
+        found: Sequence[Inspected],
+        place: tuple[str, str],
+        schema: Schema,
+    ) -> dict[ObjectRef, _Copy]:
+        """Copies of the objects that ask for it in the home of the dataset, ``place`` with its id;
+        by old ref."""
         pairs = zip(request.objects, found, strict=True)
         wanted = [each for asked, each in pairs if asked.copy]
         if not wanted:
             return {}
         session = await self._sessions.own()
         slots = asyncio.Semaphore(self._core.settings.parallel)
+        home, dataset_id = place
+        target = self._core.buckets.get(home)
 
-        async def one(source: Inspected) -> str:
+        async def one(source: Inspected) -> _Copy:
             key = f"datasets/{session}/{dataset_id}/{self._core.ids.ulid()}.parquet"
             async with slots:
-                await copy_object(self._core.buckets.get(source.ref.bucket), source, key)
-            return key
+                store = self._core.buckets.get(source.ref.bucket)
+                await copy_object(store, source, target, key)
+                if home == PRIMARY:
+                    return _Copy(ObjectRef(home, key))
+                data = encode_stats(file_stats(source.footer, schema))
+                await target.put(stats_key(key), data)
+            return _Copy(ObjectRef(home, key), hashlib.sha256(data).hexdigest())
 
-        keys = await asyncio.gather(*(one(each) for each in wanted))
-        return {each.ref: key for each, key in zip(wanted, keys, strict=True)}
+        copies = await asyncio.gather(*(one(each) for each in wanted))
+        return {each.ref: copy for each, copy in zip(wanted, copies, strict=True)}
+
+
+def _home(request: c.RegisterRequest, existing: DatasetState | None) -> str:
+    """The home of the dataset. Raises ``conflict`` if it has another than the one asked for."""
+    if existing is None:
+        return request.bucket or request.objects[0].bucket
+    if request.bucket and request.bucket != existing.bucket:
+        raise LakehouseError(
+            ErrorKind.CONFLICT,
+            "the dataset has another home",
+            name=existing.now.head.name,
+            bucket=request.bucket,
+            home=existing.bucket,
+            hint="leave the bucket out, or register it under another name: rows do not move",
+        )
+    return existing.bucket
 
 
 def _checked(request: c.RegisterRequest) -> str:
@@ -233,6 +296,7 @@ def _decide(state: CatalogState, offer: _Offer) -> Planned:
     """Create the dataset, or replace the objects of the one that has the name."""
     existing = _holder(state, offer.name)
     _check_expected(existing, offer.request)
+    _home(offer.request, existing)
     if existing is None:
         check_complete(offer.request.card)
         return _create(offer)
@@ -268,7 +332,7 @@ def _create(offer: _Offer) -> Planned:
         schema=schema,
         card=offer.card,
         primary_key=offer.request.primary_key,
-        bucket=files[0].bucket,
+        bucket=offer.home,
     )
     add = AddFiles(offer.dataset_id, files, operation="register", source="register")
     return _stripped([create, add]), {"dataset_id": offer.dataset_id, "created": True}

@@ -27,7 +27,7 @@ from lakehouse.ledger.sessions import may_add
 from lakehouse.model import changes as change_types
 from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.changes import Requirement
-from lakehouse.model.dataset import DataFile, DatasetStatus, objects_of
+from lakehouse.model.dataset import DataFile, DatasetStatus, objects_of, rows_key, stats_key
 from lakehouse.model.refs import check_foreign_key, check_key, check_name, name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.fingerprint import fingerprint
@@ -256,12 +256,16 @@ def _check_file(draft: Draft, work: Work, file: DataFile) -> None:
         )
     parts = file.key.split("/")
     ours = len(parts) == 4 and parts[0] == "datasets"
+    beside = file.stats_sha256
+    sound = not file.external and rows_key(stats_key(file.key)) == file.key
+    if beside and not (sound and _SHA256.fullmatch(beside)):
+        raise _invalid("only objects of ours have statistics beside them", key=file.key)
     if file.external:
         check_foreign_key(file.key)
         return
-    if not ours:
+    if not ours or rows_key(file.key) != file.key:
         raise _invalid(
-            "an object of ours is at datasets/<session>/<dataset>/<file>",
+            "an object of ours is at datasets/<session>/<dataset>/<file>.parquet",
             key=file.key,
             hint="a foreign object is added with external set",
         )

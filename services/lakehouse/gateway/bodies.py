@@ -97,6 +97,13 @@ class RegisterBody(Body):
     columns: tuple[ColumnBody, ...] = ()
     primary_key: tuple[str, ...] = ()
     expected_version: Whole | None = None
+    bucket: str = Field(
+        default="",
+        max_length=1000,
+        description="The home of a new dataset, and so where copies go; absent: the bucket of"
+        " the first object.",
+        examples=["client_eu"],
+    )
 
     def request(self) -> RegisterRequest:
         return RegisterRequest(
@@ -107,6 +114,7 @@ class RegisterBody(Body):
             columns=tuple(Column(c.id, c.name, c.type) for c in self.columns),
             primary_key=self.primary_key,
             expected_version=self.expected_version,
+            bucket=self.bucket,
         )
 
 

@@ -39,6 +39,7 @@ class DatasetShape:
     created_at: datetime
     updated_at: datetime
     created: bool = False
+    residency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +321,7 @@ def _dataset(found: Dataset, store_version: int, created: bool) -> DatasetShape:
         primary_key=found.primary_key,
         card=found.card,
         bucket=found.bucket,
+        residency=found.residency,
         created_at=found.created_at,
         updated_at=found.updated_at,
         created=created,

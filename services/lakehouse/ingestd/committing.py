@@ -7,6 +7,7 @@ the session, and is collected when that has ended.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,13 +44,14 @@ from lakehouse.model.changes import (
     SetCard,
     SetPrimaryKey,
 )
-from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, VersionEntry
+from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, VersionEntry, stats_key
 from lakehouse.model.identity import Context
-from lakehouse.model.refs import PRIMARY
+from lakehouse.model.refs import PRIMARY, ObjectRef
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.port import ObjectStore, StreamingWrites
 from lakehouse.objectstore.scoped import ScopedStore
 from lakehouse.table.fingerprint import fingerprint
+from lakehouse.table.statsfile import encode_stats
 
 _PREFIX: Final = "datasets/"
 _PART_BYTES: Final = 8 << 20
@@ -154,8 +156,8 @@ class Committer:
 
         async def send(local: LocalParquet, owner: str, schema: int) -> DataFile:
             folder = f"{_PREFIX}{session_id}/{owner}/"
-            key = await self._send(store, folder, local)
-            return data_file(local, key, bucket, schema)
+            ref = ObjectRef(bucket, await self._send(store, folder, local))
+            return data_file(local, ref, schema, await _put_stats(store, ref, local))
 
         files = [await send(local, dataset_id, schema_id) for local in outcome.files]
         dead_files = [await send(local, dead_id, 1) for local in outcome.dead_letter_files]
@@ -300,6 +302,21 @@ class Committer:
             uploaded.dead_id, name, held, DEAD_LETTER_SCHEMA, card, (), uploaded.bucket
         )
         return [create, add], [NameFree(name)]
+
+
+async def _put_stats(store: ObjectStore, ref: ObjectRef, local: LocalParquet) -> str:
+    """Put the statistics of rows outside the primary bucket beside them: their values stay where
+    the rows are. The hash of that object; "" for rows in the primary bucket."""
+    if ref.bucket == PRIMARY or not local.stats:
+        return ""
+    data = encode_stats(local.stats)
+    try:
+        await store.put(stats_key(ref.key), data)
+    except LakehouseError as error:
+        if error.kind not in _PASSING:
+            raise
+        raise _not_uploaded(error) from error
+    return hashlib.sha256(data).hexdigest()
 
 
 def _bare_entry(dataset: Dataset, version: int, digest: str) -> VersionEntry:

@@ -15,6 +15,7 @@ from lakehouse.contracts.ingest import CardHints, IngestReport, IngestRequest, I
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.parquet_out import LocalParquet
 from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, Sensitivity
+from lakehouse.model.refs import PRIMARY, ObjectRef
 from lakehouse.table.pii import detect, suggest_sensitivity
 
 DRY_RUN_ROWS: Final = 20
@@ -97,17 +98,21 @@ def stated_sensitivity(text: str) -> Sensitivity:
         ) from None
 
 
-def data_file(local: LocalParquet, key: str, bucket: str, schema_id: int) -> DataFile:
-    """A spooled file as the catalog will know it."""
+def data_file(
+    local: LocalParquet, ref: ObjectRef, schema_id: int, stats_sha256: str = ""
+) -> DataFile:
+    """A spooled file as the catalog will know it; its statistics themselves, or the hash of the
+    object beside it that has them."""
     return DataFile(
-        key=key,
+        key=ref.key,
         size_bytes=local.size_bytes,
         rows=local.rows,
         sha256=local.sha256,
-        bucket=bucket,
+        bucket=ref.bucket,
         schema_id=schema_id,
         rows_hash=local.rows_hash,
-        stats=local.stats,
+        stats=local.stats if ref.bucket == PRIMARY else (),
+        stats_sha256=stats_sha256,
     )
 
 

@@ -81,9 +81,9 @@ class ReadCache:
 
     def store(self, bucket: str) -> tuple[ObjectStore, LocalFiles | None]:
         """The bucket and, if its objects are local files, that capability."""
-        known = self._opened.get(bucket)
-        if known is None:
-            store = self._stores.get(bucket)
+        store, known = self._stores.get(bucket), self._opened.get(bucket)
+        # A bucket may be given up and its name be given to another.
+        if known is None or known[0] is not store:
             known = (store, store if isinstance(store, LocalFiles) else None)
             self._opened[bucket] = known
         return known
@@ -181,7 +181,8 @@ class ReadCache:
                     key=file.key,
                     hint="run catalog fsck",
                 ) from error
-            raise
+            fields = {"bucket": file.bucket, "key": file.key, **error.fields}
+            raise LakehouseError(error.kind, error.message, **fields) from error
         self._entries[file.sha256] = file.size_bytes
         self.size_bytes += file.size_bytes
         self._evict()

@@ -55,7 +55,8 @@ PROCESSES_MAX: Final = 2
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """``names`` of the relations of a statement; ``statement`` is None if it is a large one.
-    ``mentions`` counts the mentions of relations, ``stars`` those of all their columns."""
+    ``mentions`` counts the mentions of relations, ``stars`` those of all their columns; without
+    ``filters`` every row matters."""
 
     sql: str
     names: tuple[str, ...]
@@ -63,6 +64,7 @@ class Parsed:
     tokens: int = 0
     mentions: int = 0
     stars: int = 0
+    filters: bool = True
 
 
 class Planning:
@@ -138,7 +140,8 @@ class Planning:
             elif not isinstance(node.parent, exp.Count):
                 stars += 1
         names = table_names(statement.tree)
-        return Parsed(sql, names, statement, token_count(sql), mentions, stars)
+        filters = statement.tree.find(exp.Where) is not None
+        return Parsed(sql, names, statement, token_count(sql), mentions, stars, filters)
 
     def _job(self, sql: str) -> ParseJob:
         return ParseJob(sql, self._settings.sql_bytes_max, self._settings.nesting_max)

@@ -1,13 +1,23 @@
-"""What queryd needs from an engine."""
+"""What queryd needs from an engine, and from the buckets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
 
+from lakehouse.model.identity import Context
+from lakehouse.objectstore.rescue import Stores
 from lakehouse.queryd.plan import TableScan
+
+
+class FoundStores(Stores, Protocol):
+    """Buckets by name, and a look for those that came since."""
+
+    async def find(self, ctx: Context, names: Iterable[str]) -> None:
+        """Open those of ``names`` that were added meanwhile; the rest stays unknown."""
+        ...
 
 
 class SqlEngine(Protocol):

@@ -18,7 +18,7 @@ from lakehouse.queryd.parse import Statement, invalid
 from lakehouse.queryd.plan import TableScan
 from lakehouse.queryd.planner import BoundText
 from lakehouse.queryd.pushdown import terms
-from lakehouse.queryd.scan import Relation, make_scan
+from lakehouse.queryd.scan import Relation, make_scan, place
 from lakehouse.table.stats import Term
 
 V = TypeVar("V")
@@ -63,8 +63,10 @@ class Prepared:
     texts: dict[str, tuple[str, tuple[TableScan, ...]]] = field(default_factory=dict)
     written: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
 
-    def text(self, engine: Engine, paths: Mapping[str, str]) -> tuple[str, tuple[TableScan, ...]]:
-        """The statement for ``engine`` and its scans; ``paths`` by object key."""
+    def text(
+        self, engine: Engine, paths: Mapping[tuple[str, str], str]
+    ) -> tuple[str, tuple[TableScan, ...]]:
+        """The statement for ``engine`` and its scans; ``paths`` by ``scan.place``."""
         known = self.texts.get(engine)
         if known is None:
             scans = {slot: make_scan(source, kept, paths) for slot, source, kept in self.files}
@@ -131,4 +133,4 @@ def _files(
 
 
 def _objects(files: Files) -> tuple[DataFile, ...]:
-    return tuple({file.key: file for _, _, kept in files for file in kept}.values())
+    return tuple({place(file): file for _, _, kept in files for file in kept}.values())

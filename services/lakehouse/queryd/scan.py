@@ -53,8 +53,15 @@ def relation(snapshot: DatasetSnapshot) -> Relation:
     return Relation(snapshot, columns, ids)
 
 
-def make_scan(source: Relation, files: Sequence[DataFile], paths: Mapping[str, str]) -> TableScan:
-    """The scan of ``files`` (``paths`` by object key), columns matched by id.
+def place(file: DataFile) -> tuple[str, str]:
+    """The bucket and the key of an object: in another bucket the same key is another object."""
+    return (file.bucket, file.key)
+
+
+def make_scan(
+    source: Relation, files: Sequence[DataFile], paths: Mapping[tuple[str, str], str]
+) -> TableScan:
+    """The scan of ``files`` (``paths`` by ``place``), columns matched by id.
 
     A file written with an older schema has a column under the name it had then; a column it lacks
     is null, also if another column of that file bears its name.
@@ -68,7 +75,7 @@ def make_scan(source: Relation, files: Sequence[DataFile], paths: Mapping[str, s
     )
     by_schema: dict[int, list[str]] = {}
     for file in files:
-        by_schema.setdefault(file.schema_id, []).append(paths[file.key])
+        by_schema.setdefault(file.schema_id, []).append(paths[place(file)])
     groups = tuple(
         ScanGroup(
             tuple(members), _mapped(schemas.get(schema_id, dataset.schema), dataset.schema, names)

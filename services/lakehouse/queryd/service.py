@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,7 +12,12 @@ from typing import Any, Final
 
 import orjson
 
-from lakehouse.contracts.catalog import AsOf, CatalogService, SnapshotRequest
+from lakehouse.contracts.catalog import (
+    AsOf,
+    CatalogService,
+    DatasetSnapshot,
+    SnapshotRequest,
+)
 from lakehouse.contracts.query import (
     CancelRequest,
     CancelResult,
@@ -32,22 +37,25 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
+from lakehouse.model.dataset import DataFile
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
-from lakehouse.objectstore.rescue import KnownReads, Stores
-from lakehouse.queryd.cache import ReadCache
+from lakehouse.objectstore.rescue import KnownReads
+from lakehouse.queryd.cache import Local, ReadCache
 from lakehouse.queryd.choose import choose_engine
 from lakehouse.queryd.figures import QueryFigures
 from lakehouse.queryd.folders import Claim, claim
 from lakehouse.queryd.limits import effective_limits
 from lakehouse.queryd.plan import Plan, encode
-from lakehouse.queryd.planning import Planning
+from lakehouse.queryd.planning import Parsed, Planning
 from lakehouse.queryd.pool import WorkerPool
+from lakehouse.queryd.ports import FoundStores
 from lakehouse.queryd.prepare import Lru
 from lakehouse.queryd.process import Inbox, WorkerProcess
 from lakehouse.queryd.results import Chunks
-from lakehouse.queryd.scan import Relation, relation
+from lakehouse.queryd.scan import Relation, place, relation
 from lakehouse.queryd.settings import QuerySettings
+from lakehouse.queryd.statistics import Statistics
 from lakehouse.queryd.system import SystemTables
 from lakehouse.queryd.wire import Frame
 
@@ -90,7 +98,7 @@ class _Pinned:
     version: int
     relations: Mapping[str, Relation]
     versions: tuple[PinnedVersion, ...]
-    paths: Mapping[str, str]
+    paths: Mapping[tuple[str, str], str]
 
 
 class Query:
@@ -100,7 +108,7 @@ class Query:
         self,
         settings: QuerySettings,
         catalog: CatalogService,
-        buckets: Stores,
+        buckets: FoundStores,
         clock: Clock,
         ids: Ids,
         known: KnownReads | None = None,
@@ -115,6 +123,7 @@ class Query:
         self._claim: Claim | None = None
         self._cache: ReadCache | None = None
         self._system: SystemTables | None = None
+        self._statistics: Statistics | None = None
         self._running: dict[str, _Running] = {}
         self._figures = QueryFigures()
         self._planning = Planning(settings, clock, ids)
@@ -129,6 +138,7 @@ class Query:
             folder, settings.cache_bytes_max, self._buckets, settings.fetches_max, self._known
         )
         self._system = SystemTables(self._catalog, folder)
+        self._statistics = Statistics(self._cache)
         try:
             await self._pool.start()
         except BaseException:
@@ -233,15 +243,15 @@ class Query:
         entry.engine = engine = choose_engine(request.engine)
         until = min(deadline, expires)
         parsed = await self._planning.parsed(request.sql, until)
-        pinned = await self._pin(ctx, request, parsed.names)
+        pinned = await self._pin(ctx, request, parsed)
         prepared = await self._planning.prepared(
             parsed, request.params_json, pinned.relations, engine, (_identity(pinned), until)
         )
-        remote = [file for file in prepared.objects if file.key not in pinned.paths]
+        remote = [file for file in prepared.objects if place(file) not in pinned.paths]
         stack.enter_context(self._cache.held(remote))
-        local = await self._cache.paths(remote)
+        local = await self._fetched(pinned, remote)
         paths = dict(pinned.paths)
-        paths.update((file.key, path) for file, path in zip(remote, local.paths, strict=True))
+        paths.update((place(file), path) for file, path in zip(remote, local.paths, strict=True))
         sql, scans = prepared.text(engine, paths)
         head = QueryHeader(
             query_id=entry.query_id,
@@ -282,15 +292,16 @@ class Query:
         header = replace(head, columns=columns)
         return QueryStream(header, Chunks(inbox, stack, request.format))
 
-    async def _pin(self, ctx: Context, request: QueryRequest, names: tuple[str, ...]) -> _Pinned:
+    async def _pin(self, ctx: Context, request: QueryRequest, parsed: Parsed) -> _Pinned:
         """All relations at one version: one call to the catalog for the datasets."""
         assert self._system is not None
+        names = parsed.names
         prefix = f"{SYSTEM_SCHEMA}."
         datasets = tuple(name for name in names if not name_key(name).startswith(prefix))
         system = [name_key(name) for name in names if name_key(name).startswith(prefix)]
         _check_pins(request, datasets)
         relations: dict[str, Relation] = {}
-        paths: dict[str, str] = {}
+        paths: dict[tuple[str, str], str] = {}
         as_of, version = request.as_of, 0
         versions: list[PinnedVersion] = []
         if datasets or not system:
@@ -301,8 +312,7 @@ class Query:
             pins = {name_key(pin.name): pin.as_of.version for pin in request.pins}
             for name, one in zip(datasets, snapshot.datasets, strict=True):
                 dataset = one.dataset
-                key = (dataset.id, dataset.version)
-                relations[name_key(name)] = self._relations.get(key, partial(relation, one))
+                relations[name_key(name)] = await self._relation(ctx, one, parsed.filters)
                 pin = pins.get(name_key(name), version)
                 versions.append(PinnedVersion(dataset.name, pin or dataset.version))
             as_of = AsOf(version=version)
@@ -312,16 +322,54 @@ class Query:
             for name in system:
                 opened = await self._system.open(ctx, name.removeprefix(prefix), as_of, version)
                 relations[name] = opened.relation
-                paths[opened.relation.snapshot.files[0].key] = opened.path
-                paths[name] = opened.path
+                paths[place(opened.relation.snapshot.files[0])] = opened.path
                 versions.append(PinnedVersion(name, version))
         return _Pinned(version, relations, tuple(versions), paths)
+
+    async def _relation(self, ctx: Context, one: DatasetSnapshot, filters: bool) -> Relation:
+        """The relation of a snapshot, its bucket open here; with ``filters`` also the statistics
+        that are beside its files."""
+        assert self._statistics is not None
+        dataset = one.dataset
+        beside = filters and self._statistics.wanted(one)
+        key = (dataset.id, dataset.version, beside)
+        if self._relations.peek(key) is not None:
+            return self._relations.get(key, partial(relation, one))
+        await self._buckets.find(ctx, {dataset.bucket, *(file.bucket for file in one.files)})
+        whole = True
+        if beside:
+            one, whole = await self._statistics.filled(one)
+        return self._relations.get(key, partial(relation, one)) if whole else relation(one)
+
+    async def _fetched(self, pinned: _Pinned, files: Sequence[DataFile]) -> Local:
+        """Verified local copies. What a bucket has to say against it names the dataset, too."""
+        assert self._cache is not None
+        try:
+            return await self._cache.paths(files)
+        except LakehouseError as error:
+            raise _said_of(pinned, error) from error
 
 
 def _ended(worker: WorkerProcess, stack: ExitStack, ready: bool) -> None:
     """Nothing more comes from the worker (``ready`` for the next plan): let go of what it held."""
     worker.busy = not ready
     stack.close()
+
+
+def _said_of(pinned: _Pinned, error: LakehouseError) -> LakehouseError:
+    """``error`` with the name of the dataset whose object or bucket it speaks of."""
+    bucket, key = error.fields.get("bucket"), error.fields.get("key")
+    names = [
+        one.snapshot.dataset.name
+        for one in pinned.relations.values()
+        if any(file.bucket == bucket and key in (file.key, None) for file in one.snapshot.files)
+    ]
+    fields = {**error.fields, "dataset": names[0]} if names else error.fields
+    if error.kind is ErrorKind.NOT_FOUND:
+        # The dataset is there; where its rows are is what this process does not know.
+        message = "the bucket of a dataset is not known here"
+        return LakehouseError(ErrorKind.UNAVAILABLE, message, **fields)
+    return LakehouseError(error.kind, error.message, **fields)
 
 
 def _check_pins(request: QueryRequest, datasets: tuple[str, ...]) -> None:
@@ -346,9 +394,15 @@ def _cancelled() -> LakehouseError:
 
 def _identity(pinned: _Pinned) -> tuple[Any, ...]:
     return tuple(
-        (name, one.snapshot.dataset.id, one.snapshot.dataset.version, pinned.paths.get(name))
+        (name, one.snapshot.dataset.id, one.snapshot.dataset.version, _path(pinned, one))
         for name, one in pinned.relations.items()
     )
+
+
+def _path(pinned: _Pinned, one: Relation) -> str | None:
+    """Of a relation that was made for this query: where it is."""
+    files = one.snapshot.files
+    return pinned.paths.get(place(files[0])) if pinned.paths and files else None
 
 
 def _json_head(head: QueryHeader) -> dict[str, Any]:

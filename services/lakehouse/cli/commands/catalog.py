@@ -216,6 +216,7 @@ async def card(invocation: Invocation, name: str, **given: Any) -> None:
 @click.option("--source-system", default="", help="Where it comes from.")
 @click.option("--bucket", default="primary", show_default=True, help="Where the objects are.")
 @click.option("--copy", is_flag=True, help="Copy the objects in; else they are referred to.")
+@click.option("--home", default="", help="A new one's bucket, of copies  [default: --bucket]")
 @click.option("--key", "primary_key", default="", metavar="COL,COL", help="The primary key.")
 @click.option("--fingerprint", default="", help="Refuse another schema than this one's.")
 @click.option("--expected-version", type=int, help="Refuse if it changed since; 0: it must be new.")
@@ -243,6 +244,7 @@ async def register(invocation: Invocation, name: str, keys: tuple[str, ...], **g
         given["fingerprint"],
         primary_key=tuple(part.strip() for part in given["primary_key"].split(",") if part),
         expected_version=given["expected_version"],
+        bucket=given["home"],
     )
     ctx = invocation.context(given["idempotency_key"] or invocation.context().request_id)
     async with invocation.clients() as clients:
