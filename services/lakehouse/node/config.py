@@ -31,8 +31,9 @@ from lakehouse.node.settings import (
     TelemetrySettings,
 )
 from lakehouse.objectstore.rescue import RescueSettings
+from lakehouse.objectstore.settings import ResilienceSettings, SecretsSettings
 from lakehouse.queryd.settings import QuerySettings
-from lakehouse.storaged.settings import RegistrySettings
+from lakehouse.storaged.settings import JournalSettings, RegistrySettings
 
 ENV_PREFIX: Final = "LAKEHOUSE__"
 FILE_NAME: Final = "lakehouse.toml"
@@ -42,7 +43,7 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "catalog": (CatalogSettings,),
     "ingest": (IngestSettings,),
     "query": (QuerySettings,),
-    "storage": (RegistrySettings,),
+    "storage": (JournalSettings, RegistrySettings, ResilienceSettings, SecretsSettings),
     "rescue": (RescueSettings,),
     "telemetry": (TelemetrySettings,),
 }
@@ -79,7 +80,10 @@ class Config:
     catalog: CatalogSettings
     ingest: IngestSettings
     query: QuerySettings
+    journal: JournalSettings
     registry: RegistrySettings
+    resilience: ResilienceSettings
+    secrets: SecretsSettings
     rescue: RescueSettings
     telemetry: TelemetrySettings
     buckets: dict[str, BucketEntry]
@@ -108,7 +112,10 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         catalog=_section(CatalogSettings, "catalog", merged, base),
         ingest=_section(IngestSettings, "ingest", merged, base),
         query=_section(QuerySettings, "query", merged, base),
+        journal=_section(JournalSettings, "storage", merged, base),
         registry=_section(RegistrySettings, "storage", merged, base),
+        resilience=_section(ResilienceSettings, "storage", merged, base),
+        secrets=_section(SecretsSettings, "storage", merged, base),
         rescue=_section(RescueSettings, "rescue", merged, base),
         telemetry=_section(TelemetrySettings, "telemetry", merged, base),
         buckets={name: _section(BucketEntry, f"buckets.{name}", merged, base) for name in buckets},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import logging
 import os
 from dataclasses import replace
@@ -17,27 +16,27 @@ from lakehouse.contracts.catalog import StatusRequest
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
-from lakehouse.kit.clock import Clock, SystemClock
-from lakehouse.kit.ids import Ids, SystemIds
-from lakehouse.kit.secrets import resolve
+from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.ids import SystemIds
 from lakehouse.kit.supervise import Supervisor
 from lakehouse.ledger.ledger import WriterInfo
 from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context
 from lakehouse.model.refs import PRIMARY
 from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, TokenAuthenticator
+from lakehouse.node.buckets import open_buckets
 from lakehouse.node.config import Config
 from lakehouse.node.federation import follow, open_registry
 from lakehouse.node.holder import HolderProbe, endpoint_of
+from lakehouse.node.journaling import Journaling
 from lakehouse.node.late import LateQuery
 from lakehouse.node.primary import PositionNote, prepare_primary
 from lakehouse.node.readiness import NodeReadiness
 from lakehouse.node.rescuing import Rescue
 from lakehouse.node.roles import SERVED_BY
 from lakehouse.node.servers import Servers
-from lakehouse.node.settings import BucketEntry
 from lakehouse.node.telemetry import NodeFigures, Traces, make_servers, request_log
 from lakehouse.node.wiring import CONTRACTS, Wiring
-from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
+from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.figures import BucketFigures
 from lakehouse.objectstore.identity import recall_position, state_folder
 
@@ -47,34 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AUTHORITY_SECONDS: Final = 0.5
-
-
-def open_buckets(config: Config, clock: Clock, ids: Ids) -> Buckets:
-    """The configured buckets with their secrets resolved; nothing is contacted yet."""
-    settings = [
-        BucketSettings(
-            name=name,
-            url=entry.url,
-            endpoint=entry.endpoint,
-            region=entry.region,
-            bucket_class=entry.bucket_class or ("primary" if name == PRIMARY else "tenant"),
-            residency=entry.residency,
-            credentials=_credentials(name, entry),
-        )
-        for name, entry in config.buckets.items()
-    ]
-    return Buckets(settings, clock, ids)
-
-
-def live_secrets(config: Config) -> frozenset[str]:
-    """What no log line may contain: every secret this node has, resolved."""
-    held = [_credentials(name, entry) for name, entry in config.buckets.items()]
-    own = config.node.secret_ref
-    return frozenset(
-        [one.secret_access_key for one in held if one]
-        + [one.session_token for one in held if one and one.session_token]
-        + ([resolve(own, os.environ).reveal()] if own else [])
-    )
 
 
 def catalog_settings(config: Config, probe: HolderProbe, take_over: bool) -> CatalogSettings:
@@ -87,26 +58,6 @@ def catalog_settings(config: Config, probe: HolderProbe, take_over: bool) -> Cat
 def state_dir(config: Config) -> Path:
     """Where this machine remembers the stores it has seen."""
     return Path(config.node.state_dir) if config.node.state_dir else state_folder(os.environ)
-
-
-def _credentials(name: str, entry: BucketEntry) -> S3Credentials | None:
-    if not entry.secret_ref:
-        return None
-    secret = resolve(entry.secret_ref, os.environ)
-    try:
-        body = json.loads(secret.reveal())
-        return S3Credentials(
-            body["access_key_id"], body["secret_access_key"], body.get("session_token", "")
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        # The cause is left out: its text holds the secret.
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            "a bucket's secret is not the JSON it should be",
-            bucket=name,
-            secret_ref=entry.secret_ref,
-            hint='{"access_key_id": "...", "secret_access_key": "..."}',
-        ) from None
 
 
 def _import_edges(with_http: bool) -> None:
@@ -166,10 +117,12 @@ class Node:
         self._wiring.peers(config, self._clock)
         self._closing.append(Traces(config))
         self._servers = make_servers(config)
-        buckets = open_buckets(config, self._clock, self._ids)
+        journaling = Journaling(config, self._wiring, self._clock, self._ids)
+        buckets = open_buckets(config, self._clock, self._ids, journaling.sink)
         self._figures.add(BucketFigures(buckets))
         self._rescue = rescue = Rescue(config, buckets, self._clock, self._ids)
-        self._closing.append(buckets)
+        self._closing += [buckets, journaling]
+        await journaling.start(buckets)
         self._readiness.note("release", __version__)
         if "catalogd" in roles:
             await self._start_catalogd(buckets)
@@ -177,12 +130,10 @@ class Node:
         registry = await open_registry(config, buckets, catalog, self._clock, self._ids)
         follow(registry, self._supervisor, self._readiness)
         if "storaged" in roles:
-            from lakehouse.storaged.journal import Journal
             from lakehouse.storaged.objects import Objects
             from lakehouse.storaged.service import Storage
-            from lakehouse.storaged.settings import JournalSettings
 
-            journal = Journal(JournalSettings(), self._clock, self._ids)
+            journal = journaling.own()
             copier = rescue.copier(self._wiring.contracts["catalog"], self._supervisor)
             storage = Storage(buckets, registry, journal, self._clock, self._ids, copier)
             self._wiring.contracts["storage"] = storage

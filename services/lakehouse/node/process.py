@@ -16,13 +16,12 @@ from lakehouse.kit.clock import Clock, SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.kit.telemetry import configure_logging
 from lakehouse.ledger.ledger import WriterInfo
+from lakehouse.node.buckets import live_secrets, open_buckets
 from lakehouse.node.config import Config
 from lakehouse.node.holder import HolderProbe, endpoint_of
 from lakehouse.node.lifecycle import (
     Node,
     catalog_settings,
-    live_secrets,
-    open_buckets,
     state_dir,
 )
 from lakehouse.node.primary import prepare_primary

@@ -79,7 +79,8 @@ class TelemetrySettings:
 class BucketEntry:
     """Section ``buckets.<name>``, as written; the secret is still a reference.
 
-    ``bucket_class`` is the key ``class``.
+    ``bucket_class`` is the key ``class``; ``attempt_seconds`` and ``in_flight_max`` are those of
+    section ``storage`` where they are 0.
     """
 
     url: str = ""
@@ -88,3 +89,5 @@ class BucketEntry:
     bucket_class: str = ""
     residency: str = ""
     secret_ref: str = ""
+    attempt_seconds: float = 0.0
+    in_flight_max: int = 0

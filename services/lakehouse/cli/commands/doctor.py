@@ -62,7 +62,7 @@ async def _probe(
     """What the buckets that answer were seen to do, and why the others did not answer."""
     from lakehouse.kit.clock import SystemClock
     from lakehouse.kit.ids import SystemIds
-    from lakehouse.node.lifecycle import open_buckets
+    from lakehouse.node.buckets import open_buckets
     from lakehouse.objectstore.probe import probe_store
 
     clock = SystemClock()

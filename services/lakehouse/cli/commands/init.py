@@ -22,7 +22,8 @@ def command(invocation: Invocation, create_bucket: bool) -> None:
     """
     from lakehouse.kit.clock import SystemClock
     from lakehouse.kit.ids import SystemIds
-    from lakehouse.node.lifecycle import open_buckets, state_dir
+    from lakehouse.node.buckets import open_buckets
+    from lakehouse.node.lifecycle import state_dir
     from lakehouse.node.primary import initialise
 
     config = invocation.config()
