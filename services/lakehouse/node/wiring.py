@@ -48,11 +48,15 @@ class Wiring:
         """Put a client in for every contract that this process needs and does not serve."""
         reference = config.node.secret_ref
         own = resolve(reference, os.environ) if reference else None
-        for contract, role in missing_contracts(config.node).items():
+        wanted = missing_contracts(config.node)
+        if "storaged" in config.node.peers and "storaged" not in config.node.roles:
+            # Nothing needs it, but what fails here is told to whoever keeps the journal.
+            wanted.setdefault("storage", config.node.roles[0])
+        for contract, role in wanted.items():
             address = peer_address(config.node, contract, role)
             client = self._client(contract, address, clock)
-            # The catalog alone is called by roles on their own behalf, not only for a caller.
-            if own is not None and contract == "catalog":
+            # These alone are called by roles on their own behalf, not only for a caller.
+            if own is not None and contract in ("catalog", "storage"):
                 client = _Credentialed(client, own)
             self.contracts[contract] = client
 
