@@ -6,11 +6,13 @@ of the log shows it (``kit.telemetry``), however often it rotates.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import threading
 from collections.abc import Mapping
 from typing import Final, Protocol
+from urllib.parse import quote
 
 from lakehouse.errors import ErrorKind, LakehouseError
 
@@ -20,6 +22,7 @@ _SHOWN: Final = "***"
 _CONCEALED_SIZE_MIN: Final = 4
 _CONCEALED_MAX: Final = 4096
 _CONCEALED: Final[dict[str, None]] = {}
+_CONCEALED_FORMS: Final[list[tuple[str, ...]]] = [()]
 _CONCEALED_LOCK: Final = threading.Lock()
 
 
@@ -66,12 +69,20 @@ def conceal(*texts: str) -> None:
                 _CONCEALED[text] = None
         while len(_CONCEALED) > _CONCEALED_MAX:
             del _CONCEALED[next(iter(_CONCEALED))]
+        forms = {form for text in _CONCEALED for form in _forms_of(text)}
+        # Longest first, so that no rest of one stays.
+        _CONCEALED_FORMS[0] = tuple(sorted(forms, key=len, reverse=True))
 
 
 def concealed() -> tuple[str, ...]:
-    """What ``conceal`` was told, longest first, so that no rest of one stays."""
-    with _CONCEALED_LOCK:
-        return tuple(sorted(_CONCEALED, key=len, reverse=True))
+    """What ``conceal`` was told, and how a line of text, JSON or a URL would write it; the order is
+    that in which to strike out."""
+    return _CONCEALED_FORMS[0]
+
+
+def _forms_of(text: str) -> set[str]:
+    escaped = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    return {text, repr(text)[1:-1], quote(text, safe=""), quote(text), *escaped}
 
 
 class SecretsProvider(Protocol):

@@ -15,6 +15,7 @@ from typing import Final
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit import tracing
 from lakehouse.kit.acting import acting
+from lakehouse.kit.secrets import conceal, concealed
 
 _BUILT_IN: Final = frozenset(
     vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": "", "asctime": ""}
@@ -27,10 +28,9 @@ FORMATS: Final = ("auto", "text", "json")
 class _Lines(logging.Formatter):
     """``2026-01-31T10:00:00 INFO lakehouse.node: message key=value`` or one JSON object."""
 
-    def __init__(self, as_json: bool, secrets: frozenset[str]) -> None:
+    def __init__(self, as_json: bool) -> None:
         super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
         self._json = as_json
-        self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
         values = _whose() | {k: v for k, v in vars(record).items() if k not in _BUILT_IN}
@@ -47,12 +47,14 @@ class _Lines(logging.Formatter):
         else:
             tail = "".join(f" {key}={value}" for key, value in values.items())
             line = f"{head['ts']} {record.levelname:7} {record.name}: {head['message']}{tail}"
-        return self._redacted(line)
+        return _redacted(line)
 
-    def _redacted(self, line: str) -> str:
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
-        return _TOKEN.sub(r"\1.***", line)
+
+def _redacted(line: str) -> str:
+    """The line without what is concealed by now, however it is escaped."""
+    for text in concealed():
+        line = line.replace(text, "***")
+    return _TOKEN.sub(r"\1.***", line)
 
 
 def _whose() -> dict[str, object]:
@@ -72,7 +74,7 @@ def configure_logging(level: str, form: str, secrets: frozenset[str] = frozenset
     Args:
         level: one of ``LEVELS``; libraries are held at ``warning``.
         form: ``text``, ``json``, or ``auto``: text on a terminal, else JSON.
-        secrets: texts that never appear in a line.
+        secrets: texts that never appear in a line, beside what is concealed later.
     """
     for value, allowed, key in ((level, LEVELS, "log_level"), (form, FORMATS, "log_format")):
         if value not in allowed:
@@ -82,9 +84,10 @@ def configure_logging(level: str, form: str, secrets: frozenset[str] = frozenset
                 value=value,
                 known=list(allowed),
             )
+    conceal(*secrets)
     handler = logging.StreamHandler(sys.stderr)
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(_Lines(as_json, secrets - {""}))
+    handler.setFormatter(_Lines(as_json))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
