@@ -175,6 +175,12 @@ class Buckets:
         """The bucket without retries, deadlines or breaker. Raises ``not_found``."""
         return self._opened(name)[1]
 
+    def unreported(self, name: str) -> ObjectStore:
+        """As ``raw``, but what fails goes to the bucket's health alone: for the journal itself.
+        Raises ``not_found``."""
+        self.settings(name)
+        return ObservedStore(self._meter(name), self._watch(name))
+
     def health(self, name: str) -> BucketHealth:
         """How the bucket fares since it was first used. Raises ``not_found``."""
         self.settings(name)
