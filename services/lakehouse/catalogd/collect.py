@@ -8,6 +8,7 @@ whole bucket: only the folders of sessions that ended are listed.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ from lakehouse.catalogd.codec import decode, encode
 from lakehouse.catalogd.core import Core, Planned
 from lakehouse.catalogd.dead import dead
 from lakehouse.catalogd.draft import Draft
-from lakehouse.catalogd.fsck import listed, unreferenced
+from lakehouse.catalogd.fsck import UNREACHED, listed, unreferenced
 from lakehouse.catalogd.importing import check_plan
 from lakehouse.catalogd.internal import Forget, GiveUp, StoredChange
 from lakehouse.catalogd.state import CatalogState
@@ -29,6 +30,8 @@ from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import PRIMARY
 
 __all__ = ["CollectPlan", "Collecting", "plan_collect"]
+
+log = logging.getLogger(__name__)
 
 _KEYS_MAX = 50_000
 _DELETES_A_CALL = 500
@@ -146,8 +149,7 @@ class Collecting:
         if plan.changes:
             done = await self._core.commit(ctx, "collect", request, decide, "condemn")
             report = replace(decode(c.CollectReport, done.answer), version=done.seq)
-        await self._delete(ctx, now_us, swept)
-        return report
+        return replace(report, unreachable=await self._delete(ctx, now_us, swept))
 
     def _refuse_leap(self, state: CatalogState, now_us: int) -> None:
         """A clock that leapt must not make yesterday's drop a month old: what is given up by time
@@ -185,15 +187,16 @@ class Collecting:
                         if unreferenced(state, key):
                             objects[(bucket, key)] = size
                 except LakehouseError as error:
-                    if bucket == PRIMARY or error.kind is ErrorKind.FORBIDDEN:
+                    if bucket == PRIMARY or error.kind not in UNREACHED:
                         raise
                     whole = False
             if whole:
                 sessions.add(session_id)
         return Swept(objects, frozenset(sessions))
 
-    async def _delete(self, ctx: Context, now_us: int, swept: Swept) -> None:
-        """Delete what was condemned longer ago than a reader may take, then forget it."""
+    async def _delete(self, ctx: Context, now_us: int, swept: Swept) -> tuple[str, ...]:
+        """Delete what was condemned longer ago than a reader may take, then forget it. In buckets
+        that do not answer, which are returned, it is due again the next time."""
         state = self._core.ledger.state
         retention_us = int(self._core.settings.ledger.reader_retention_seconds * 1e6)
         due: dict[str, list[str]] = {}
@@ -201,12 +204,22 @@ class Collecting:
             if _time_of(state, seq) + retention_us <= now_us:
                 due.setdefault(state.elsewhere.get(key, PRIMARY), []).append(key)
         gone: list[str] = []
-        for bucket, keys in due.items():
-            store = self._core.buckets.get(bucket)
-            for start in range(0, len(keys), _DELETES_A_CALL):
-                part = keys[start : start + _DELETES_A_CALL]
-                await store.delete(part)
-                gone.extend(part)
+        unreachable: list[str] = []
+        for bucket, keys in sorted(due.items()):
+            try:
+                store = self._core.buckets.get(bucket)
+                for start in range(0, len(keys), _DELETES_A_CALL):
+                    part = keys[start : start + _DELETES_A_CALL]
+                    await store.delete(part)
+                    gone.extend(part)
+            except LakehouseError as error:
+                if bucket == PRIMARY or error.kind not in UNREACHED:
+                    raise
+                log.warning(
+                    "what is given up in a bucket could not be deleted",
+                    extra={"bucket": bucket, "objects": len(keys), "reason": str(error)},
+                )
+                unreachable.append(bucket)
         left = set(state.objects.condemned) - set(gone)
         done = _finished(state, swept, left, now_us - retention_us)
         if gone or done:
@@ -216,6 +229,7 @@ class Collecting:
                 return [Forget(tuple(gone), sessions)], {}
 
             await self._core.commit(self._plain(ctx), "collect", None, decide)
+        return tuple(unreachable)
 
     @staticmethod
     def _plain(ctx: Context) -> Context:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import orjson
 
@@ -19,20 +20,28 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.changes import Change, QuarantineDataset
 from lakehouse.model.dataset import DataFile, DatasetStatus
 from lakehouse.model.identity import Context, Scope
+from lakehouse.model.refs import PRIMARY
 from lakehouse.objectstore.port import ObjectStore, StreamingReads
 
-__all__ = ["Fsck", "unreferenced"]
+__all__ = ["UNREACHED", "Fsck", "unreferenced"]
 
+UNREACHED: Final = frozenset(
+    {ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.FORBIDDEN, ErrorKind.NOT_FOUND}
+)
+"""Of a request that speaks of the bucket and not of an object: nobody there, or not for us."""
 _MARK = "fsck: "
 _PAGE = 1000
 
 
 @dataclass(slots=True)
 class _Survey:
-    """What was found; ``damaged``: dataset id -> why; ``sound``: ids whose files are all there."""
+    """What was found; ``damaged``: dataset id -> why; ``unseen``: ids of datasets with files in a
+    bucket of ``unreachable``, of which nothing is known."""
 
     findings: list[c.FsckFinding] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
+    unseen: set[str] = field(default_factory=set)
+    unreachable: dict[str, str] = field(default_factory=dict)
     objects: int = 0
     bytes: int = 0
 
@@ -78,8 +87,9 @@ class Fsck:
 
     async def fsck(self, ctx: Context, request: c.FsckRequest) -> c.FsckReport:
         """Existence and size of every object that is named now (``deep``: its checksum), manifests
-        that cannot be read, and objects that nothing names. A bucket that does not answer is an
-        error, never a finding: damage is only what was seen."""
+        that cannot be read, and objects that nothing names. A bucket that does not answer is told
+        as such, and the rest goes on (the primary one is an error): damage is only what was seen.
+        """
         state = await self._core.read(ctx, Scope.OPERATOR)
         known = None if request.dry_run else await self._core.recall(ctx, "fsck", request)
         if known is not None:
@@ -87,8 +97,11 @@ class Fsck:
         survey = _Survey()
         for broken in state.broken.values():
             survey.findings.append(c.FsckFinding("manifest", broken.name, "", broken.reason))
+        await self._look_round(state, survey)
         await self._check_files(state, survey, deep=request.deep)
         await self._find_orphans(survey)
+        for bucket, why in survey.unreachable.items():
+            survey.findings.append(c.FsckFinding("unreachable", "", bucket, why))
         survey.findings.sort(key=lambda each: (each.dataset, each.kind, each.key))
         changes = _quarantines(state, survey, deep=request.deep)
         plan = _digest(survey.findings, changes)
@@ -114,6 +127,16 @@ class Fsck:
         done = await self._core.commit(ctx, "fsck", request, decide)
         return replace(decode(c.FsckReport, done.answer), version=done.seq)
 
+    async def _look_round(self, state: CatalogState, survey: _Survey) -> None:
+        """Ask every bucket once: in one that is gone every object looks as if it alone were."""
+
+        async def ask(bucket: str) -> None:
+            with _Reached(survey, bucket):
+                await self._core.buckets.get(bucket).list(limit=1)
+
+        used = {*self._core.buckets.names(), *state.placed}
+        await asyncio.gather(*(ask(bucket) for bucket in sorted(used)))
+
     async def _check_files(self, state: CatalogState, survey: _Survey, *, deep: bool) -> None:
         """An object that several datasets name is read once."""
         named: dict[tuple[str, str], list[tuple[DatasetState, DataFile]]] = {}
@@ -126,7 +149,11 @@ class Fsck:
 
         async def worker() -> None:
             for (bucket, key), users in work:
-                await self._check_object(bucket, key, users, survey, deep=deep)
+                if bucket not in survey.unreachable:
+                    with _Reached(survey, bucket):
+                        await self._check_object(bucket, key, users, survey, deep=deep)
+                if bucket in survey.unreachable:
+                    survey.unseen.update(dataset.id for dataset, _ in users)
 
         await asyncio.gather(*(worker() for _ in range(self._core.settings.parallel)))
 
@@ -163,12 +190,33 @@ class Fsck:
 
     async def _find_orphans(self, survey: _Survey) -> None:
         for bucket in self._core.buckets.names():
-            store = self._core.buckets.get(bucket)
-            async for key, size in listed(store, "datasets/"):
-                # The state of now, not of the start: what was committed meanwhile is no orphan.
-                if unreferenced(self._core.ledger.state, key):
-                    detail = f"{size} bytes in {bucket}; collect gives it up"
-                    survey.findings.append(c.FsckFinding("orphan", "", key, detail))
+            if bucket in survey.unreachable:
+                continue
+            with _Reached(survey, bucket):
+                async for key, size in listed(self._core.buckets.get(bucket), "datasets/"):
+                    # The state of now, not of the start: what was committed since is no orphan.
+                    if unreferenced(self._core.ledger.state, key):
+                        detail = f"{size} bytes in {bucket}; collect gives it up"
+                        survey.findings.append(c.FsckFinding("orphan", "", key, detail))
+
+
+class _Reached:
+    """Notes a bucket that did not answer instead of ending the survey, unless it is the primary."""
+
+    def __init__(self, survey: _Survey, bucket: str) -> None:
+        self._survey = survey
+        self._bucket = bucket
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, LakehouseError) or self._bucket == PRIMARY:
+            return False
+        if error.kind not in UNREACHED:
+            return False
+        self._survey.unreachable.setdefault(self._bucket, str(error)[:200])
+        return True
 
 
 def _found(survey: _Survey, dataset: DatasetState, kind: str, key: str, detail: str) -> None:
@@ -189,7 +237,8 @@ def _quarantines(state: CatalogState, survey: _Survey, *, deep: bool) -> list[Qu
         head = dataset.now.head
         ours = head.status is DatasetStatus.QUARANTINED and head.reason.startswith(_MARK)
         seen = deep or not head.reason.startswith(f"{_MARK}checksum")
-        if ours and seen and dataset.id not in survey.damaged:
+        known = dataset.id not in survey.damaged and dataset.id not in survey.unseen
+        if ours and seen and known:
             changes.append(QuarantineDataset(dataset.id, ""))
     return changes
 
