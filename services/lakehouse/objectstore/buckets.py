@@ -202,6 +202,14 @@ class Buckets:
         check_url(settings)
         self._settings[settings.name] = settings
 
+    def trial(self, settings: BucketSettings) -> Buckets:
+        """One bucket that is not taken up yet, by itself: with the same bounds and secrets, and
+        its failures in no journal. Close it."""
+        alone = (settings,)
+        return Buckets(
+            alone, self._clock, self._ids, resilience=self._resilience, secrets=self._secrets
+        )
+
     def remove(self, name: str) -> None:
         """Give a bucket up: what is under way ends in peace, then its connections are closed.
 
@@ -296,7 +304,7 @@ class Buckets:
 
     def _meter(self, name: str) -> MeteredStore:
         if name not in self._meters:
-            adapter = open_adapter(self.settings(name), self._clock)
+            adapter = self._adapter(self.settings(name))
             self._meters[name] = MeteredStore(adapter, self._clock, name)
         return self._meters[name]
 

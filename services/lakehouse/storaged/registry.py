@@ -35,7 +35,7 @@ from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.changes import Change, DeleteDocument, DocumentAt, PutDocument, Requirement
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.model.residency import strangers
-from lakehouse.objectstore.buckets import Buckets, BucketSettings, open_raw
+from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import read_identity
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.objectstore.probe import probe_store, refuse_unfit
@@ -282,12 +282,13 @@ class Registry:
 
     async def _prove(self, settings: BucketSettings) -> None:
         """Raise unless the bucket can be asked, keeps its promises and is no other store's."""
-        store = open_raw(settings, self._clock)
+        trial = self._buckets.trial(settings)
         try:
+            store = trial.raw(settings.name)
             refuse_unfit(await probe_store(store, settings.name, self._clock, self._ids))
             await _refuse_primary(store, settings.name)
         finally:
-            await store.close()
+            await trial.close()
 
     def _all_settings(self) -> list[BucketSettings]:
         return [self._buckets.settings(name) for name in self._buckets.names()]
