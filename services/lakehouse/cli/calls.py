@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lakehouse.node.config import Config
     from lakehouse.rpc.catalog import CatalogClient
     from lakehouse.rpc.ingest import IngestClient
+    from lakehouse.rpc.objects import ObjectsClient
     from lakehouse.rpc.query import QueryClient
     from lakehouse.rpc.storage import StorageClient
     from lakehouse.rpc.tokens import TokensClient
@@ -41,6 +42,7 @@ class Clients:
     ingest: IngestClient
     query: QueryClient
     storage: StorageClient
+    objects: ObjectsClient
     tokens: TokensClient
 
 
@@ -90,6 +92,7 @@ class Invocation:
         from lakehouse.rpc.catalog import CatalogClient
         from lakehouse.rpc.channel import open_channel
         from lakehouse.rpc.ingest import IngestClient
+        from lakehouse.rpc.objects import ObjectsClient
         from lakehouse.rpc.query import QueryClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
@@ -103,6 +106,7 @@ class Invocation:
                 IngestClient(channel, clock),
                 QueryClient(channel, clock),
                 StorageClient(channel, clock),
+                ObjectsClient(channel, clock),
                 TokensClient(channel, clock),
             )
         except LakehouseError as error:

@@ -22,6 +22,7 @@ COMMANDS: Final = (
     "query",
     "catalog",
     "storage",
+    "objects",
     "token",
     "config",
     "demo",

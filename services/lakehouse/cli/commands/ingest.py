@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
-import threading
 from collections.abc import AsyncIterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -15,15 +11,15 @@ import click
 
 from lakehouse.cli.calls import Invocation, node_command
 from lakehouse.cli.output import counted, size_text
+from lakehouse.cli.sources import chunks_of, open_source, progress
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from lakehouse.cli.calls import Clients
     from lakehouse.contracts.ingest import IngestReport, IngestRequest
 
-_CHUNK_BYTES: Final = 1 << 20
 _ENDINGS: Final = re.compile(r"(\.(csv|tsv|txt|json|ndjson|jsonl|parquet|arrow|gz|zst))+$", re.I)
 
 
@@ -112,7 +108,7 @@ async def _one(
     request = _request(source, given)
     size, stream = _open(source, given["is_object"])
     key = given["idempotency_key"] or invocation.context().request_id
-    with _progress(invocation, size) as advance:
+    with progress(not invocation.output.as_json, size) as advance:
         body = _chunks(stream, advance)
         return await clients.ingest.ingest(invocation.context(key), request, body)
 
@@ -218,76 +214,13 @@ def _open(source: str, is_object: bool) -> tuple[int | None, BinaryIO | None]:
     """The size if it is known, and the bytes; None for an object that the node reads itself."""
     if is_object:
         return None, None
-    if source == "-":
-        # Without a buffer there is no lock that a thread could hold while the process ends.
-        return None, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
-    path = Path(source)
-    try:
-        return path.stat().st_size, path.open("rb", buffering=0)
-    except OSError as error:
-        raise LakehouseError(
-            ErrorKind.NOT_FOUND,
-            "the file cannot be read",
-            path=source,
-            reason=(error.strerror or "").lower(),
-        ) from error
+    return open_source(source)
 
 
 async def _chunks(stream: BinaryIO | None, advance: Callable[[int], None]) -> AsyncIterator[bytes]:
-    if stream is None:
-        return
-    with stream:
-        while chunk := await _read(stream):
+    if stream is not None:
+        async for chunk in chunks_of(stream, advance):
             yield chunk
-            advance(len(chunk))
-
-
-async def _read(stream: BinaryIO) -> bytes:
-    """The next bytes. Read by a daemon: an interrupt must not wait for a terminal or a pipe."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes] = loop.create_future()
-
-    def settle(chunk: bytes, error: OSError | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(chunk)
-        else:
-            done.set_exception(error)
-
-    def read() -> None:
-        chunk, failed = b"", None
-        try:
-            chunk = stream.read(_CHUNK_BYTES)
-        except OSError as error:
-            failed = error
-        # The loop may be closed by now: then nobody waits.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, chunk, failed)
-
-    threading.Thread(target=read, daemon=True).start()
-    return await done
-
-
-@contextmanager
-def _progress(invocation: Invocation, size: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error where somebody may be watching."""
-    if invocation.output.as_json or not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    bar = Progress(
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("", total=size)
-        yield lambda count: bar.advance(task, count)
 
 
 def show(invocation: Invocation, report: IngestReport) -> None:
