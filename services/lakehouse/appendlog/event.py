@@ -13,8 +13,10 @@ from typing import Final
 import orjson
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.kit.clock import to_datetime, to_micros
+from lakehouse.kit.clock import to_datetime
 from lakehouse.ledger.machine import JsonObject
+
+_EPOCH: Final = to_datetime(0)
 
 PLACES: Final = 65_536
 """Numbers of events in one batch; the first is 1, so it is the event's line after the header."""
@@ -59,7 +61,8 @@ def micros_of(at: object) -> int:
     try:
         when = datetime.fromisoformat(at) if isinstance(at, str) else at
         if isinstance(when, datetime) and when.tzinfo is not None:
-            return to_micros(when)
+            past = when - _EPOCH
+            return (past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds
     except (ValueError, OverflowError):
         pass
     raise LakehouseError(

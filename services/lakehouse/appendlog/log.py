@@ -274,7 +274,7 @@ class AppendLog:
             return
         self._wrote(header, "appended")
         load.succeed(header)
-        self._ring.extend(load.events(header))
+        self._ring.extend(load.newest(header, self._settings.ring_events))
 
     async def _send(self, segment: Segment) -> None:
         """Put a segment of offered events into the log, once, whatever was before a crash."""

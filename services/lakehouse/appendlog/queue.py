@@ -71,11 +71,12 @@ class Load:
             partly = share.waiting.first_seq != 0
             share.waiting.fail(_partly(error) if partly else error)
 
-    def events(self, header: Header) -> list[LogEvent]:
-        """As readers will see them."""
+    def newest(self, header: Header, count: int) -> list[LogEvent]:
+        """The last ``count`` events, as readers will see them."""
+        first = max(len(self.lines) - count, 0)
         return [
             LogEvent(seq_of(header.n, place), event)
-            for place, line in enumerate(self.lines, 1)
+            for place, line in enumerate(self.lines[first:], first + 1)
             if (event := decode_event(line.data)) is not None
         ]
 

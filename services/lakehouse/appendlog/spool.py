@@ -173,10 +173,13 @@ class Spool:
 
     def aim(self, segment: Segment, n: int) -> None:
         """Remember that ``segment``, the first, is about to be sent to slot ``n``."""
-        aimed = replace(self._sealed[0], aimed_at=n)
-        if self._own is not None and segment.aimed_at != n:
+        current = self._sealed[0]
+        if current.put_id != segment.put_id:
+            raise LakehouseError(ErrorKind.INTERNAL, "segments of the spool are sent in order")
+        aimed = replace(current, aimed_at=n)
+        if self._own is not None and current.aimed_at != n:
             try:
-                os.rename(self._path(self._sealed[0]), self._path(aimed))
+                os.rename(self._path(current), self._path(aimed))
             except OSError:
                 self.failures += 1
                 return
