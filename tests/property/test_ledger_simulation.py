@@ -23,8 +23,9 @@ CHUNK = 125
 MUTANT_SEEDS = 200
 HARSH_SEEDS = 60
 DEFAULT = Profile()
-# Once failed: a chain begun by another between two looks was taken for one that had lost its start.
-KEPT_HARSH = (100_011, 100_124, 100_259)
+# Once failed: a chain begun by another between two looks was taken for one that had lost its start;
+# in the last, a late write into a slot that another had collected, for a damaged chain.
+KEPT_HARSH = (100_011, 100_124, 100_259, 100_931)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from lakehouse.ledger import chain, floor
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.checkpoint import read_manifest
 from lakehouse.ledger.committer import Committer
+from lakehouse.ledger.errors import fenced
 from lakehouse.ledger.fold import Folder
 from lakehouse.ledger.history import History, missing
 from lakehouse.ledger.pack import write_pack
@@ -89,7 +90,7 @@ class Collector(Generic[S]):
                 raise await missing(access, n)
             record = (await chain.parse(access, n, data)).record
             if previous is not None and record.prev != sha256_hex(previous):
-                raise corrupt("ledger record does not follow the one before it", access.layout, n)
+                raise await _not_following(access, n)
             records[n] = previous = data
             bodies |= _body_keys(record)
         del records[last + 1]
@@ -165,6 +166,17 @@ class Collector(Generic[S]):
                 raise
             return set()  # nothing can stand in for it but the records, which all stay
         return {before.key, *(part.key for part in manifest.parts)}
+
+
+async def _not_following(access: Access, n: int) -> LakehouseError:
+    """The error for a slot ``n`` whose record is no successor of what slot ``n - 1`` holds.
+
+    Once another writer has collected up to there, a late write may stand in the empty slot: then
+    this collector is the one that is out of date, and the chain is whole.
+    """
+    if await access.patiently(lambda: floor.read_floor(access)) >= n - 1:
+        return fenced()
+    return corrupt("ledger record does not follow the one before it", access.layout, n)
 
 
 def _body_keys(record: Record) -> set[str]:
