@@ -10,6 +10,12 @@ from typing import Any
 import pytest
 
 from contracts.world import OPERATOR, READER, WRITER, World, caller
+from lakehouse.contracts.inventory import (
+    ObjectStanding,
+    ObjectState,
+    ObjectStatesRequest,
+    ObjectStatesResult,
+)
 from lakehouse.contracts.objects import (
     CONDITIONAL_BYTES_MAX,
     OBJECT_BYTES_MAX,
@@ -41,6 +47,17 @@ OWNED = (
 )
 
 
+class Named:
+    """A catalog whose datasets name every key with ``named`` in it, and one that nobody knows."""
+
+    async def object_states(self, ctx: Any, request: ObjectStatesRequest) -> ObjectStatesResult:
+        (ref,) = request.objects
+        standing = ObjectStanding.NAMED if "named" in ref.key else ObjectStanding.GIVEN_UP
+        if ref.key == "puzzling":
+            standing = ObjectStanding.UNKNOWN
+        return ObjectStatesResult((ObjectState(standing),), 1)
+
+
 @pytest.fixture(params=["primary", "extra"])
 def bucket(request: pytest.FixtureRequest) -> str:
     """A local folder, and memory."""
@@ -49,7 +66,8 @@ def bucket(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def objects(here: World, transport: str) -> Any:
-    here.near["objects"] = Objects(here.open_buckets(), here.clock)
+    buckets = here.open_buckets()
+    here.near["objects"] = Objects(buckets, Named(), here.clock)
     return await here.connect(transport, "objects")
 
 
@@ -251,6 +269,21 @@ async def test_a_delete_is_idempotent(objects: Any, bucket: str) -> None:
         result = await objects.delete(WRITER, DeleteObjectRequest(bucket, "a/k"))
         assert (result.bucket, result.key) == (bucket, "a/k")
     await refused(objects.stat(READER, StatObjectRequest(bucket, "a/k")), ErrorKind.NOT_FOUND)
+
+
+@pytest.mark.parametrize("key", ["a/named", "puzzling"])
+async def test_what_a_dataset_names_stays_as_it_is(
+    objects: Any, here: World, bucket: str, key: str
+) -> None:
+    await here.buckets.get(bucket).put(key, b"rows")
+    for data in (b"x", DATA * 1_000):
+        await refused(put(objects, bucket, key, data), ErrorKind.CONFLICT, 409)
+    call = objects.delete(WRITER, DeleteObjectRequest(bucket, key))
+    assert (await refused(call, ErrorKind.CONFLICT)).fields["hint"]
+    assert await here.buckets.get(bucket).get(key) == b"rows"
+    # One that was lost may be brought back.
+    await here.buckets.get(bucket).delete([key])
+    await put(objects, bucket, key, b"rows", if_absent=True)
 
 
 async def test_a_bucket_is_walked_page_by_page(objects: Any, bucket: str) -> None:

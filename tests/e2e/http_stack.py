@@ -108,7 +108,7 @@ async def http_stack(
         closing.push_async_callback(query.close)
         journal = Journal(JournalSettings(), clock, ids)
         storage = Storage(buckets, ConfiguredBuckets(buckets), journal, clock, ids)
-        objects = Objects(buckets, clock)
+        objects = Objects(buckets, catalog, clock)
         services = Services(catalog, tokens, ingest, query, storage, objects, catalog)
         authenticator: Authenticator = (
             LocalOperator() if auth == "off" else TokenAuthenticator(tokens, clock, ids)

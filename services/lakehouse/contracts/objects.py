@@ -197,10 +197,12 @@ class ObjectsService(Protocol):
         """Store the whole body, or nothing. Scope write.
 
         Sending the same again has the same outcome. Raises ``already_exists`` with http_status 412
-        (``if_absent``), ``invalid`` with 413 (too large), ``unknown`` (sent, and not heard of).
+        (``if_absent``), ``conflict`` (a dataset names what would be replaced), ``invalid`` with
+        413 (too large), ``unknown`` (sent, and not heard of).
         """
         ...
 
     async def delete(self, ctx: Context, request: DeleteObjectRequest) -> DeleteObjectResult:
-        """Scope write. One that is not there is no error."""
+        """Scope write. One that is not there is no error. Raises ``conflict`` (a dataset names
+        it)."""
         ...

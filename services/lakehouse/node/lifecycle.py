@@ -137,7 +137,8 @@ class Node:
             copier = rescue.copier(self._wiring.contracts["catalog"], self._supervisor)
             storage = Storage(buckets, registry, journal, self._clock, self._ids, copier)
             self._wiring.contracts["storage"] = storage
-            self._wiring.contracts["objects"] = Objects(buckets, self._clock)
+            inventory = self._wiring.contracts["catalog"]
+            self._wiring.contracts["objects"] = Objects(buckets, inventory, self._clock)
         self._add_queryd(buckets)
         await asyncio.gather(
             self._start_ingestd(buckets),

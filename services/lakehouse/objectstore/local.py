@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from lakehouse.objectstore.arguments import (
 )
 from lakehouse.objectstore.local_browse import browse
 from lakehouse.objectstore.local_reading import FileChunks
+from lakehouse.objectstore.local_syncing import EarlySync, sync_data
 from lakehouse.objectstore.local_tree import LocalTree, TempFile, metadata
 from lakehouse.objectstore.port import ByteRange, Level, ObjectMeta, OpenedObject
 
@@ -108,11 +110,15 @@ class LocalStore:
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         check_key(key)
         temp = await self._to_end(self._tree.discard, self._open_temp, key)
+        early = EarlySync(functools.partial(self._run, sync_data, temp.fd, key))
         try:
             async for chunk in chunks:
                 await self._to_end(_forget, self._tree.append, temp, chunk, key)
+                early.wrote(len(chunk))
+            await early.settled()
             return await self._to_end(_forget, self._publish, key, temp)
         finally:
+            await early.ended()
             self._tree.discard(temp)
 
     def local_path(self, key: str) -> str:

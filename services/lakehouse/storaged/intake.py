@@ -21,7 +21,7 @@ from lakehouse.contracts.objects import (
 from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 4 << 20
 _HEX: Final = re.compile(r"[0-9a-f]*")
 
 
@@ -56,27 +56,32 @@ class Intake:
         Raises ``invalid`` where the body is larger than may be (413), or not of the size or
         checksum that was stated; and what the body itself raises.
         """
-        held: list[bytes] = []
-        size = 0
-        async for chunk in self._body:
-            held.append(chunk)
-            size += len(chunk)
-            self.size_bytes += len(chunk)
-            self._check_size(self.size_bytes)
-            if size >= BLOCK_BYTES:
-                block = b"".join(held)
-                held, size = [], 0
-                # Beside the loop, and beside the storing of the same block.
+        coming = asyncio.ensure_future(self._next_block())
+        try:
+            while block := await coming:
+                # The next block comes, and this one is hashed, while this one is stored.
+                coming = asyncio.ensure_future(self._next_block())
                 hashing = asyncio.ensure_future(run_blocking(self._hash, block))
                 try:
                     yield block
                 finally:
                     await hashing
-        rest = b"".join(held)
-        self._hash(rest)
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
         self._check_whole()
-        if rest:
-            yield rest
+
+    async def _next_block(self) -> bytes:
+        held: list[bytes] = []
+        size = 0
+        async for chunk in self._body:
+            held.append(chunk)
+            size += len(chunk)
+            self._check_size(self.size_bytes + size)
+            if size >= BLOCK_BYTES:
+                break
+        self.size_bytes += size
+        return b"".join(held)
 
     def _hash(self, block: bytes) -> None:
         self._sha256.update(block)

@@ -8,8 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
+from lakehouse.contracts.inventory import (
+    ObjectStanding,
+    ObjectStatesRequest,
+    ObjectStatesResult,
+)
 from lakehouse.contracts.objects import (
     Conditions,
     DeleteObjectRequest,
@@ -27,7 +32,7 @@ from lakehouse.contracts.objects import (
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import check_foreign_key, check_key, is_owned
+from lakehouse.model.refs import ObjectRef, check_foreign_key, check_key, is_owned
 from lakehouse.objectstore.arguments import FAR, PART_BYTES
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.port import (
@@ -48,11 +53,20 @@ _RACES_MAX: Final = 5
 _HELD_AT_ONCE: Final = 4
 
 
+class Inventory(Protocol):
+    """Which objects datasets name; the catalog."""
+
+    async def object_states(
+        self, ctx: Context, request: ObjectStatesRequest
+    ) -> ObjectStatesResult: ...
+
+
 class Objects:
     """Implements ``contracts.objects.ObjectsService``."""
 
-    def __init__(self, buckets: Buckets, clock: Clock) -> None:
+    def __init__(self, buckets: Buckets, inventory: Inventory, clock: Clock) -> None:
         self._buckets = buckets
+        self._inventory = inventory
         self._clock = clock
         self._holding = asyncio.Semaphore(_HELD_AT_ONCE)
 
@@ -110,7 +124,9 @@ class Objects:
                 data = b"".join([block async for block in intake.blocks()])
                 meta, replayed = await _put_absent(store, key, data, ctx.idempotency_key)
         else:
-            meta, replayed = await _put(store, key, intake.blocks()), False
+            ref = ObjectRef(request.bucket, key)
+            await self._refuse_named(ctx, ref)
+            meta, replayed = await _put(store, key, self._unnamed(ctx, ref, intake)), False
         info = replace(_info(request.bucket, meta), size_bytes=intake.size_bytes)
         return PutObjectResult(info, intake.sha256, replayed)
 
@@ -119,6 +135,7 @@ class Objects:
         key = check_foreign_key(request.key)
         store = self._buckets.get(request.bucket)
         async with self._in_time(ctx):
+            await self._refuse_named(ctx, ObjectRef(request.bucket, key))
             await store.delete([key])
         return DeleteObjectResult(request.bucket, key)
 
@@ -127,6 +144,25 @@ class Objects:
         if is_owned(check_key(key)):
             ctx.require(Scope.OPERATOR)
         return self._buckets.get(bucket)
+
+    async def _unnamed(self, ctx: Context, ref: ObjectRef, intake: Intake) -> AsyncIterator[bytes]:
+        async for block in intake.blocks():
+            yield block
+        # A large body takes its time: somebody may have registered the object meanwhile.
+        await self._refuse_named(ctx, ref)
+
+    async def _refuse_named(self, ctx: Context, ref: ObjectRef) -> None:
+        """Raise ``conflict`` for an object that a dataset reads in place."""
+        found = await self._inventory.object_states(ctx, ObjectStatesRequest((ref,)))
+        if found.states[0].standing is not ObjectStanding.GIVEN_UP:
+            raise LakehouseError(
+                ErrorKind.CONFLICT,
+                "a dataset names this object, so it must stay as it is",
+                bucket=ref.bucket,
+                key=ref.key,
+                hint="use another key; or register it anew with copy, or purge the dataset, and"
+                " wait until no version that is kept names it",
+            )
 
     @asynccontextmanager
     async def _in_time(self, ctx: Context) -> AsyncIterator[None]:

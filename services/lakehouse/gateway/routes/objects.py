@@ -76,8 +76,8 @@ def routes(objects: ObjectsService, settings: GatewaySettings) -> APIRouter:
     router = APIRouter(tags=["objects"], route_class=StrictRoute)
     path = "/storage/objects/{bucket}/{key:path}"
     read = described("Read an object", {200: _BYTES, 206: _BYTES, 304: None}, also=(409, 412, 416))
-    stored = told("Store an object", StoredShape, examples.STORED, also=(408, 412, 413, 415))
-    gone = described("Delete an object", {204: None})
+    stored = told("Store an object", StoredShape, examples.STORED, also=(408, 409, 412, 413, 415))
+    gone = described("Delete an object", {204: None}, also=(409,))
 
     @router.get("/storage/objects/{bucket}", **told("List objects", ObjectsShape, examples.OBJECTS))
     async def list_objects(ctx: Reader, asked: Listing) -> Response:
