@@ -213,6 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name != "Content-Length":
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("x-amz-request-id", f"peer-{len(self.peer.requests)}")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

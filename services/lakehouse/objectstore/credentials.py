@@ -34,9 +34,10 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-# What a server says of keys that are no keys of it any more, or not yet; "" is a HEAD's answer.
+# What a server says of keys that are no keys of it any more, or not yet. The answer to a HEAD has
+# no body, so no code: "", or the status.
 _KEYS_REFUSED: Final = frozenset(
-    {"", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+    {"", "403", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
 # After a look that found the same keys, or none, refusals lead to no other for so long.
 _AGAIN_SECONDS: Final = 1.0

@@ -173,7 +173,7 @@ def from_botocore(error: Exception, operation: str, key: str) -> LakehouseError:
         told = error.response.get("ResponseMetadata", {})
         status, request_id = int(told.get("HTTPStatusCode", 0)), str(told.get("RequestId", ""))
         code = error.response["Error"].get("Code", "")
-        return _answered(status, code, operation, key, request_id)
+        return _answered(status, code, operation, key, request_id[:128])
     if isinstance(
         error, botocore.exceptions.ReadTimeoutError | botocore.exceptions.ConnectTimeoutError
     ):
