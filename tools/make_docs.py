@@ -1,11 +1,12 @@
-"""Write docs/api/cli.md and docs/api/config.md from what there is: the commands, and the keys with
-the comments of lakehouse.toml. `make check` fails where the files and the code differ.
+"""Write docs/api/{cli,config,errors,metrics}.md from what there is: the commands, the keys with the
+comments of lakehouse.toml, the kinds, the figures. `make check` fails where files and code differ.
 
 Usage: python tools/make_docs.py [output folder, default docs/api]
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 
 from lakehouse.cli.main import cli
 from lakehouse.errors import EXIT_CODE, GRPC_STATUS, HTTP_STATUS, ErrorKind
+from lakehouse.kit.figures import Figure, Kind
 from lakehouse.node.config import FILE_NAME, config_keys, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,11 +142,36 @@ def errors_page() -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def figures() -> list[Figure]:
+    """Every figure that the package declares, by name."""
+    package = ROOT / "services" / "lakehouse"
+    found: dict[str, Figure] = {}
+    for path in sorted(package.rglob("*.py")):
+        if re.search(r"^_?[A-Z_]+: Final = Figure\(", path.read_text(), re.MULTILINE):
+            name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+            values = vars(importlib.import_module(name)).values()
+            found |= {value.name: value for value in values if isinstance(value, Figure)}
+    return [found[name] for name in sorted(found)]
+
+
+def metrics_page() -> str:
+    """The page as it is, its first table made anew; names as Prometheus shows them."""
+    rows = []
+    for figure in figures():
+        name = figure.name + ("_total" if figure.kind is Kind.COUNTER else "")
+        labels = ", ".join(f"`{label}`" for label in figure.labels)
+        rows.append(f"| `{name}` | {figure.kind.value} | {labels} | {figure.meaning} |\n")
+    page = (ROOT / "docs" / "api" / "metrics.md").read_text()
+    head, rule, rest = page.partition("|---|---|---|---|\n")
+    return head + rule + "".join(rows) + rest[rest.index("\n\n") + 1 :]
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cli.md").write_text(cli_page())
     (folder / "config.md").write_text(config_page())
     (folder / "errors.md").write_text(errors_page())
+    (folder / "metrics.md").write_text(metrics_page())
 
 
 if __name__ == "__main__":

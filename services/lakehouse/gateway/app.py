@@ -26,7 +26,6 @@ from lakehouse.gateway.services import Services
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
-from lakehouse.kit.requests import RequestLog
 
 _MODELS: list[type[BaseModel]] = [
     bodies.RegisterBody,
@@ -49,7 +48,6 @@ class Gateway(FastAPI):
         clock: Clock,
         ids: Ids,
         metrics: Metrics,
-        log: RequestLog,
     ) -> None:
         super().__init__(
             title="lakehouse",
@@ -59,7 +57,7 @@ class Gateway(FastAPI):
             redoc_url=None,
             redirect_slashes=False,
         )
-        self._edge = (authenticator, settings, clock, ids, metrics.requests, log)
+        self._edge = (authenticator, settings, clock, ids, metrics)
 
     def build_middleware_stack(self) -> ASGIApp:
         # Not FastAPI's own stack: it would answer some errors by itself, with bodies that are
@@ -75,8 +73,8 @@ def create_app(
     ids: Ids,
 ) -> FastAPI:
     """The whole of HTTP over ``services``; holds no state but its counters."""
-    metrics = Metrics(services.figures)
-    app = Gateway(authenticator, settings, clock, ids, metrics, services.log)
+    metrics = Metrics(services.figures, services.log)
+    app = Gateway(authenticator, settings, clock, ids, metrics)
     for router in (
         health.routes(services.readiness, metrics),
         query.routes(services.query, settings),

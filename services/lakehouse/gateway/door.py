@@ -32,7 +32,7 @@ def create_door(
 ) -> FastAPI:
     """``/health``, ``/ready``, ``/version`` and ``/metrics`` as the gateway has them, with its
     limits, its tokens and its problem documents; nothing else."""
-    metrics = Metrics((shown.figures,))
-    app = Gateway(authenticator, settings, clock, ids, metrics, shown.log)
+    metrics = Metrics((shown.figures,), shown.log)
+    app = Gateway(authenticator, settings, clock, ids, metrics)
     app.router.routes.extend(health.routes(shown.readiness, metrics).routes)
     return app

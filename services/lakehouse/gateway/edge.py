@@ -12,14 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway import auth
-from lakehouse.gateway.metrics import Requests
+from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.problems import explain, log_failure, problem, raised_by
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.kit import tracing
 from lakehouse.kit.acting import act_as
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
-from lakehouse.kit.requests import RequestLog
 from lakehouse.kit.tracing import SpanKind
 from lakehouse.model.identity import Context
 
@@ -60,16 +59,15 @@ class Edge:
         settings: GatewaySettings,
         clock: Clock,
         ids: Ids,
-        requests: Requests,
-        log: RequestLog,
+        metrics: Metrics,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._settings = settings
         self._clock = clock
         self._ids = ids
-        self._requests = requests
-        self._log = log
+        self._requests = metrics.requests
+        self._log = metrics.log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -96,6 +94,8 @@ class Edge:
             route = await self._serve_one(scope, headers, receive, answer)
             span.rename(f"{scope['method']} {route}")
             span.set({"http.route": route, "http.response.status_code": answer.status})
+            if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                span.fail(str(answer.status))
 
     async def _serve_one(
         self, scope: Scope, headers: auth.Headers, receive: Receive, answer: _Answer

@@ -15,6 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from lakehouse.kit.figures import Distribution, Figure, FigureSource, Kind, Readout, alone
+from lakehouse.kit.requests import RequestLog
 
 _REQUESTS: Final = Figure(
     "lakehouse_http_requests",
@@ -28,6 +29,7 @@ _SECONDS: Final = Figure(
     "from the request's headers to the last byte of the answer",
     ("method", "route"),
 )
+_SILENT: Final = RequestLog()
 _OPEN: Final = Figure("lakehouse_http_requests_open", Kind.GAUGE, "HTTP requests under way")
 
 
@@ -72,10 +74,12 @@ class _Asked(Collector):
 
 
 class Metrics:
-    """One registry an app, so that two nodes in one process do not share figures."""
+    """One registry an app, so that two nodes in one process do not share figures; and the log that
+    is told of the same requests."""
 
-    def __init__(self, sources: Iterable[FigureSource] = ()) -> None:
+    def __init__(self, sources: Iterable[FigureSource] = (), log: RequestLog = _SILENT) -> None:
         self.requests = Requests()
+        self.log = log
         self._registry = CollectorRegistry()
         self._registry.register(_Asked((self.requests, *sources)))
         # Memory, CPU, file descriptors and start of this process, under Prometheus' own names.

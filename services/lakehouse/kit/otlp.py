@@ -32,10 +32,11 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 class _Span:
     """Ours over theirs."""
 
-    __slots__ = ("_span",)
+    __slots__ = ("_failed", "_span")
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
+        self._failed = False
 
     def rename(self, name: str) -> None:
         self._span.update_name(name)
@@ -43,11 +44,15 @@ class _Span:
     def set(self, attributes: Attributes) -> None:
         self._span.set_attributes(attributes)
 
+    def fail(self, what: str) -> None:
+        if not self._failed:
+            self._failed = True
+            self._span.set_attribute("error.type", what)
+            self._span.set_status(trace.StatusCode.ERROR, what)
+
     def failed(self, error: BaseException) -> None:
         """The kind says what went wrong; the message may hold what a user wrote."""
-        what = error.kind.value if isinstance(error, LakehouseError) else type(error).__name__
-        self._span.set_attribute("error.type", what)
-        self._span.set_status(trace.StatusCode.ERROR, what)
+        self.fail(error.kind.value if isinstance(error, LakehouseError) else type(error).__name__)
 
     def end(self, error: BaseException | None, attributes: Attributes) -> None:
         self.set(attributes)

@@ -32,6 +32,10 @@ class Span(Protocol):
 
     def rename(self, name: str) -> None: ...
 
+    def fail(self, what: str) -> None:
+        """It failed: an error's kind or a status. The first one said counts."""
+        ...
+
     def set(self, attributes: Attributes) -> None:
         """Values to show; never a secret, nor what a user wrote."""
         ...
@@ -86,11 +90,15 @@ class _Nothing:
     def rename(self, name: str) -> None:
         return None
 
+    def fail(self, what: str) -> None:
+        return None
+
     def set(self, attributes: Attributes) -> None:
         return None
 
 
-_NOTHING: Final = _Nothing()
+NOTHING: Final = _Nothing()
+"""A span that is none."""
 _NO_ATTRIBUTES: Final[Attributes] = {}
 
 tracer: Tracer | None = None
@@ -104,7 +112,7 @@ def span(
     parent: str = "",
 ) -> AbstractContextManager[Span]:
     """The span of a ``with`` block, child of the current one."""
-    return _NOTHING if tracer is None else tracer.span(name, kind, attributes, parent)
+    return NOTHING if tracer is None else tracer.span(name, kind, attributes, parent)
 
 
 def header() -> str:

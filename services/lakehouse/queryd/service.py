@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -56,8 +57,11 @@ from lakehouse.queryd.results import Chunks
 from lakehouse.queryd.scan import Relation, place, relation
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.queryd.statistics import Statistics
+from lakehouse.queryd.struck import struck
 from lakehouse.queryd.system import SystemTables
 from lakehouse.queryd.wire import Frame
+
+log = logging.getLogger(__name__)
 
 CPU_SLACK_SECONDS: Final = 30
 SQL_SHOWN_MAX: Final = 4000
@@ -73,6 +77,8 @@ class _Running:
     engine: Engine
     started_at: datetime
     started: float
+    request_id: str = ""
+    trace_id: str = ""
     task: asyncio.Task[Any] | None = None
     worker: WorkerProcess | None = None
     inbox: Inbox | None = None
@@ -161,6 +167,8 @@ class Query:
             request.engine,
             to_datetime(self._clock.now_us()),
             self._clock.monotonic(),
+            ctx.request_id,
+            tracing.trace_id(),
             asyncio.current_task(),
         )
         self._running[entry.query_id] = entry
@@ -192,7 +200,10 @@ class Query:
         self._running.pop(entry.query_id, None)
         seconds = self._clock.monotonic() - entry.started
         rows = entry.inbox.rows if entry.inbox is not None else 0
-        self._figures.ended(entry.engine.value, entry.outcome(), seconds, rows)
+        outcome = entry.outcome()
+        self._figures.ended(entry.engine.value, outcome, seconds, rows)
+        if 0 < self._settings.slow_seconds < seconds:
+            log.warning("a slow query", extra=_slow(entry, outcome, seconds, rows))
 
     async def running(self, ctx: Context, request: RunningRequest) -> RunningResult:
         ctx.require(Scope.READ)
@@ -382,6 +393,21 @@ def _check_pins(request: QueryRequest, datasets: tuple[str, ...]) -> None:
             datasets=[*unused[:20]],
             hint="pin what the statement reads, by the dataset's name",
         )
+
+
+def _slow(entry: _Running, outcome: str, seconds: float, rows: int) -> dict[str, object]:
+    """What the log says of a query: all that one needs to find it, and nothing of its values."""
+    about: dict[str, object] = {
+        "query_id": entry.query_id,
+        "request_id": entry.request_id,
+        "actor": entry.actor,
+        "engine": entry.engine.value,
+        "outcome": outcome,
+        "seconds": round(seconds, 3),
+        "rows": rows,
+        "statement": struck(entry.sql),
+    }
+    return about | ({"trace_id": entry.trace_id} if entry.trace_id else {})
 
 
 def _unforeseen() -> LakehouseError:

@@ -26,6 +26,7 @@ class QuerySettings:
             ``memory_slack_bytes`` resident.
         sql_bytes_max: longest statement in UTF-8 bytes.
         nesting_max: deepest nesting of parentheses and expressions.
+        slow_seconds: queries beyond it are logged, their statement without its values; 0 is never.
     """
 
     cache_dir: str = "./data/cache/query"
@@ -46,3 +47,4 @@ class QuerySettings:
     start_seconds_max: float = 30.0
     fetches_max: int = 16
     plans_max: int = 1024
+    slow_seconds: float = 10.0

@@ -20,7 +20,7 @@ from lakehouse.kit.acting import act_as
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.kit.requests import RequestLog
-from lakehouse.kit.tracing import SpanKind
+from lakehouse.kit.tracing import Span, SpanKind
 from lakehouse.model.identity import Context
 from lakehouse.rpc.bulk import decode, encode_answer
 from lakehouse.rpc.context import Incoming
@@ -56,14 +56,20 @@ class Edge:
         after ``farewell``."""
         incoming = Incoming(call.invocation_metadata())
         if tracing.tracer is None:
-            return await self._serve(call, path, incoming, body, farewell)
+            return await self._serve(call, path, incoming, body, farewell, tracing.NOTHING)
         service, _, method = path[1:].partition("/")
         about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
-        with tracing.span(path[1:], SpanKind.SERVER, about, incoming.traceparent()):
-            return await self._serve(call, path, incoming, body, farewell)
+        with tracing.span(path[1:], SpanKind.SERVER, about, incoming.traceparent()) as span:
+            return await self._serve(call, path, incoming, body, farewell, span)
 
     async def _serve(
-        self, call: Call, path: str, incoming: Incoming, body: Body, farewell: Farewell | None
+        self,
+        call: Call,
+        path: str,
+        incoming: Incoming,
+        body: Body,
+        farewell: Farewell | None,
+        span: Span,
     ) -> Any:
         request_id = incoming.request_id(self.ids)
         status, began, actor = _CANCELLED, self.clock.monotonic(), ""
@@ -78,6 +84,7 @@ class Edge:
             return answer
         except LakehouseError as error:
             status = GRPC_STATUS[error.kind]
+            span.fail(error.kind.value)
             if farewell is not None:
                 await farewell()
             await _refuse(call, error, incoming)
