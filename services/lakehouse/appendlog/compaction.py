@@ -74,7 +74,7 @@ class Compactor:
         self._bytes_read = 0
 
     async def compact(self, dry_run: bool) -> CompactReport:
-        where = await map_log(self._access, self._layout)
+        where = await self._trusted(await map_log(self._access, self._layout))
         groups = plan_merges(await self._segments(where), self._settings)
         if dry_run:
             size = sum(one.size_bytes for group in groups for one in group)
@@ -147,6 +147,19 @@ class Compactor:
                 Segment(n, n, sizes[n]) for n in range(unit.first, unit.last + 1) if n in sizes
             ]
         return found
+
+    async def _trusted(self, where: LogMap) -> LogMap:
+        """``where`` without objects that are damaged while their slots are still there: a run that
+        crashed may have left them, and it is done again."""
+        for one in where.merged:
+            if one.first > where.floor:
+                try:
+                    await self._verify(one)
+                except LakehouseError as error:
+                    if error.kind not in (ErrorKind.CORRUPT, ErrorKind.NOT_FOUND):
+                        raise
+                    where = where.without(one)
+        return where
 
     async def _slot_sizes(self, where: LogMap, limit: int) -> dict[int, int]:
         """Sizes of the slots above the floor, up to ``limit``."""
