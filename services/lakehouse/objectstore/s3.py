@@ -316,6 +316,7 @@ class S3Store:
                         response_checksum_validation="when_required",
                     ),
                 )
+                self._client.meta.events.register("before-call.s3", _stay)
             return self._client
 
     def _obstore(self, timeouts: ClientConfig, retries: int = 0) -> ObstoreS3:
@@ -404,6 +405,12 @@ def _host(endpoint: str) -> str:
     """Host and port alone: a URL may hold what is nobody's business."""
     parts = urlsplit(endpoint if "//" in endpoint else "//" + endpoint)
     return parts.netloc.rpartition("@")[2]
+
+
+def _stay(params: dict[str, Any], **_: Any) -> None:
+    """Keep boto3 from going after a redirect: it asks the server which region is right, and where
+    that is one more redirect it goes round until Python's stack ends."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _session(settings: BucketSettings) -> boto3.Session:

@@ -305,3 +305,13 @@ async def test_a_completion_whose_answer_was_lost_is_not_called_a_missing_object
     with pytest.raises(LakehouseError) as caught:
         await store.put_stream("big", _eight_mib_at_a_time(bytes(9 << 20)))
     assert caught.value.kind is ErrorKind.UNKNOWN
+
+
+async def test_a_list_that_is_sent_elsewhere_is_refused_and_not_followed(
+    store: S3Store, peer: Peer
+) -> None:
+    peer.script.extend([(302, "Found", b"")] * 3)
+    with pytest.raises(LakehouseError) as caught:
+        await store.list()
+    assert caught.value.kind is ErrorKind.INVALID
+    assert len(peer.requests) == 1
