@@ -172,6 +172,8 @@ class ReadCache:
         wanted = KnownObject(file.bucket, file.key, file.size_bytes, file.sha256)
         try:
             rescue = await self._known.to_file(wanted, path)
+            # The catalog's figure may be a guess, as of an object beside another.
+            size = path.stat().st_size
         except LakehouseError as error:
             if error.kind is ErrorKind.NOT_FOUND:
                 raise LakehouseError(
@@ -183,8 +185,8 @@ class ReadCache:
                 ) from error
             fields = {"bucket": file.bucket, "key": file.key, **error.fields}
             raise LakehouseError(error.kind, error.message, **fields) from error
-        self._entries[file.sha256] = file.size_bytes
-        self.size_bytes += file.size_bytes
+        self._entries[file.sha256] = size
+        self.size_bytes += size
         self._evict()
         return str(path), f"{COPIES}{file.bucket}" if rescue else ""
 
