@@ -63,7 +63,6 @@ class TelemetrySettings:
         sample_ratio: the part of traces that is kept, 0 to 1; one begun elsewhere keeps its fate.
         access_log: ``off``, ``debug`` or ``info``: the level at which each request is logged.
         slow_request_seconds: requests and calls beyond it are logged as warnings; 0 is never.
-        slow_query_seconds: queries beyond it are logged as warnings; 0 is never.
     """
 
     http: str = ""
@@ -72,7 +71,6 @@ class TelemetrySettings:
     sample_ratio: float = 1.0
     access_log: str = "off"
     slow_request_seconds: float = 5.0
-    slow_query_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
