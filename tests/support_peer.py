@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from lakehouse.objectstore.buckets import BucketSettings, S3Credentials
+from support_signatures import refusal
 
 DATE = "Sat, 21 Nov 2026 12:00:00 GMT"
 
@@ -29,6 +30,8 @@ class Peer:
         uploads: multipart uploads under way: their parts by number.
         refused_parts: so many parts are answered 503 from now on.
         requests: what came in, as (method, key, query).
+        keys: id -> secret of those who may ask; None takes any.
+        signers: the key ids of the requests that were taken.
     """
 
     def __init__(self, conditional: str = "honour") -> None:
@@ -39,6 +42,8 @@ class Peer:
         self.script: list[tuple[int, str, bytes] | str] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.refused_parts = 0
+        self.keys: dict[str, str] | None = None
+        self.signers: list[str] = []
         self.slow_seconds = 1.0
         self.endpoint = ""
 
@@ -81,6 +86,13 @@ class _Handler(BaseHTTPRequestHandler):
         peer = self.peer
         peer.requests.append((self.command, key, query))
         answer = peer.script.pop(0) if peer.script else "pass"
+        if peer.keys is not None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            code = refusal(self.command, self.path, headers, peer.keys)
+            if code:
+                self._scripted((403, code, b""))
+                return
+            peer.signers.append(headers["authorization"].split("=")[1].split("/")[0])
         if answer != "pass":
             self._scripted(answer)
         elif "uploads" in query or "uploadId" in query:

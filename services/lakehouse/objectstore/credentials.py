@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 _KEYS_REFUSED: Final = frozenset(
     {"", "403", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
-# After a look that found the same keys, or none, refusals lead to no other for so long.
+# After a refusal for which no other keys were found, none leads to another look for so long.
 _AGAIN_SECONDS: Final = 1.0
 
 
@@ -130,7 +130,7 @@ class RotatingStore:
         self._seconds = seconds
         self._generation: _Generation | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._looked_at = float("-inf")
+        self._looked_at = self._in_vain_at = float("-inf")
         self._threads: ThreadPoolExecutor | None = None
 
     @property
@@ -229,11 +229,11 @@ class RotatingStore:
         """Whether there are other keys by now than those that were refused."""
         if self._generation is not refused:
             return True
-        if self._clock.monotonic() - self._looked_at > _AGAIN_SECONDS:
-            try:
+        if self._clock.monotonic() - self._in_vain_at > _AGAIN_SECONDS:
+            with suppress(LakehouseError):
                 await self._look()
-            except LakehouseError:
-                return False
+            if self._generation is refused:
+                self._in_vain_at = self._clock.monotonic()
         return self._generation is not refused
 
     async def _look(self) -> None:
