@@ -18,7 +18,14 @@ import pytest
 import pytest_asyncio
 
 from contracts.world import OPERATOR, READER, WRITER, World, caller, world
-from lakehouse.contracts.catalog import AsOf, CommitRequest, Pin, SessionRequest
+from lakehouse.contracts.catalog import (
+    AsOf,
+    CommitRequest,
+    ForeignObject,
+    Pin,
+    RegisterRequest,
+    SessionRequest,
+)
 from lakehouse.contracts.query import (
     CancelRequest,
     Engine,
@@ -319,3 +326,18 @@ async def test_exact_types_survive(query: Any) -> None:
 async def test_reading_needs_a_scope(here: World) -> None:
     nobody = Context(Principal("x", ()), "request-1")
     await refused(rows(here.near["query"], "select 1 as x", nobody), ErrorKind.FORBIDDEN)
+
+
+async def test_one_key_in_two_buckets_is_two_objects(here: World, query: Any) -> None:
+    catalog = here.near["catalog"]
+    for number, bucket in enumerate(("primary", "extra")):
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"id": [1], "place": [bucket]}), sink)
+        await here.buckets.get(bucket).put("inbox/same.parquet", sink.getvalue())
+        card = Card(owner="anna", description="in a bucket of its own")
+        objects = (ForeignObject("inbox/same.parquet", bucket),)
+        await catalog.register(WRITER, RegisterRequest(f"same{number}", objects, card))
+    sql = "select a.place as a, b.place as b from same0 a join same1 b on a.id = b.id"
+    for engine in ENGINES:
+        assert await rows(query, sql, engine=engine) == [{"a": "primary", "b": "extra"}]
+    await here.buckets.get("extra").delete(["inbox/same.parquet"])
