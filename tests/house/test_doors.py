@@ -27,6 +27,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "click": ("lakehouse/cli/",),
     "rich": ("lakehouse/cli/",),
     "prometheus_client": ("lakehouse/kit/telemetry.py", "lakehouse/gateway/"),
+    "opentelemetry": ("lakehouse/kit/otlp.py",),
     "time": ("lakehouse/kit/clock.py",),
     "uuid": ("lakehouse/kit/ids.py",),
     # What lakehouse.testing makes at random is seeded, and shown when a test fails.

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """``reasons`` are why it is not ready (empty if it is); ``details`` are figures to show."""
+    """Whether work can be sent here.
+
+    Attributes:
+        reasons: why it is not ready; empty if it is.
+        details: figures to show.
+        degraded: what does not work although it is ready: a bucket that is no primary and does not
+            answer, say. Somebody should look; nobody needs to be sent elsewhere.
+        parts: the same of each role, by its name; empty for a role itself.
+    """
 
     ready: bool
     reasons: tuple[str, ...] = ()
     details: dict[str, str] = field(default_factory=dict)
+    degraded: tuple[str, ...] = ()
+    parts: Mapping[str, Readiness] = field(default_factory=dict)
 
 
 class ReadinessSource(Protocol):

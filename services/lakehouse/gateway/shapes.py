@@ -199,10 +199,20 @@ class VersionShape:
 
 
 @dataclass(frozen=True, slots=True)
+class PartShape:
+    ready: bool
+    reasons: tuple[str, ...]
+    degraded: tuple[str, ...]
+    details: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadyShape:
     ready: bool
     reasons: tuple[str, ...]
+    degraded: tuple[str, ...]
     details: dict[str, str]
+    parts: dict[str, PartShape]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,4 +33,4 @@ async def open_registry(
 def follow(registry: Registry, supervisor: Supervisor, readiness: NodeReadiness) -> None:
     """Keep ``registry`` up to date, and show what is wrong with single buckets in ``/ready``."""
     supervisor.start("bucket registry", registry.follow)
-    readiness.add("buckets", registry)
+    readiness.add("registry", registry)

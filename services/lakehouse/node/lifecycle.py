@@ -30,6 +30,7 @@ from lakehouse.node.holder import HolderProbe, endpoint_of
 from lakehouse.node.journaling import Journaling
 from lakehouse.node.late import LateQuery
 from lakehouse.node.primary import PositionNote, prepare_primary
+from lakehouse.node.reachability import watch_others
 from lakehouse.node.readiness import NodeReadiness
 from lakehouse.node.rescuing import Rescue
 from lakehouse.node.roles import SERVED_BY
@@ -120,6 +121,7 @@ class Node:
         journaling = Journaling(config, self._wiring, self._clock, self._ids)
         buckets = open_buckets(config, self._clock, self._ids, journaling.sink)
         self._figures.add(BucketFigures(buckets))
+        watch_others(self._readiness, buckets, config.node.peers, self._wiring.channels)
         self._rescue = rescue = Rescue(config, buckets, self._clock, self._ids)
         self._closing += [buckets, journaling]
         await journaling.start(buckets)

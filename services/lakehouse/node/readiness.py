@@ -28,9 +28,11 @@ class NodeReadiness:
 
     def readiness(self) -> Readiness:
         reasons = [] if self._phase == "running" else [f"the node is {self._phase}"]
+        degraded: list[str] = []
         details = dict(self._details)
-        for role, source in self._sources.items():
-            said = source.readiness()
+        parts = {role: source.readiness() for role, source in self._sources.items()}
+        for role, said in parts.items():
             reasons += [f"{role}: {reason}" for reason in said.reasons]
+            degraded += [f"{role}: {reason}" for reason in said.degraded]
             details |= said.details
-        return Readiness(ready=not reasons, reasons=tuple(reasons), details=details)
+        return Readiness(not reasons, tuple(reasons), details, tuple(degraded), parts)

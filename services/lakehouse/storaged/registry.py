@@ -115,15 +115,17 @@ class Registry:
         return ""
 
     def readiness(self) -> Readiness:
-        """Always ready: a bucket in trouble is a detail, its datasets' and not the node's."""
-        details = {}
+        """Always ready: a bucket in trouble degrades the node, and its datasets suffer alone."""
+        details, degraded = {}, []
         for name in (*self._buckets.names(), *self.closed()):
             said = self.trouble(name)
             if said:
                 details[f"bucket_{name}"] = said[:300]
+                degraded.append(f"{name}: {said[:300]}")
         if self._unheard:
             details["bucket_registry"] = self._unheard[:300]
-        return Readiness(True, (), details)
+            degraded.append(f"the registry cannot be read: {self._unheard[:300]}")
+        return Readiness(True, (), details, tuple(degraded))
 
     # -- following
 

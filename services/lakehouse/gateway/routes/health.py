@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,12 +16,20 @@ from lakehouse.gateway.auth import Reader
 from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.openapi import told
 from lakehouse.gateway.replies import reply
-from lakehouse.gateway.shapes import HealthShape, ReadyShape, VersionShape
+from lakehouse.gateway.shapes import HealthShape, PartShape, ReadyShape, VersionShape
 from lakehouse.gateway.strict import QuickRoute
 from lakehouse.ledger import record
 from lakehouse.objectstore import identity
 
 FORMATS: Final = {"store": identity.FORMAT, "record": record.FORMAT, "checkpoint": record.FORMAT}
+_PART: Final[dict[str, Any]] = {"ready": True, "reasons": [], "degraded": [], "details": {}}
+_READY: Final[dict[str, Any]] = {
+    "ready": True,
+    "reasons": [],
+    "degraded": ["buckets: client_eu does not answer since 2026-11-21T17:02:00+00:00"],
+    "details": {"version": "812", "bucket_client_eu_breaker": "open"},
+    "parts": {"catalogd": _PART},
+}
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _METRICS_DOC: Final[dict[str, Any]] = {
     "summary": "Figures for Prometheus",
@@ -53,11 +62,13 @@ def routes(readiness: ReadinessSource, metrics: Metrics) -> APIRouter:
         **told(
             "Is it ready, and if not, why",
             ReadyShape,
-            {"ready": True, "reasons": [], "details": {"version": "812"}},
+            _READY,
         ),
     )
     async def ready() -> Response:
-        """503 with the reasons until the catalog is open; never waits for a bucket."""
+        """503 with the reasons while work cannot be sent here: at start and stop, without the
+        primary bucket, after a loss of the store. ``degraded`` says what does not work although it
+        is ready. Never waits for a bucket."""
         return reply(ready_or_raise(readiness.readiness()))
 
     @router.get(
@@ -88,6 +99,13 @@ def ready_or_raise(found: Readiness) -> ReadyShape:
             "not ready: " + "; ".join(found.reasons),
             ready=False,
             reasons=list(found.reasons),
+            degraded=list(found.degraded),
             details=dict(found.details),
+            parts={name: asdict(_part(said)) for name, said in found.parts.items()},
         )
-    return ReadyShape(True, found.reasons, found.details)
+    parts = {name: _part(said) for name, said in found.parts.items()}
+    return ReadyShape(True, found.reasons, found.degraded, found.details, parts)
+
+
+def _part(said: Readiness) -> PartShape:
+    return PartShape(said.ready, said.reasons, said.degraded, said.details)
