@@ -39,6 +39,8 @@ COPIER: Final = Principal(id="rescue", scopes=(Scope.READ,))
 _PAGE: Final = 1000
 _BUSY_SECONDS: Final = 0.02
 _FAILED_MAX: Final = 10_000
+_HELD_SECONDS_MAX: Final = 60.0
+_TROUBLES_MAX: Final = 4
 _HOUR: Final = 3600.0
 # What these say is true of one object; everything else stops the bucket until the next round.
 _OF_OBJECTS: Final = frozenset({ErrorKind.NOT_FOUND, ErrorKind.CORRUPT, ErrorKind.INVALID})
@@ -51,6 +53,14 @@ class _Coverage:
     live: int = 0
     waiting: int = 0
     since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A bucket that did not answer is not asked before ``until``, ``seconds`` after the last."""
+
+    until: float
+    seconds: float
 
 
 class Copier:
@@ -81,8 +91,12 @@ class Copier:
         self._claimed = False
         self._version = -1
         self._cursors: dict[str, str] = {}
+        self._saved: dict[str, str] = {}
         self._doubtful: set[str] = set()
         self._settled: dict[str, set[KnownObject]] = {}
+        self._removed: dict[str, set[ObjectRef]] = {}
+        self._ahead: dict[str, str] = {}
+        self._held: dict[str, _Held] = {}
         self._coverage: dict[str, _Coverage] = {}
         self._excluded: dict[str, int] = {}
         self._failed: dict[KnownObject, datetime] = {}
@@ -92,6 +106,7 @@ class Copier:
         self._verified_at = clock.monotonic()
         self._counts = {"verified": 0, "damaged": 0, "deletions": 0}
         self._last_error = ""
+        self._troubles = 0
 
     def info(self) -> RescueInfo:
         """How the copies stand, as of the last round."""
@@ -116,8 +131,8 @@ class Copier:
         with act_as(COPIER.id):
             while True:
                 busy = await self.round()
-                seconds = _BUSY_SECONDS if busy else self._settings.interval_seconds
-                await self._clock.sleep(seconds)
+                seconds = self._settings.interval_seconds * 2.0**self._troubles
+                await self._clock.sleep(_BUSY_SECONDS if busy else seconds)
 
     async def round(self) -> bool:
         """Follow the catalog, then one step of what is due; whether there is more to do now."""
@@ -129,7 +144,9 @@ class Copier:
                 await self._verify()
         except LakehouseError as error:
             self._note(error)
+            self._troubles = min(self._troubles + 1, _TROUBLES_MAX)
             return False
+        self._troubles = 0
         if not stuck and not self._failed and self._walk is None:
             self._last_error = ""
         return busy
@@ -143,6 +160,7 @@ class Copier:
         status = await self._catalog.status(self._ctx(), StatusRequest())
         await claim(store, status.store_id)
         self._cursors = await load_cursors(store)
+        self._saved = dict(self._cursors)
         # Their first pages may have been copied in part before the process died.
         self._doubtful = set(self._cursors)
         self._claimed = True
@@ -153,7 +171,6 @@ class Copier:
         names = [name for name in self._buckets.names() if name != self._settings.bucket]
         if version == self._version and set(names) == set(self._coverage):
             return True
-        before = dict(self._cursors)
         await self._place(names)
         done = True
         for name in names:
@@ -161,10 +178,15 @@ class Copier:
                 self._cursors.pop(name, None)
             elif name in self._cursors:
                 done = await self._follow_bucket(name) and done
-        if self._cursors != before:
-            await save_cursors(self._copying.store, self._cursors)
+        await self._save()
         self._version = version if done else -1
         return done
+
+    async def _save(self) -> None:
+        if self._cursors != self._saved:
+            cursors = dict(self._cursors)
+            await save_cursors(self._copying.store, cursors)
+            self._saved = cursors
 
     async def _place(self, names: Sequence[str]) -> None:
         """Which buckets may be copied here, and how many objects each has."""
@@ -198,17 +220,30 @@ class Copier:
                 del self._cursors[name]
                 self._swept_at = None
                 return True
-            await self._remove(page.given_up)
+            await self._remove(name, page.given_up)
             wanted = [known for file in page.added for known in known_objects(file)]
             if not await self._copy_page(name, wanted):
                 self._coverage[name] = _Coverage(
                     page.live, page.waiting + len(page.added), self._since(page)
                 )
+                await self._remove_ahead(name, page)
                 return False
             self._cursors[name] = page.cursor
             self._coverage[name] = _Coverage(page.live, page.waiting, page.waiting_since)
             if not page.waiting:
+                self._removed.pop(name, None)
+                self._ahead.pop(name, None)
                 return True
+
+    async def _remove_ahead(self, name: str, page: i.ObjectChangesResult) -> None:
+        """What was given up goes also while the bucket that had it does not answer."""
+        cursor = self._ahead.get(name, page.cursor)
+        while True:
+            page = await self._changes(name, cursor, _PAGE)
+            await self._remove(name, page.given_up)
+            cursor = self._ahead[name] = page.cursor
+            if not page.waiting:
+                return
 
     def _since(self, page: i.ObjectChangesResult) -> datetime:
         return page.waiting_since or to_datetime(self._clock.now_us())
@@ -224,6 +259,9 @@ class Copier:
         bucket, does not answer: what was settled by then is not done again."""
         settled = self._settled.setdefault(name, set())
         left = [known for known in wanted if known not in settled]
+        held = self._held.get(name)
+        if left and held is not None and self._clock.monotonic() < held.until:
+            return False
 
         async def one(known: KnownObject) -> None:
             try:
@@ -239,7 +277,11 @@ class Copier:
             await each_of(left, one, self._settings.concurrency)
         except LakehouseError as error:
             self._note(error)
+            least = self._settings.interval_seconds
+            seconds = min(_HELD_SECONDS_MAX, 2 * held.seconds) if held is not None else least
+            self._held[name] = _Held(self._clock.monotonic() + seconds, seconds)
             return False
+        self._held.pop(name, None)
         del self._settled[name]
         self._doubtful.discard(name)
         return True
@@ -249,21 +291,24 @@ class Copier:
         if len(self._failed) < _FAILED_MAX:
             self._failed.setdefault(known, to_datetime(self._clock.now_us()))
 
-    async def _remove(self, gone: Sequence[ObjectRef]) -> None:
+    async def _remove(self, name: str, gone: Sequence[ObjectRef]) -> None:
         """Remove the copies of objects that the catalog has given up."""
-        if not gone:
+        removed = self._removed.setdefault(name, set())
+        left = [ref for ref in gone if ref not in removed]
+        if not left:
             return
         copies = []
-        for ref in gone:
+        for ref in left:
             try:
                 copies.append(rescue_key(ref.bucket, ref.key))
             except LakehouseError:
                 continue  # what may not be copied has no copy
         await self._copying.remove(copies)
+        removed.update(left)
         self._counts["deletions"] += len(copies)
-        places = {(ref.bucket, ref.key) for ref in gone}
-        for known in [known for known in self._failed if (known.bucket, known.key) in places]:
-            del self._failed[known]
+        for known in list(self._failed):
+            if ObjectRef(known.bucket, known.key) in removed:
+                del self._failed[known]
 
     # -- sweeping ----------------------------------------------------------------------------
 
@@ -300,7 +345,7 @@ class Copier:
             got_on = await self._walk_page(walk, name) or got_on
         if not walk.cursors:
             self._walk, self._swept_at = None, now
-            await save_cursors(self._copying.store, self._cursors)
+            await self._save()
             return False
         return got_on
 
@@ -341,7 +386,7 @@ class Copier:
             if (known.bucket, known.key) not in walk.seen
         ]
         if fresh:
-            await self._remove(page.given_up)
+            await self._remove(name, page.given_up)
         if not await self._copy_page(name, missing):
             return False
         if fresh:

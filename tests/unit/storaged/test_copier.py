@@ -107,6 +107,27 @@ async def test_deletions_and_erasures_travel_before_the_original_goes() -> None:
         assert await world.buckets.raw(HOME).get(gone[0].key)
 
 
+async def test_erasures_travel_while_the_bucket_that_had_it_is_down() -> None:
+    async with build_world() as world:
+        await world.make("A", 2)
+        kept = await world.make("B", 1)
+        await world.settle()
+        world.script.errors[HOME] = DOWN
+        await world.append("B", "late", b"late")
+        await world.settle()
+        await world.purge("A")
+        for _ in range(5):
+            await world.clock.advance(5)
+            await world.settle()
+        assert await world.copies() == await world.expected(*kept)
+        assert world.copier.info().deletions == 2
+        del world.script.errors[HOME]
+        await world.clock.advance(60)
+        await world.settle()
+        info = world.copier.info()
+        assert (info.deletions, info.copied, info.objects) == (2, 2, 2)
+
+
 async def test_a_version_that_can_be_read_keeps_its_copies() -> None:
     async with build_world() as world:
         files = await world.make("A", 2)
@@ -258,7 +279,14 @@ async def test_a_bucket_that_is_down_holds_up_only_itself_and_is_caught_up_with(
         assert {f"rescue/client_b/{file.key}" for file in (*other, *more)} <= set(
             await world.copies()
         )
+        # It is not asked all the time: each attempt would be another entry of the error journal.
+        asked = world.script.counts(HOME)
+        for _ in range(60):
+            await world.clock.advance(5)
+            await world.settle()
+        assert world.script.counts(HOME) - asked < 10
         del world.script.errors[HOME]
+        await world.clock.advance(60)
         await world.settle()
         info = world.copier.info()
         assert (info.copied, info.lag_seconds, info.last_error) == (5, 0.0, "")
@@ -279,6 +307,7 @@ async def test_a_rescue_bucket_that_is_down_costs_nobody_anything() -> None:
         await world.settle()
         assert world.copier.info().copied == 2
         world.script.errors.clear()
+        await world.clock.advance(60)
         await world.settle()
         assert world.copier.info().copied == 3
 
