@@ -59,6 +59,10 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"XDG_STATE_HOME": str(folder / "state")}
 
 
+# Logs of all nodes of this session and the environments of their processes; conftest reads them.
+WATCHED: Final[list[tuple[Path, dict[str, str]]]] = []
+
+
 class Node:
     """One node process over the bucket in ``bucket`` (a folder may serve several nodes)."""
 
@@ -76,8 +80,12 @@ class Node:
             "LAKEHOUSE__GATEWAY__HTTP": f"127.0.0.1:{self.http_port}",
             "LAKEHOUSE__GATEWAY__GRPC": f"127.0.0.1:{self.grpc_port}",
             "LAKEHOUSE__BUCKETS__PRIMARY__URL": bucket.as_uri(),
+            "LAKEHOUSE__NODE__LOG_LEVEL": "debug",
+            "LAKEHOUSE__NODE__SECRET_REF": "env:NODE_CANARY",
+            "NODE_CANARY": "lh_canary0.0123456789abcdef0123456789abcdef",
             **(settings or {}),
         }
+        WATCHED.append((folder / "log", self.env))
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
