@@ -252,6 +252,7 @@ class Node:
         query: Query = service.Query(
             self._config.query, catalog, buckets, self._clock, self._ids, self._rescue.reads
         )
+        query.use_storage(self._wiring.contracts.get("storage"))
         try:
             await query.start()
         except BaseException:

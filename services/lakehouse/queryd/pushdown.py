@@ -45,13 +45,13 @@ def terms(
         mentioned = {
             table.alias: by_slot[table.name] for table in _sources(select) if table.name in by_slot
         }
-        for conjunct in _conjuncts(where.this):
-            for alias, name, operator, values in _comparisons(conjunct):
+        for conjunct in conjuncts(where.this):
+            for alias, name, operator, values in comparisons(conjunct):
                 reference = mentioned.get(alias)
                 column = columns[reference.table].get(name) if reference is not None else None
                 if reference is None or column is None:
                     continue
-                texts = [_value(value, column.type) for value in values]
+                texts = [constant(value, column.type) for value in values]
                 if all(text is not None for text in texts):
                     known = tuple(text for text in texts if text is not None)
                     term = Term(column.id, operator, known, column.type)
@@ -69,7 +69,8 @@ def _sources(select: exp.Select) -> Iterator[exp.Table]:
             yield place
 
 
-def _conjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
+def conjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
+    """What must hold all together for ``node`` to hold."""
     waiting = [node]
     while waiting:
         one = waiting.pop()
@@ -81,7 +82,7 @@ def _conjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
             yield one
 
 
-def _comparisons(
+def comparisons(
     node: exp.Expr,
 ) -> Iterator[tuple[str, str, str, list[exp.Expr]]]:
     """(alias, column, operator, constants) of a conjunct."""
@@ -106,7 +107,7 @@ def _comparisons(
         yield node.this.table, node.this.name, "in", list(node.expressions)
 
 
-def _value(node: exp.Expr, kind: str) -> str | None:
+def constant(node: exp.Expr, kind: str) -> str | None:
     """A constant as the text of a bound of that type; None if it is not surely the same value."""
     sign = ""
     while isinstance(node, exp.Paren):

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -32,6 +33,7 @@ from lakehouse.contracts.query import (
     RunningRequest,
     RunningResult,
 )
+from lakehouse.contracts.storage import StorageService
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit import tracing
 from lakehouse.kit.blocking import run_blocking
@@ -47,6 +49,7 @@ from lakehouse.queryd.choose import choose_engine
 from lakehouse.queryd.figures import QueryFigures
 from lakehouse.queryd.folders import Claim, claim
 from lakehouse.queryd.limits import effective_limits
+from lakehouse.queryd.live import LIVE_COLUMNS, LiveTables
 from lakehouse.queryd.plan import Plan, encode
 from lakehouse.queryd.planning import Parsed, Planning
 from lakehouse.queryd.pool import WorkerPool
@@ -99,12 +102,14 @@ class _Running:
 
 @dataclass(frozen=True, slots=True)
 class _Pinned:
-    """The relations of a statement by name key, at one version of the store."""
+    """The relations of a statement by name key, at one version of the store; ``passing`` files are
+    of this query alone."""
 
     version: int
     relations: Mapping[str, Relation]
     versions: tuple[PinnedVersion, ...]
     paths: Mapping[tuple[str, str], str]
+    passing: tuple[str, ...] = ()
 
 
 class Query:
@@ -129,11 +134,16 @@ class Query:
         self._claim: Claim | None = None
         self._cache: ReadCache | None = None
         self._system: SystemTables | None = None
+        self._storage: StorageService | None = None
         self._statistics: Statistics | None = None
         self._running: dict[str, _Running] = {}
         self._figures = QueryFigures()
         self._planning = Planning(settings, clock, ids)
         self._relations: Lru[Relation] = Lru(settings.plans_max)
+
+    def use_storage(self, storage: StorageService | None) -> None:
+        """Whom to ask for ``system.buckets`` and ``system.bucket_errors``; before ``start``."""
+        self._storage = storage
 
     async def start(self) -> None:
         """Claim the scratch folders and start the warm workers. Raises ``unavailable``."""
@@ -143,7 +153,8 @@ class Query:
         self._cache = ReadCache(
             folder, settings.cache_bytes_max, self._buckets, settings.fetches_max, self._known
         )
-        self._system = SystemTables(self._catalog, folder)
+        live = LiveTables(self._storage, folder, self._clock)
+        self._system = SystemTables(self._catalog, folder, live)
         self._statistics = Statistics(self._cache)
         try:
             await self._pool.start()
@@ -255,6 +266,8 @@ class Query:
         until = min(deadline, expires)
         parsed = await self._planning.parsed(request.sql, until)
         pinned = await self._pin(ctx, request, parsed)
+        for path in pinned.passing:
+            stack.callback(Path(path).unlink, missing_ok=True)
         prepared = await self._planning.prepared(
             parsed, request.params_json, pinned.relations, engine, (_identity(pinned), until)
         )
@@ -315,6 +328,7 @@ class Query:
         paths: dict[tuple[str, str], str] = {}
         as_of, version = request.as_of, 0
         versions: list[PinnedVersion] = []
+        passing: list[str] = []
         if datasets or not system:
             snapshot = await self._catalog.snapshot(
                 ctx, SnapshotRequest(datasets, request.as_of, request.pins)
@@ -328,14 +342,17 @@ class Query:
                 versions.append(PinnedVersion(dataset.name, pin or dataset.version))
             as_of = AsOf(version=version)
         if system:
-            if not datasets:
+            tables = [name.removeprefix(prefix) for name in system]
+            if not (datasets or LIVE_COLUMNS.keys() >= set(tables)):
                 as_of, version = await self._system.pin(ctx, as_of)
-            for name in system:
-                opened = await self._system.open(ctx, name.removeprefix(prefix), as_of, version)
+            for name, table in zip(system, tables, strict=True):
+                tree = None if parsed.statement is None else parsed.statement.tree
+                opened = await self._system.open(ctx, table, as_of, version, tree)
+                passing += [opened.path] if table in LIVE_COLUMNS else []
                 relations[name] = opened.relation
                 paths[place(opened.relation.snapshot.files[0])] = opened.path
                 versions.append(PinnedVersion(name, version))
-        return _Pinned(version, relations, tuple(versions), paths)
+        return _Pinned(version, relations, tuple(versions), paths, tuple(passing))
 
     async def _relation(self, ctx: Context, one: DatasetSnapshot, filters: bool) -> Relation:
         """The relation of a snapshot, its bucket open here; with ``filters`` also the statistics

@@ -1,4 +1,5 @@
-"""``system.*``: the catalog itself as relations, over its contract alone."""
+"""``system.*``: the catalog itself as relations, over its contract alone; beside them what the
+storage contract knows now (``live``)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+from sqlglot import exp
 
 from lakehouse.contracts.catalog import (
     AsOf,
@@ -23,6 +25,7 @@ from lakehouse.kit.clock import to_datetime
 from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus
 from lakehouse.model.identity import Context
 from lakehouse.model.schema import Column, Schema
+from lakehouse.queryd.live import LIVE_COLUMNS, LiveTables
 from lakehouse.queryd.scan import Relation, relation
 from lakehouse.table.types import arrow_schema
 
@@ -39,7 +42,8 @@ _COLUMNS: Final[dict[str, str]] = {
     " request_id:string rows_added:int64 rows_removed:int64 files_added:int64 files_removed:int64"
     " row_count:int64 schema_id:int64 source:string",
 }
-SYSTEM_TABLES: Final = tuple(sorted(_COLUMNS))
+_ALL: Final = {**_COLUMNS, **LIVE_COLUMNS}
+SYSTEM_TABLES: Final = tuple(sorted(_ALL))
 _PAGE: Final = 1000
 
 
@@ -53,14 +57,14 @@ class SystemRelation:
 
 def schema_of(table: str) -> Schema:
     """The columns of ``system.<table>``. Raises ``not_found``."""
-    if table not in _COLUMNS:
+    if table not in _ALL:
         raise LakehouseError(
             ErrorKind.NOT_FOUND,
             "there is no such system table",
             table=f"system.{table}"[:80],
             hint="there are " + " ".join(f"system.{name}" for name in SYSTEM_TABLES),
         )
-    pairs = [item.split(":", 1) for item in _COLUMNS[table].split()]
+    pairs = [item.split(":", 1) for item in _ALL[table].split()]
     columns = tuple(Column(index + 1, name, kind) for index, (name, kind) in enumerate(pairs))
     return Schema(1, columns)
 
@@ -68,7 +72,8 @@ def schema_of(table: str) -> Schema:
 class SystemTables:
     """Reads the catalog page by page; the last few results are kept by version."""
 
-    def __init__(self, catalog: CatalogService, folder: Path) -> None:
+    def __init__(self, catalog: CatalogService, folder: Path, live: LiveTables) -> None:
+        self._live = live
         self._catalog = catalog
         self._folder = folder
         self._made = 0
@@ -83,9 +88,19 @@ class SystemTables:
         head = await self._catalog.list(ctx, ListRequest(limit=1))
         return AsOf(version=head.version), head.version
 
-    async def open(self, ctx: Context, table: str, as_of: AsOf, version: int) -> SystemRelation:
-        """``system.<table>`` at ``as_of``, which is ``version`` (0: known by its time alone)."""
+    async def open(
+        self, ctx: Context, table: str, as_of: AsOf, version: int, tree: exp.Expr | None = None
+    ) -> SystemRelation:
+        """``system.<table>`` at ``as_of``, which is ``version`` (0: known by its time alone).
+
+        Live tables are as of now, have the rows that the statement ``tree`` may need (None: all),
+        and are the caller's to delete.
+        """
         schema = schema_of(table)
+        if table in LIVE_COLUMNS:
+            live = await self._live.open(ctx, table, schema, tree)
+            name = Path(live.path).name
+            return SystemRelation(_relation(table, schema, version, live.rows, name), live.path)
         kept = self._kept.get((table, version)) if version else None
         if kept is not None:
             return kept
