@@ -10,10 +10,10 @@ import pytest
 
 from contracts.world import World, world
 from lakehouse.catalogd.tokens import Tokens
-from lakehouse.storaged.configured import ConfiguredBuckets
-from lakehouse.storaged.journal import Journal
+from lakehouse.storaged.journal import Journal, JournalPlace
+from lakehouse.storaged.registry import Registry
 from lakehouse.storaged.service import Storage
-from lakehouse.storaged.settings import JournalSettings
+from lakehouse.storaged.settings import JournalSettings, RegistrySettings
 
 
 @pytest.fixture(params=["direct", "wire"])
@@ -30,9 +30,16 @@ async def here(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def storage(here: World, transport: str) -> Any:
-    buckets, journal = here.open_buckets(), Journal(JournalSettings(), here.clock, here.ids)
-    registry = ConfiguredBuckets(buckets)
+    spool = str(here.folder / "errors")
+    journal = Journal(JournalSettings(errors_spool_dir=spool), here.clock, here.ids)
+    buckets = here.open_buckets(failures=journal)
+    catalog = await here.open_catalog()
+    added = RegistrySettings(local_root=str(here.folder / "added"))
+    registry = Registry(added, buckets, catalog, here.clock, here.ids)
     here.near["storage"] = Storage(buckets, registry, journal, here.clock, here.ids)
+    primary = buckets.unreported("primary")
+    await journal.start(JournalPlace(primary, "tests", lambda: buckets.health("primary")))
+    here.stack.push_async_callback(journal.close)
     return await here.connect(transport, "storage")
 
 

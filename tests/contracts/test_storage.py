@@ -7,8 +7,21 @@ from typing import Any
 import pytest
 
 from contracts.world import OPERATOR, READER, WRITER, World
-from lakehouse.contracts.storage import BucketsRequest, ProbeRequest
+from lakehouse.contracts.storage import (
+    AddBucketRequest,
+    BucketsRequest,
+    ErrorCount,
+    ErrorsRequest,
+    ProbeRequest,
+    RemoveBucketRequest,
+    ReportRequest,
+    ReportResult,
+)
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.objectstore.buckets import BucketSettings, S3Credentials
+from unit.storaged.attempts import attempt
+
+KEYS = S3Credentials("access", "secret-key")
 
 
 async def test_every_bucket_is_listed_in_the_order_of_the_configuration(storage: Any) -> None:
@@ -44,8 +57,100 @@ async def test_a_bucket_that_is_not_there_is_named_with_those_that_are(storage: 
 
 @pytest.mark.parametrize("ctx", [READER, WRITER], ids=["reader", "writer"])
 async def test_storage_is_the_operators(storage: Any, ctx: Any) -> None:
-    for call in (storage.buckets(ctx, BucketsRequest()), storage.probe(ctx, ProbeRequest("extra"))):
+    for call in (
+        storage.buckets(ctx, BucketsRequest()),
+        storage.probe(ctx, ProbeRequest("extra")),
+        storage.add_bucket(ctx, AddBucketRequest("more", "memory://more")),
+        storage.remove_bucket(ctx, RemoveBucketRequest("extra")),
+        storage.errors(ctx, ErrorsRequest()),
+        storage.report(ctx, ReportRequest(())),
+    ):
         with pytest.raises(LakehouseError) as caught:
             await call
         assert caught.value.kind is ErrorKind.FORBIDDEN
         assert caught.value.fields["required"] == "operator"
+
+
+async def test_an_empty_journal_says_so(storage: Any) -> None:
+    result = await storage.errors(OPERATOR, ErrorsRequest())
+    assert (result.errors, result.counts, result.next) == ((), (), "")
+    assert (result.dropped, result.spooled, result.journal_failures) == (0, 0, 0)
+    assert result.primary_unavailable_since is None
+    assert result.complete
+
+
+async def test_what_is_reported_is_told_whole_and_once(storage: Any) -> None:
+    told = tuple(attempt(number, sent=number != 2, final=number > 1) for number in range(5))
+    for _ in range(2):
+        answer = await storage.report(OPERATOR, ReportRequest(told, 3))
+        assert answer == ReportResult(5)
+    result = await storage.errors(OPERATOR, ErrorsRequest())
+    assert result.errors == tuple(reversed(told))
+    assert result.counts == (ErrorCount("eu", "get", "timeout", 5, 3),)
+    assert result.dropped == 6
+
+
+async def test_a_page_at_a_time_newest_first(storage: Any) -> None:
+    told = tuple(attempt(number, bucket="eu" if number % 2 else "us") for number in range(10))
+    await storage.report(OPERATOR, ReportRequest(told))
+    first = await storage.errors(OPERATOR, ErrorsRequest(bucket="eu", limit=2))
+    assert first.counts == (ErrorCount("eu", "get", "timeout", 5, 5),)
+    seen, cursor = list(first.errors), first.next
+    while cursor:
+        # Whatever comes in meanwhile, newer or of another bucket, moves nothing.
+        late = (attempt(100 + len(seen)), attempt(0, id=f"L{len(seen)}", bucket="us"))
+        await storage.report(OPERATOR, ReportRequest(late))
+        page = await storage.errors(OPERATOR, ErrorsRequest(bucket="eu", limit=2, cursor=cursor))
+        seen, cursor = [*seen, *page.errors], page.next
+    assert [one.id for one in seen] == [attempt(number).id for number in (9, 7, 5, 3, 1)]
+
+
+async def test_every_filter(storage: Any) -> None:
+    told = (attempt(1, operation="put"), attempt(2, error_kind="corrupt"), attempt(3, final=False))
+    await storage.report(OPERATOR, ReportRequest(told))
+    for asked, expected in (
+        (ErrorsRequest(operation="put"), [1]),
+        (ErrorsRequest(error_kind="corrupt"), [2]),
+        (ErrorsRequest(final_only=True), [2, 1]),
+        (ErrorsRequest(since=attempt(2).at), [3, 2]),
+        (ErrorsRequest(until=attempt(2).at), [1]),
+        (ErrorsRequest(bucket="nowhere"), []),
+    ):
+        result = await storage.errors(OPERATOR, asked)
+        assert [one.id for one in result.errors] == [attempt(number).id for number in expected]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ErrorsRequest(limit=0),
+        ErrorsRequest(limit=10_001),
+        ErrorsRequest(cursor="none of ours"),
+    ],
+    ids=["no page", "too large a page", "cursor"],
+)
+async def test_what_cannot_be_asked_of_the_journal(storage: Any, request_: ErrorsRequest) -> None:
+    with pytest.raises(LakehouseError) as caught:
+        await storage.errors(OPERATOR, request_)
+    assert caught.value.kind is ErrorKind.INVALID
+
+
+async def test_a_report_that_is_too_large_is_refused_whole(storage: Any) -> None:
+    for wrong in (ReportRequest((attempt(1),) * 4097), ReportRequest((), -1)):
+        with pytest.raises(LakehouseError) as caught:
+            await storage.report(OPERATOR, wrong)
+        assert caught.value.kind is ErrorKind.INVALID
+    assert (await storage.errors(OPERATOR, ErrorsRequest())).errors == ()
+
+
+async def test_what_fails_here_is_in_the_journal(storage: Any, here: World) -> None:
+    settings = BucketSettings(
+        "gone", "s3://gone/x", endpoint="http://127.0.0.1:1", credentials=KEYS
+    )
+    here.buckets.add(settings)
+    with pytest.raises(LakehouseError):
+        await storage.probe(OPERATOR, ProbeRequest("gone"))
+    result = await storage.errors(OPERATOR, ErrorsRequest(bucket="gone"))
+    assert result.errors
+    assert {one.error_kind for one in result.errors} == {"unavailable"}
+    assert {one.bucket for one in result.errors} == {"gone"}

@@ -23,6 +23,7 @@ from lakehouse.model.dataset import Card, DataFile
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.model.schema import Column, Schema
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
+from lakehouse.objectstore.failures import FailureSink, NoSink
 from lakehouse.objectstore.identity import init_store
 from lakehouse.table.fingerprint import fingerprint
 from unit.rpc.loopback import loopback
@@ -80,14 +81,14 @@ class World:
     def __post_init__(self) -> None:
         self.ids = SystemIds(self.clock)
 
-    def open_buckets(self, url: str = "") -> Buckets:
+    def open_buckets(self, url: str = "", failures: FailureSink | None = None) -> Buckets:
         # A folder, not memory: query workers are processes of their own.
         places = [("primary", url or f"file://{self.folder}/primary"), ("extra", "")]
         settings = [
             BucketSettings(name, place or f"memory://{self.ids.ulid()}", bucket_class=name)
             for name, place in places
         ]
-        self.buckets = Buckets(settings, self.clock, self.ids)
+        self.buckets = Buckets(settings, self.clock, self.ids, failures or NoSink())
         self.stack.push_async_callback(self.buckets.close)
         return self.buckets
 

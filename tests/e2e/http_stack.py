@@ -28,11 +28,11 @@ from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import init_store
 from lakehouse.queryd.service import Query
 from lakehouse.queryd.settings import QuerySettings
-from lakehouse.storaged.configured import ConfiguredBuckets
-from lakehouse.storaged.journal import Journal
+from lakehouse.storaged.journal import Journal, JournalPlace
 from lakehouse.storaged.objects import Objects
+from lakehouse.storaged.registry import Registry
 from lakehouse.storaged.service import Storage
-from lakehouse.storaged.settings import JournalSettings
+from lakehouse.storaged.settings import JournalSettings, RegistrySettings
 
 OPERATOR = Context(ANONYMOUS_OPERATOR, "tests")
 
@@ -78,9 +78,16 @@ async def http_stack(
     """All of it started; closed again in order. ``auth`` as in the configuration."""
     clock = SystemClock()
     ids = SystemIds(clock)
-    buckets = Buckets([BucketSettings("primary", (folder / "primary").as_uri())], clock, ids)
+    journal = Journal(JournalSettings(errors_spool_dir=str(folder / "errors")), clock, ids)
+    primary = BucketSettings("primary", (folder / "primary").as_uri())
+    buckets = Buckets([primary], clock, ids, journal)
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(buckets.close)
+        place = JournalPlace(
+            buckets.unreported("primary"), "tests", lambda: buckets.health("primary")
+        )
+        await journal.start(place)
+        closing.push_async_callback(journal.close)
         await init_store(buckets.raw("primary"), clock, ids)
         writer = WriterInfo(ids.ulid(), "127.0.0.1:1")
         catalog = await open_catalog(CatalogSettings(), buckets, writer, clock, ids)
@@ -91,6 +98,9 @@ async def http_stack(
         )
         await ingest.start()
         closing.push_async_callback(ingest.close)
+        added = RegistrySettings(local_root=str(folder / "added"))
+        registry = Registry(added, buckets, catalog, clock, ids)
+        storage = Storage(buckets, registry, journal, clock, ids)
         query = Query(
             QuerySettings(
                 cache_dir=str(folder / "cache"),
@@ -104,10 +114,9 @@ async def http_stack(
             clock,
             ids,
         )
+        query.use_storage(storage)
         await query.start()
         closing.push_async_callback(query.close)
-        journal = Journal(JournalSettings(), clock, ids)
-        storage = Storage(buckets, ConfiguredBuckets(buckets), journal, clock, ids)
         objects = Objects(buckets, catalog, clock)
         services = Services(catalog, tokens, ingest, query, storage, objects, catalog)
         authenticator: Authenticator = (

@@ -11,7 +11,7 @@ from typing import Final
 from lakehouse.errors import LakehouseError
 from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.model.health import BucketHealth
-from lakehouse.objectstore.guarding import ObservedStore
+from lakehouse.objectstore.guarding import GuardedStore
 from lakehouse.objectstore.health import BucketWatch
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.objectstore.settings import ResilienceSettings
@@ -21,6 +21,9 @@ WAIT_SECONDS: Final = 0.05
 
 _FRESH: Final = timedelta(seconds=1)
 _ASK_SECONDS: Final = 5.0
+# Short, for what waits for an answer that does not come is not written when the primary is back;
+# and no breaker, for who asks again are a flush and a reader, both with pauses of their own.
+_OWN: Final = ResilienceSettings(attempt_seconds=2.5, breaker_failures=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class Reach:
     def __init__(
         self, store: ObjectStore, health: Callable[[], BucketHealth], clock: Clock
     ) -> None:
-        self._own = BucketWatch("primary", clock, ResilienceSettings())
-        self.store: ObjectStore = ObservedStore(store, self._own)
+        self._own = BucketWatch("primary", clock, _OWN)
+        self.store: ObjectStore = GuardedStore(store, self._own)
         self._health = health
         self._clock = clock
         self._asking: asyncio.Task[None] | None = None

@@ -14,12 +14,13 @@ from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, S3Credentials
 from lakehouse.objectstore.port import ObjectMeta
 from lakehouse.storaged import infos
-from lakehouse.storaged.configured import ConfiguredBuckets
 from lakehouse.storaged.journal import Journal
+from lakehouse.storaged.registry import Registry
 from lakehouse.storaged.service import Storage
-from lakehouse.storaged.settings import JournalSettings
+from lakehouse.storaged.settings import JournalSettings, RegistrySettings
 from lakehouse.testing.clocks import SeededIds
 from support_peer import Peer, serving
+from unit.gateway.fakes import FakeCatalog
 
 CLOCK = SystemClock()
 OPERATOR = Context(Principal("op", (Scope.OPERATOR,)), "request")
@@ -48,7 +49,8 @@ async def buckets() -> AsyncIterator[Buckets]:
 
 def over(buckets: Buckets) -> Storage:
     journal = Journal(JournalSettings(), CLOCK, SeededIds(3))
-    return Storage(buckets, ConfiguredBuckets(buckets), journal, CLOCK, SeededIds(2))
+    registry = Registry(RegistrySettings(), buckets, FakeCatalog(), CLOCK, SeededIds(4))  # type: ignore[arg-type]
+    return Storage(buckets, registry, journal, CLOCK, SeededIds(2))
 
 
 async def test_one_bad_bucket_does_not_hide_the_others(buckets: Buckets) -> None:
