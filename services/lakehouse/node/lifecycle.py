@@ -15,6 +15,7 @@ from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.contracts.catalog import StatusRequest
 from lakehouse.contracts.tokens import Authenticator
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.acting import act_as
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
@@ -107,7 +108,8 @@ class Node:
         that answers, another store), ``invalid`` (a missing peer), ``forbidden`` (an unfit bucket).
         """
         try:
-            await self._start()
+            with act_as("node"):
+                await self._start()
         except BaseException:
             await self.stop()
             raise
@@ -127,7 +129,8 @@ class Node:
         await journaling.start(buckets)
         self._readiness.note("release", __version__)
         if "catalogd" in roles:
-            await self._start_catalogd(buckets)
+            with act_as("catalogd"):
+                await self._start_catalogd(buckets)
         catalog = self._wiring.contracts.get("catalog")
         registry = await open_registry(config, buckets, catalog, self._clock, self._ids)
         follow(registry, self._supervisor, self._readiness)
@@ -234,7 +237,8 @@ class Node:
 
             catalog = self._wiring.contracts["catalog"]
             ingest = Ingest(self._config.ingest, catalog, buckets, self._clock, self._ids)
-            await ingest.start()
+            with act_as("ingestd"):
+                await ingest.start()
             self._closing.append(ingest)
             self._wiring.contracts["ingest"] = ingest
             self._readiness.add("ingestd", ingest)
@@ -254,7 +258,8 @@ class Node:
         )
         query.use_storage(self._wiring.contracts.get("storage"))
         try:
-            await query.start()
+            with act_as("queryd"):
+                await query.start()
         except BaseException:
             await query.close()
             raise
