@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import orjson
@@ -20,7 +21,7 @@ from lakehouse.ledger.record import Commit
 
 S = TypeVar("S")
 
-_CHANGES_INLINE: Final = 64
+_BYTES_INLINE: Final = 64 << 10  # of changes; what is more is applied beside the loop
 _YIELD_EVERY: Final = 4
 _ANSWERS_AT_ONCE: Final = 16
 
@@ -87,11 +88,9 @@ async def form_group(
     group = Group(state=head.state, seq=head.seq, ts_us=head.ts_us, kind=kind)
     for count, item in enumerate(waiting, start=1):
         outcome = await _decide(group, item, machine, now_us)
-        if outcome is None:
-            continue
-        if group.accepted:
+        if outcome is not None and group.accepted:
             group.deferred.append((item, outcome))
-        else:
+        elif outcome is not None:
             item.answer(outcome)
         if count % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
@@ -108,19 +107,18 @@ async def _decide(
         answer = _canonical(verdict.answer)
         if not verdict.changes:
             return Committed(group.seq, answer, group.state, no_op=True)
-        if len(verdict.changes) > _CHANGES_INLINE:
-            changes = await run_blocking(_canonical, verdict.changes)
-        else:
-            changes = _canonical(verdict.changes)
-        entry = Entry(
+        blank = Entry(
             seq=group.seq + 1,
             ts_us=max(now_us, group.ts_us + 1),
-            changes=tuple(changes),
+            changes=(),
             answer=answer,
             actor=proposal.actor,
             request_id=proposal.request_id,
         )
-        state = machine.apply(group.state, entry)
+        data = _dumped(verdict.changes)
+        # Values that nobody changes: what reads the head meanwhile is not disturbed.
+        apply = partial(_applied, machine, group.state, blank, data)
+        entry, state = await run_blocking(apply) if len(data) > _BYTES_INLINE else apply()
     except LakehouseError as error:
         return error
     except Exception as error:  # noqa: BLE001 - one proposal's defect must not stop the others'
@@ -133,9 +131,18 @@ async def _decide(
     return None
 
 
+def _applied(machine: Machine[S], state: S, blank: Entry, data: bytes) -> tuple[Entry, S]:
+    entry = replace(blank, changes=tuple(orjson.loads(data)))
+    return entry, machine.apply(state, entry)
+
+
 def _canonical(value: Any) -> Any:
     """``value`` as a replay will read it, so that memory and chain cannot differ."""
+    return orjson.loads(_dumped(value))
+
+
+def _dumped(value: Any) -> bytes:
     try:
-        return orjson.loads(orjson.dumps(value))
+        return orjson.dumps(value)
     except TypeError as error:
         raise LakehouseError(ErrorKind.INVALID, "a change is not a JSON value") from error

@@ -66,6 +66,46 @@ async def test_concurrent_commits_share_records(
     assert [item.state.seq for item in done] == [item.seq for item in done]
 
 
+async def test_the_loop_goes_on_while_a_group_is_decided(
+    ledger: Ledger[World], store: RecordingStore
+) -> None:
+    turns = 0
+    seen: list[int] = []
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def proposal(number: int) -> Proposal[World]:
+        plain = add_token(f"t{number}")
+
+        def decide(state: World, seq: int) -> Verdict:
+            seen.append(turns)
+            return plain.decide(state, seq)
+
+        return Proposal(decide)
+
+    store.reset()
+    counting = asyncio.ensure_future(count_turns())
+    done = await asyncio.gather(*(ledger.commit(proposal(i)) for i in range(64)))
+    counting.cancel()
+    assert store.counts["put"] <= 2
+    assert [item.seq for item in done] == list(range(1, 65))
+    assert max(seen.count(turn) for turn in seen) <= 8
+
+
+async def test_a_large_change_is_applied_in_order(ledger: Ledger[World]) -> None:
+    tokens = ["a", "b" * 100_000, "c", "d" * 200_000, "e"]
+    done = await asyncio.gather(*(ledger.commit(add_token(token)) for token in tokens))
+    assert [item.seq for item in done] == [1, 2, 3, 4, 5]
+    assert [item.answer["token"] for item in done] == tokens
+    assert dict(ledger.state.tokens) == dict.fromkeys(tokens, 1)
+    # Each answer has the state right after it, not one of its neighbours'.
+    assert [len(item.state.tokens) for item in done] == [1, 2, 3, 4, 5]
+
+
 async def test_replay_gives_the_same_state(store: RecordingStore) -> None:
     ledger = await opened(store)
     for i in range(10):
