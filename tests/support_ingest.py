@@ -54,7 +54,8 @@ class Lake:
         self, data: bytes, name: str = "t", mode: str = "auto", **options: Any
     ) -> IngestReport:
         request = IngestRequest(name, IngestMode(mode))
-        fields = {"key", "card", "dry_run", "object_key", "object_bucket"} & options.keys()
+        known = {"key", "card", "dry_run", "object_key", "object_bucket", "bucket"}
+        fields = known & options.keys()
         request = replace(request, **{field: options.pop(field) for field in fields})
         ctx = options.pop("ctx", CTX)
         request = replace(request, options=IngestOptions(**options))

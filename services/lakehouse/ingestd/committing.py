@@ -27,7 +27,13 @@ from lakehouse.ingestd.convert import Outcome
 from lakehouse.ingestd.deadletters import DEAD_LETTER_SCHEMA
 from lakehouse.ingestd.deciding import Action, Standing
 from lakehouse.ingestd.parquet_out import LocalParquet
-from lakehouse.ingestd.reports import DEAD_LETTERS_SUFFIX, card_after, card_of, data_file
+from lakehouse.ingestd.reports import (
+    DEAD_LETTERS_SUFFIX,
+    card_after,
+    card_of,
+    data_file,
+    without_texts,
+)
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.ids import Ids
@@ -200,6 +206,9 @@ class Committer:
             more, also = await self._dead(ctx, job, uploaded)
             changes += more
             needs += also
+        if uploaded.bucket != PRIMARY:
+            # The answer is kept with the commit, in the primary bucket.
+            report = without_texts(report)
         commit = self._keyed(ctx, job, CommitRequest(tuple(changes), tuple(needs)))
         if commit.request_sha256:
             commit = replace(commit, answer_json=kept_answer(report))

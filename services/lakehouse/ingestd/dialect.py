@@ -26,6 +26,7 @@ from lakehouse.model.refs import name_key
 from lakehouse.table.infer import guess_text
 
 SAMPLE_BYTES: Final = 1 << 18
+LINES_SKIPPED: Final = "before the table, and no part of it"
 _SAID_MAX: Final = 500
 _SAMPLE_RECORDS: Final = 200
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -182,7 +183,7 @@ def _with_names(
         warnings.append(
             IngestWarning(
                 "lines_skipped",
-                f"before the table, and no part of it: {said[:_SAID_MAX]}",
+                f"{LINES_SKIPPED}: {said[:_SAID_MAX]}",
                 line=1,
                 count=before,
             )

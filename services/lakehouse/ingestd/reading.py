@@ -76,7 +76,9 @@ def read_body(reading: Reading, work: Work) -> tuple[Outcome, str]:
         # What a reader could not foresee of the input; a mistake of ours has other types.
         reason = str(error).partition("\n")[0][:300] or type(error).__name__
         name = source_format.value
-        _log.warning("a file could not be converted", extra={"format": name}, exc_info=error)
+        # The caller is told the reason; the log is not, for a value of the file may stand in it.
+        kind = type(error).__name__
+        _log.warning("a file could not be converted", extra={"format": name, "reason": kind})
         raise unreadable(
             f"the values of the {name} file cannot be converted",
             "cast what the reason names to another type, or send it as CSV",

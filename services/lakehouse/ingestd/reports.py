@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lakehouse.contracts.ingest import CardHints, IngestReport, IngestRequest, IngestWarning
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.dialect import LINES_SKIPPED
 from lakehouse.ingestd.parquet_out import LocalParquet
 from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, Sensitivity
 from lakehouse.model.refs import PRIMARY, ObjectRef
@@ -114,6 +115,16 @@ def data_file(
         stats=local.stats if ref.bucket == PRIMARY else (),
         stats_sha256=stats_sha256,
     )
+
+
+def without_texts(report: IngestReport) -> IngestReport:
+    """``report`` without what its warnings repeat of the file, for rows outside the primary bucket:
+    a text of theirs must not be kept elsewhere."""
+    warnings = tuple(
+        replace(one, message=LINES_SKIPPED) if one.message.startswith(LINES_SKIPPED) else one
+        for one in report.warnings
+    )
+    return replace(report, warnings=warnings)
 
 
 def sample_json(sample: pa.Table) -> str:
