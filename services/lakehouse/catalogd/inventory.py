@@ -115,6 +115,7 @@ class Inventory:
             live=live,
             waiting=_waiting(state, bucket, end[0]) if rest else 0,
             waiting_since=_time_of(state, rest[0].at[0]) if rest else None,
+            since=_time_of(state, page[0].at[0]) if page else None,
         )
 
     async def object_states(

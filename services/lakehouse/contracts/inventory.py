@@ -31,6 +31,7 @@ class ObjectChangesResult:
         live: how many files the newest version names, of datasets whose home is the bucket.
         waiting: at most so many files come behind this page, the first committed at
             ``waiting_since``; 0 and None at the end.
+        since: when the first change of this page was committed; None for an empty one.
     """
 
     added: tuple[DataFile, ...]
@@ -40,6 +41,7 @@ class ObjectChangesResult:
     live: int
     waiting: int = 0
     waiting_since: datetime | None = None
+    since: datetime | None = None
 
 
 class ObjectStanding(StrEnum):

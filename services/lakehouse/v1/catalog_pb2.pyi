@@ -1393,6 +1393,7 @@ class ObjectChangesResult(_message.Message):
     LIVE_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     WAITING_SINCE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     cursor: _builtins.str
     live: _builtins.int
@@ -1408,6 +1409,10 @@ class ObjectChangesResult(_message.Message):
 
     @_builtins.property
     def waiting_since(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """when the first change of the page was committed"""
+
     def __init__(
         self,
         *,
@@ -1418,10 +1423,11 @@ class ObjectChangesResult(_message.Message):
         live: _builtins.int = ...,
         waiting: _builtins.int = ...,
         waiting_since: _timestamp_pb2.Timestamp | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["waiting_since", b"waiting_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "waiting_since", b"waiting_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "cursor", b"cursor", "given_up", b"given_up", "live", b"live", "version", b"version", "waiting", b"waiting", "waiting_since", b"waiting_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "cursor", b"cursor", "given_up", b"given_up", "live", b"live", "since", b"since", "version", b"version", "waiting", b"waiting", "waiting_since", b"waiting_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

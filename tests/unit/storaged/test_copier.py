@@ -273,7 +273,7 @@ async def test_a_bucket_that_is_down_holds_up_only_itself_and_is_caught_up_with(
         await world.clock.advance(30)
         info = world.copier.info()
         assert (info.objects, info.copied) == (5, 4)
-        assert info.lag_seconds >= 30
+        assert info.lag_seconds >= 29
         assert "refused" in info.last_error
         assert len(await world.copies()) == 4
         assert {f"rescue/client_b/{file.key}" for file in (*other, *more)} <= set(
@@ -421,8 +421,10 @@ async def test_lag_is_the_age_of_the_oldest_that_is_missing() -> None:
         await world.settle()
         world.script.errors[HOME] = DOWN
         made = to_datetime(world.clock.now_us())
-        await world.append("A", "late", b"late")
-        await world.clock.advance(100)
-        await world.settle()
-        assert (to_datetime(world.clock.now_us()) - made).total_seconds() >= 100
-        assert world.copier.info().lag_seconds <= 101
+        for at in range(10):
+            await world.append("A", f"late{at}", b"late")
+            await world.clock.advance(10)
+            await world.settle()
+        lag = (to_datetime(world.clock.now_us()) - made).total_seconds()
+        assert lag - 1 <= world.copier.info().lag_seconds <= lag
+        assert world.copier.info().copied == 1
