@@ -109,6 +109,6 @@ def test_a_log_killed_at_every_request_then_opened_again(after: bool, tmp_path: 
 
 @pytest.mark.parametrize("after", [BEFORE, AFTER], ids=["before", "after"])
 def test_a_log_killed_again_while_it_recovers(after: bool, tmp_path: Path) -> None:
-    for first in range(11, 90, 13):
-        for second in range(0, 60, 6):
+    for first in range(11, 90, 26):
+        for second in range(0, 60, 7):
             _play(tmp_path / f"{first}-{second}", (first, after), (second, not after))

@@ -20,7 +20,7 @@ from lakehouse.testing.simulation.ledgerbook import Violation
 from lakehouse.testing.simulation.logworld import LogProfile, simulate_log
 from property.log_mutants import DEFAULT, HARSH_LOG, LOG_MUTANTS
 
-SEEDS = int(os.environ.get("LAKEHOUSE_SIM_SEEDS", "2000")) // 50
+SEEDS = int(os.environ.get("LAKEHOUSE_SIM_SEEDS", "2000")) // 100
 MUTANT_SEEDS = 200
 
 

@@ -12,14 +12,12 @@ from typing import Final
 
 import orjson
 
+from lakehouse.appendlog.settings import PLACES
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
 from lakehouse.ledger.machine import JsonObject
 
 _EPOCH: Final = to_datetime(0)
-
-PLACES: Final = 65_536
-"""Numbers of events in one batch; the first is 1, so it is the event's line after the header."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _BIG_EVENTS: Final = 512
 _WRITER_LENGTH_MAX: Final = 128
+_FLUSH_BUDGET_SECONDS: Final = 5.0
 DEFAULT_SETTINGS: Final = LogSettings()
 
 
@@ -292,11 +293,13 @@ class AppendLog:
                 await self._outbox.aim(segment, n)
 
             body = await run_blocking(make_body, segment.put_id, lines)
-            budget = self._settings.append_budget_seconds
+            budget = min(self._settings.append_budget_seconds, _FLUSH_BUDGET_SECONDS)
             try:
                 header = await self._writer.write(body, budget, self._unsettled, aim)
             except LakehouseError as error:
                 self._failed(error)
+                # Whoever waited behind it for the bucket need not wait as long once more.
+                self._queue.fail(unavailable("the log cannot be reached"))
                 raise
             self._wrote(header, "flushed")
 
@@ -394,6 +397,7 @@ async def open_log(
     """
     if not 0 < len(writer) <= _WRITER_LENGTH_MAX:
         raise LakehouseError(ErrorKind.INVALID, "a writer's name has 1 to 128 characters")
+    settings.check()
     layout = LogLayout(prefix)
     access = Access(store, layout, clock, ids, settings.chain())
     opened = AppendLog(access, layout, writer, settings)

@@ -78,6 +78,7 @@ class Outbox:
         self._asleep = True
         self._wake = asyncio.Event()
         self._filled = asyncio.Event()
+        self._written = asyncio.Event()
         self._hurried = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._disk = asyncio.Lock()
@@ -89,6 +90,7 @@ class Outbox:
         await run_blocking(self._spool.start)
         self._tasks = [
             asyncio.create_task(self._write_task(), name="log spool"),
+            asyncio.create_task(self._sync_task(), name="log fsync"),
             asyncio.create_task(self._send_task(), name="log flush"),
         ]
         for task in self._tasks:
@@ -212,6 +214,16 @@ class Outbox:
             self._asleep = True
             await self._on_disk(self._spool_fresh)
             self._filled.set()
+            self._written.set()
+
+    async def _sync_task(self) -> None:
+        """While a bucket is down nothing is sealed: what is written is fsynced all the same."""
+        while True:
+            await self._written.wait()
+            await self._clock.sleep(self._settings.flush_seconds * 0.75)
+            self._written.clear()
+            if self._spool.dirty:
+                await self._on_disk(self._spool.sync)
 
     def _spool_fresh(self) -> None:
         """Into the spool with what was offered; until it is there it counts as in memory."""
@@ -273,8 +285,8 @@ class Outbox:
         spool = self._spool
         age = self._clock.monotonic() - spool.opened_at
         due = self._hurried.is_set() or age >= self._settings.flush_seconds / 2
-        if spool.open_events and due:
-            spool.seal()
+        if spool.open_events and due and not spool.segments:
+            spool.seal()  # what comes behind others fills until it is its turn
         return spool.first()
 
     def _failed(self, error: LakehouseError) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.settings import LedgerSettings
+
+PLACES: Final = 65_536
+"""Numbers of events in one batch; the first is 1, so it is the event's line after the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,19 @@ class LogSettings:
     backoff_seconds: float = 0.05
     backoff_seconds_max: float = 2.0
     hedge_seconds_min: float = 0.25
+
+    def check(self) -> None:
+        """Raise ``invalid`` for numbers with which a log cannot work."""
+        events = max(self.batch_events_max, self.spool.segment_events_max)
+        if not 1 <= events < PLACES or min(self.merge_fan, self.merged_batches_max) < 2:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "the settings of a log are out of range",
+                batch_events_max=events,
+                merge_fan=self.merge_fan,
+                merged_batches_max=self.merged_batches_max,
+                hint=f"a batch holds 1 to {PLACES - 1} events; two objects at least make a merge",
+            )
 
     def chain(self) -> LedgerSettings:
         """What the chain's own code goes by."""

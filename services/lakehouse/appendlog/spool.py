@@ -7,8 +7,8 @@ was sent, the slot it was sent to: ``<ulid>.jsonl``, then ``<ulid>@<n>.jsonl``. 
 outcome a crash left open is settled and not sent twice.
 
 A line is in the file (``write(2)``) when ``write`` returns: it outlives the process. It is fsynced
-when its segment is sealed: it outlives the machine. All methods block; call them off the loop, one
-at a time.
+by ``sync``, and before its segment is sent: then it outlives the machine. All methods block; call
+them off the loop, one at a time.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Spool:
     """Segments in order; the last one is open and grows.
 
     Args:
-        folder: shared by the processes of a machine that feed the same log; "" for none: then
-            everything is in memory alone, within the same bounds.
+        folder: of one log or one forwarder; processes that do the same may share it. "" for none:
+            then everything is in memory alone, within the same bounds.
     """
 
     def __init__(self, folder: str, bounds: SpoolBounds, clock: Clock, ids: Ids) -> None:
@@ -76,16 +76,25 @@ class Spool:
         self._open_id = ""
         self._file = -1
         self._unwritten = False
+        self._sealed_events = 0
+        self._sealed_bytes = 0
         self.opened_at = 0.0
+        self.dirty = False
+        """Whether lines are in the file that were not fsynced."""
 
     @property
     def events(self) -> int:
         """How many wait, sealed or not."""
-        return sum(one.events for one in self._sealed) + len(self._open)
+        return self._sealed_events + len(self._open)
 
     @property
     def size_bytes(self) -> int:
-        return sum(one.size_bytes for one in self._sealed) + self._open_bytes
+        return self._sealed_bytes + self._open_bytes
+
+    @property
+    def segments(self) -> int:
+        """How many are sealed and wait."""
+        return len(self._sealed)
 
     @property
     def open_events(self) -> int:
@@ -139,12 +148,8 @@ class Spool:
         """End the open segment, fsynced; ``None`` if it is empty."""
         if not self._open:
             return None
+        self.sync()
         if self._file >= 0:
-            try:
-                os.fsync(self._file)
-                self._sync_folder()
-            except OSError:
-                self._refused()
             os.close(self._file)
             self._file = -1
         # Lines that are on the disk need not be in memory too, but for the next to be sent.
@@ -153,9 +158,19 @@ class Spool:
         on_disk = self._own is not None and not self._unwritten
         size = self._open_bytes
         segment = Segment(self._open_id, len(self._open), size, None, lines, on_disk)
-        self._sealed.append(segment)
+        self._add(segment)
         self._open, self._open_bytes, self._unwritten = [], 0, False
         return segment
+
+    def sync(self) -> None:
+        """Have every line that is in the file on the disk itself."""
+        if self._file >= 0 and self.dirty:
+            try:
+                os.fsync(self._file)
+                self._sync_folder()
+            except OSError:
+                self._refused()
+        self.dirty = False
 
     def first(self) -> Segment | None:
         """The oldest sealed segment, with its lines; ``None`` if there is none."""
@@ -164,6 +179,7 @@ class Spool:
             if segment.lines is None:
                 lines = self._read(self._path(segment))
                 self.dropped["damaged"] += max(segment.events - len(lines), 0)
+                self._sealed_events += len(lines) - segment.events
                 segment = replace(segment, lines=tuple(lines), events=len(lines))
                 self._sealed[0] = segment
             if segment.events:
@@ -187,9 +203,12 @@ class Spool:
 
     def done(self, segment: Segment) -> None:
         """Forget ``segment``, the first: the log has it."""
-        current = self._sealed.popleft()
+        current = self._sealed[0]
         if current.put_id != segment.put_id:
             raise LakehouseError(ErrorKind.INTERNAL, "segments of the spool are done in order")
+        self._sealed.popleft()
+        self._sealed_events -= current.events
+        self._sealed_bytes -= current.size_bytes
         if self._own is not None:
             try:
                 self._path(current).unlink(missing_ok=True)
@@ -256,6 +275,7 @@ class Spool:
                 path = self._own / f"{self._open_id}.jsonl"
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
                 self._file = os.open(path, flags, 0o600)
+            self.dirty = True
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError:
@@ -265,6 +285,11 @@ class Spool:
         """The disk is full or broken: this segment is in memory, whole, and partly in the file."""
         self.failures += 1
         self._unwritten = True
+
+    def _add(self, segment: Segment) -> None:
+        self._sealed.append(segment)
+        self._sealed_events += segment.events
+        self._sealed_bytes += segment.size_bytes
 
     def _sync_folder(self) -> None:
         folder = os.open(self._own or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -298,7 +323,7 @@ class Spool:
         )
         aimed = None if found[2] is None else int(found[2])
         size = sum(map(len, lines))
-        self._sealed.append(Segment(found[1], len(lines), size, aimed))
+        self._add(Segment(found[1], len(lines), size, aimed))
         self.recovered += len(lines)
 
     def _claim(self, root: Path) -> tuple[Path, int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -311,6 +313,52 @@ async def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     await log.flush()
     assert await _all(log) == list(range(10))
     await log.close()
+
+
+async def test_an_outage_is_spooled_fsynced_and_sent_in_few_batches(
+    bucket: MemoryStore, tmp_path: Path
+) -> None:
+    store = Switch(bucket)
+    log = await _open(store, spooling(tmp_path))
+    store.off = True
+    with mock.patch("os.fsync", wraps=os.fsync) as fsync:
+        for i in range(30):
+            log.offer([{"i": i}])
+            await asyncio.sleep(0.02)
+        await _until(lambda: log.status().spooled == 30)
+        # The first segment before it was sent; what came after it, too, though it was not sent.
+        assert fsync.call_count > 4
+    assert log.status().unavailable_since is not None
+    store.off = False
+    began = CLOCK.monotonic()
+    await _until(lambda: not log.status().pending)
+    assert CLOCK.monotonic() - began < 5.0
+    assert await _all(log) == list(range(30))
+    assert len(await bucket.list(LAYOUT.slots)) <= 4
+    await log.close()
+
+
+async def test_a_durable_append_behind_a_flush_that_fails_is_told(
+    bucket: MemoryStore, tmp_path: Path
+) -> None:
+    store = Switch(bucket)
+    store.off = True
+    log = await _open(store, spooling(tmp_path))
+    log.offer([{"i": 1}])
+    await _until(lambda: log._slot.locked())
+    began = CLOCK.monotonic()
+    with pytest.raises(LakehouseError) as refused:
+        await log.append([{"i": 2}])
+    assert refused.value.kind is ErrorKind.UNAVAILABLE
+    assert CLOCK.monotonic() - began < 1.0
+    await log.close(0)
+
+
+async def test_settings_that_cannot_work_are_refused(bucket: MemoryStore) -> None:
+    for settings in (LogSettings(batch_events_max=65_536), LogSettings(merge_fan=1)):
+        with pytest.raises(LakehouseError) as refused:
+            await _open(bucket, settings)
+        assert refused.value.kind is ErrorKind.INVALID
 
 
 async def test_one_bad_line_costs_one_event(bucket: MemoryStore) -> None:
