@@ -24,19 +24,22 @@ ELSEWHERE: Final = re.compile(r"^make (demo|help|setup|test)\b.*\n?", re.MULTILI
 # Stands in where the machine has no curl; it knows the options that the pages use.
 CURL: Final = """
 import sys, httpx
-args, headers, data, url = sys.argv[1:], {}, None, ""
+args, headers, data, url, method = sys.argv[1:], {}, None, "", ""
 while args:
     arg = args.pop(0)
     if arg == "-H":
         name, _, value = args.pop(0).partition(":")
         headers[name] = value.strip()
+    elif arg == "-X":
+        method = args.pop(0)
     elif arg in ("-d", "--data-binary"):
         text = args.pop(0)
         data = open(text[1:], "rb").read() if text.startswith("@") else text.encode()
     elif arg not in ("-s", "-sf", "--fail-with-body"):
         url = arg
 url = url if "://" in url else "http://" + url
-answer = httpx.request("POST" if data is not None else "GET", url, headers=headers, content=data)
+method = method or ("POST" if data is not None else "GET")
+answer = httpx.request(method, url, headers=headers, content=data)
 sys.stdout.buffer.write(answer.content)
 sys.exit(22 if answer.is_error else 0)
 """
@@ -50,7 +53,8 @@ def examples(page: Path) -> list[str]:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    one = Node(tmp_path / "node", tmp_path / "bucket")
+    settings = {"LAKEHOUSE__STORAGE__LOCAL_ROOT": str(tmp_path / "node" / "tenants")}
+    one = Node(tmp_path / "node", tmp_path / "bucket", settings=settings)
     with running(one):
         yield one.start()
 
