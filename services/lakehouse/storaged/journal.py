@@ -45,6 +45,12 @@ FIRST_SECONDS: Final = 10.0
 UNSURE_SECONDS: Final = 1.0
 """The same where the primary was asked whether it is there and has not answered yet."""
 
+UPKEEP_SECONDS: Final = 300.0
+"""Between looks at whether there are batches to merge and old ones to give up."""
+
+# A log that nothing was added to only grows older: a look a day is enough.
+_ROUNDS_IDLE: Final = 288
+
 EARLY_MAX: Final = 8192
 """Attempts that are held while there is no log to give them to."""
 
@@ -220,12 +226,13 @@ class Journal:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        if self._reach is not None:
-            await self._reach.close()
         opened, self._log = self._log, None
-        if opened is not None:
-            answers = opened.status().unavailable_since is None
-            await opened.close(_CLOSE_SECONDS if answers else 0)
+        if self._reach is None or opened is None:
+            return
+        primary = await self._reach.look()
+        seconds = _CLOSE_SECONDS if primary.sure else UNSURE_SECONDS
+        await opened.close(seconds if primary.down_since is None else 0)
+        await self._reach.close()
 
     async def _run(self, opened: AppendLog, place: JournalPlace) -> None:
         """Start the log, and make another where the primary refuses this one."""
@@ -242,6 +249,24 @@ class Journal:
             opened = self._open(self._reach, place)
         status = opened.status()
         self._held_all = status.newest < _RING_BATCHES and status.unavailable_since is None
+        rounds, flushed = 0, -1
+        while True:
+            await self._clock.sleep(UPKEEP_SECONDS)
+            status = opened.status()
+            if status.flushed != flushed or rounds % _ROUNDS_IDLE == 0:
+                await self._tidy(opened)
+            rounds, flushed = rounds + 1, status.flushed
+
+    async def _tidy(self, opened: AppendLog) -> None:
+        """Merge small batches, give up old ones; what fails of it is tried again next time."""
+        try:
+            await opened.compact()
+            days = self._settings.errors_retention_days
+            if days:
+                now = to_datetime(self._clock.now_us())
+                await opened.retain(now - timedelta(days=days))
+        except LakehouseError as error:
+            log.warning("the error journal could not be tidied", extra={"reason": str(error)})
 
     def _open(self, reach: Reach, place: JournalPlace) -> AppendLog:
         settings = LogSettings(

@@ -19,7 +19,9 @@ from lakehouse.objectstore.settings import ResilienceSettings
 WAIT_SECONDS: Final = 0.05
 """How long an answer about the primary is waited for; one that comes later serves the next."""
 
-_FRESH: Final = timedelta(seconds=1)
+_HEARD: Final = timedelta(seconds=1)
+# Shorter: an operator looks whether it is back.
+_FAILED: Final = timedelta(seconds=0.25)
 _ASK_SECONDS: Final = 5.0
 # Short, for what waits for an answer that does not come is not written when the primary is back;
 # and no breaker, for who asks again are a flush and a reader, both with pauses of their own.
@@ -86,12 +88,10 @@ class Reach:
 
     def _is_fresh(self) -> bool:
         """Whether somebody heard of it, or failed to, just now."""
-        now = to_datetime(self._clock.now_us())
-        return any(
-            at is not None and now - at < _FRESH
-            for one in self._both()
-            for at in (one.last_success_at, one.last_error_at)
-        )
+        now, both = to_datetime(self._clock.now_us()), self._both()
+        heard = [one.last_success_at for one in both if one.last_success_at is not None]
+        failed = [one.last_error_at for one in both if one.last_error_at is not None]
+        return any(now - at < _HEARD for at in heard) or any(now - at < _FAILED for at in failed)
 
     async def _ask(self) -> None:
         try:

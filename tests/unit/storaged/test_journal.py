@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lakehouse.appendlog.log import AppendLog
 from lakehouse.contracts.storage import ErrorsRequest, ErrorsResult
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
@@ -151,14 +152,14 @@ async def test_taking_never_raises_and_never_waits(desk: Desk) -> None:
     journal = await desk.journal(spool="")
     desk.primary.hangs = True
     began = CLOCK.monotonic()
-    for number in range(20_000):
+    for number in range(10_000):
         journal.failed(attempt(number))
     assert CLOCK.monotonic() - began < 5
     result = await all_of(journal, limit=1)
-    assert result.dropped + result.spooled == 20_000
+    assert result.dropped + result.spooled == 10_000
     assert result.dropped > 0, "nothing is unbounded"
     await journal.close()
-    journal.failed(attempt(20_001))
+    journal.failed(attempt(10_001))
 
 
 async def test_memory_spool_and_log_overlap_and_each_attempt_is_there_once(desk: Desk) -> None:
@@ -174,12 +175,12 @@ async def test_memory_spool_and_log_overlap_and_each_attempt_is_there_once(desk:
     for _ in range(3):
         # As a process does that does not know whether its report arrived.
         await journal.report([attempt(number) for number in range(5, 25)], 0)
-    for _ in range(2):
-        result = await all_of(journal)
-        assert numbers(result) == list(reversed(range(25)))
-        assert [count.attempts for count in result.counts] == [25]
-        assert result.complete
-        await until(lambda: _drained(journal))
+    await until(lambda: _has(journal, list(reversed(range(25)))))
+    await until(lambda: _drained(journal))
+    result = await all_of(journal)
+    assert numbers(result) == list(reversed(range(25)))
+    assert [count.attempts for count in result.counts] == [25]
+    assert result.complete
 
 
 async def _drained(journal: Journal) -> bool:
@@ -291,3 +292,31 @@ async def test_a_log_that_refuses_is_tried_again_and_loses_nothing(
     await until(lambda: _has(journal, [2, 1]))
     await until(lambda: _drained(journal))
     assert (await all_of(journal)).dropped == 0
+
+
+async def test_old_batches_are_given_up_and_small_ones_merged(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UPKEEP_SECONDS", 0.1)
+    compacted = []
+    compact = AppendLog.compact
+
+    async def noted(opened: AppendLog, **fields: Any) -> Any:
+        compacted.append(opened)
+        return await compact(opened, **fields)
+
+    monkeypatch.setattr(AppendLog, "compact", noted)
+    journal = await desk.journal(errors_retention_days=1e-6)
+    for number in (1, 2):
+        journal.failed(attempt(number))
+        await until(lambda: _drained(journal))
+    await until(lambda: _is_one(desk))
+    assert compacted
+    await journal.close()
+    again = await desk.journal()
+    await until(lambda: _has(again, [2]))
+    assert (await all_of(again)).complete
+
+
+async def _is_one(desk: Desk) -> bool:
+    return await desk.batches() == 1
