@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,8 @@ class ReadCache:
         self._opened: dict[str, tuple[ObjectStore, LocalFiles | None]] = {}
         self._bytes_max = bytes_max
         self._stores = stores
-        self._slots = asyncio.Semaphore(fetches_max)
+        # A bucket each: one that hangs must not hold the places of the others.
+        self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(fetches_max))
         self._entries: OrderedDict[str, int] = OrderedDict()
         self._used: Counter[str] = Counter()
         self._coming: dict[str, asyncio.Task[tuple[str, str]]] = {}
@@ -144,7 +145,7 @@ class ReadCache:
         return await asyncio.shield(task)
 
     async def _bring(self, file: DataFile) -> tuple[str, str]:
-        async with self._slots:
+        async with self._slots[file.bucket]:
             local = self.store(file.bucket)[1]
             if local is not None:
                 path = await self._verify_in_place(local.local_path(file.key), file)

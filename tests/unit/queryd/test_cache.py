@@ -15,7 +15,7 @@ from lakehouse.model.dataset import DataFile
 from lakehouse.objectstore.local import LocalStore
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.metered import MeteredStore
-from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.port import ByteRange, ObjectStore
 from lakehouse.objectstore.rescue import KnownReads
 from lakehouse.queryd.cache import ReadCache
 from lakehouse.queryd.folders import Claim
@@ -122,3 +122,30 @@ def test_scratch_folders_of_dead_processes_are_cleared_and_no_others(tmp_path: P
     mine.release()
     mine.release()
     assert [path.name for path in tmp_path.iterdir()] == ["foreign"]
+
+
+async def test_a_bucket_that_hangs_holds_no_place_of_another(tmp_path: Path) -> None:
+    class Silent(MeteredStore):
+        async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
+            return await asyncio.Event().wait() and b""
+
+    class Both:
+        well = MeteredStore(MemoryStore("cache-well", SystemClock()))
+        ill = Silent(MemoryStore("cache-ill", SystemClock()))
+
+        def get(self, name: str) -> ObjectStore:
+            return self.ill if name == "ill" else self.well
+
+    file = await put(Both.well, "a.parquet", b"x" * 100)
+    clock = SystemClock()
+    cache = ReadCache(tmp_path, 10_000, Both(), 2, KnownReads(Both(), clock, SystemIds(clock)))
+    stuck = [
+        asyncio.ensure_future(cache.paths([DataFile(f"{n}", 1, 1, f"{n:064x}", "ill")]))
+        for n in range(5)
+    ]
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        assert (await cache.paths([file])).paths
+    for task in (*stuck, *cache._coming.values()):
+        task.cancel()
+    await asyncio.gather(*stuck, return_exceptions=True)
