@@ -20,7 +20,7 @@ _GONE: Final = frozenset({"ResourceNotFoundException", "InvalidRequestException"
 _BUSY: Final = frozenset({"ThrottlingException", "InternalServiceError", "ServiceUnavailable"})
 
 
-class SecretsManager:
+class AwsSecrets:
     """Answers with the current version of a secret; binary ones must be UTF-8.
 
     With ``#json-key`` the secret is a JSON object, and the answer its member of that name (a text,
@@ -107,7 +107,7 @@ def all_secrets(
         {
             "env": EnvironmentSecrets(environ),
             "file": FileSecrets(),
-            "aws-sm": SecretsManager(settings),
+            "aws-sm": AwsSecrets(settings),
         }
     )
 
