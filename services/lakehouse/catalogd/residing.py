@@ -8,6 +8,7 @@ own. So of two commits that race for a bucket the second always sees the first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import orjson
 from immutables import Map
@@ -29,6 +30,9 @@ __all__ = [
     "check_unused",
     "residency_of",
 ]
+
+
+_REQUIRED: Final = ("name", "url")
 
 
 def added_residency(state: CatalogState, bucket: str) -> str | None:
@@ -115,6 +119,11 @@ def check_bucket_document(draft: Draft, change: PutDocument) -> None:
     """Raise unless the document describes a bucket that may be: a name the configuration does not
     have, a sound label, and no other label than before while datasets have objects in it."""
     name, residency = check_bucket_name(change.id), check_label(_residency(change.body))
+    body = orjson.loads(change.body)
+    if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in _REQUIRED):
+        raise LakehouseError(
+            ErrorKind.INVALID, "a bucket's document has its name and url", bucket=name
+        )
     if draft.configured is not None and name in draft.configured:
         raise LakehouseError(
             ErrorKind.ALREADY_EXISTS,

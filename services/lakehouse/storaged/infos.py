@@ -83,7 +83,7 @@ class Infos:
             bytes_written=0,
             residency=settings.residency,
             origin=self._registry.origin(name),
-            probe=self._probes.get(name),
+            probe=self._probes.get(name) or self._registry.proof(name),
         )
 
     def _closed(self, name: str, why: str) -> BucketInfo:

@@ -12,6 +12,7 @@ from lakehouse.contracts.storage import (
     RescueInfo,
 )
 from lakehouse.model.identity import Context
+from lakehouse.model.probe import ProbeReport
 
 
 class BucketRegistry(Protocol):
@@ -31,6 +32,10 @@ class BucketRegistry(Protocol):
 
     def request(self, name: str) -> AddBucketRequest | None:
         """What an operator asked for; None for a bucket of the configuration."""
+        ...
+
+    def proof(self, name: str) -> ProbeReport | None:
+        """What the probe said when the bucket was added by this process."""
         ...
 
     def closed(self) -> Mapping[str, str]:

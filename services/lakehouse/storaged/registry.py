@@ -34,6 +34,7 @@ from lakehouse.kit.ids import Ids
 from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.changes import Change, DeleteDocument, DocumentAt, PutDocument, Requirement
 from lakehouse.model.identity import Context, Principal, Scope
+from lakehouse.model.probe import ProbeReport
 from lakehouse.model.residency import strangers
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import read_identity
@@ -55,11 +56,13 @@ _REMOVE_ROUTE: Final = "storage remove_bucket"
 
 @dataclass(frozen=True, slots=True)
 class _Added:
-    """A bucket of a document; ``trouble``: why it is not open here, "" if it is."""
+    """A bucket of a document; ``trouble``: why it is not open here, "" if it is. Of one that is not
+    ``readable`` nothing but the name is known."""
 
     request: AddBucketRequest
     version: int
     trouble: str = ""
+    readable: bool = True
 
 
 class Registry:
@@ -83,6 +86,7 @@ class Registry:
         self._version = -1
         self._used: tuple[BucketUse, ...] = ()
         self._unheard = ""
+        self._proofs: dict[str, ProbeReport] = {}
         buckets.search = self.find
 
     # -- what is known here
@@ -127,6 +131,10 @@ class Registry:
             degraded.append(f"the registry cannot be read: {self._unheard[:300]}")
         return Readiness(True, (), details, tuple(degraded))
 
+    def proof(self, name: str) -> ProbeReport | None:
+        """What the probe said when the bucket was added by this process."""
+        return self._proofs.get(name)
+
     # -- following
 
     async def find(self, ctx: Context, names: Collection[str]) -> None:
@@ -136,8 +144,8 @@ class Registry:
             await self.refresh(ctx)
         for name in names:
             known = self._added.get(name)
-            if known is not None and known.trouble:
-                self._open(name, known)
+            if known is not None:
+                self._try_again(name, known)
 
     async def refresh(self, ctx: Context | None = None) -> None:
         """Take up and give up what the catalog's documents say. Raises what the catalog raises."""
@@ -174,12 +182,19 @@ class Registry:
             if name in self._configured:
                 continue  # what this machine's configuration says of the name stands
             if known is not None and known.version == document.version:
-                if known.trouble:
-                    self._open(name, known)
+                self._try_again(name, known)
                 continue
             if known is not None:
                 self._give_up(name)
-            self._open(name, _Added(_decoded(document), document.version))
+            try:
+                self._open(name, _Added(_decoded(document), document.version))
+            except LakehouseError as error:
+                bare = AddBucketRequest(name, "")
+                self._added[name] = _Added(bare, document.version, str(error), readable=False)
+
+    def _try_again(self, name: str, known: _Added) -> None:
+        if known.trouble and known.readable:
+            self._open(name, known)
 
     def _open(self, name: str, added: _Added) -> None:
         try:
@@ -287,7 +302,9 @@ class Registry:
         trial = self._buckets.trial(settings)
         try:
             store = trial.raw(settings.name)
-            refuse_unfit(await probe_store(store, settings.name, self._clock, self._ids))
+            report = await probe_store(store, settings.name, self._clock, self._ids)
+            refuse_unfit(report)
+            self._proofs[settings.name] = report
             await _refuse_primary(store, settings.name)
         finally:
             await trial.close()
@@ -343,10 +360,22 @@ def _encoded(request: AddBucketRequest) -> str:
 
 
 def _decoded(document: Document) -> AddBucketRequest:
-    """The request of a document; fields that a newer version added are passed over."""
-    known = {field.name for field in fields(AddBucketRequest)}
-    body = json.loads(document.body)
-    return AddBucketRequest(**{name: value for name, value in body.items() if name in known})
+    """The request of a document; fields that a newer version added are passed over. Raises
+    ``corrupt`` for a body that no version writes."""
+    try:
+        body = json.loads(document.body)
+        given = {
+            field.name: body[field.name]
+            for field in fields(AddBucketRequest)
+            if body.get(field.name)
+        }
+        if not all(isinstance(value, str) for value in given.values()):
+            raise TypeError("a bucket's document has texts only")
+        return AddBucketRequest(**{**given, "name": document.id, "url": body["url"]})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LakehouseError(
+            ErrorKind.CORRUPT, "the bucket's document cannot be read", bucket=document.id
+        ) from error
 
 
 def _keyed(route: str, request: AddBucketRequest | RemoveBucketRequest) -> CommitRequest:

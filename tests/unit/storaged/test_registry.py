@@ -59,6 +59,9 @@ async def test_an_added_bucket_is_there_for_every_process_and_after_a_restart(st
     other, others = store.process()
     await one.add_bucket(CTX, store.wish())
     assert buckets.names() == ("primary", "client_eu")
+    proof = one.proof("client_eu")
+    assert proof is not None
+    assert proof.passed
     assert (one.origin("client_eu"), one.origin("primary")) == ("operator", "configuration")
     assert others.names() == ("primary",)
     await other.refresh()
@@ -223,6 +226,31 @@ async def test_a_document_that_cannot_be_opened_is_told_and_hides_no_other(store
     said = registry.readiness()
     assert said.ready
     assert "cannot be opened" in said.details["bucket_odd"]
+
+
+async def test_a_document_that_no_version_writes_is_told_and_stops_nothing(store: Store) -> None:
+    registry, buckets = store.process()
+    given = store.catalog.documents
+    bodies = ["[]", "{}", '{"url": 7, "name": 3}', '{"url": "s3://b", "region": {"x": 1}}']
+
+    class Odd:
+        usage = store.catalog.usage
+
+        async def documents(self, ctx: Any, request: Any) -> Any:
+            found = [c.Document("bucket", f"odd{n}", text, n) for n, text in enumerate(bodies)]
+            return replace(await given(ctx, request), documents=tuple(found))
+
+    registry._catalog = Odd()  # type: ignore[assignment]
+    await registry.refresh()
+    await registry.find(CTX, ["odd0", "nobody"])
+    assert set(registry.closed()) >= {"odd0", "odd1"}
+    assert "cannot be read" in registry.trouble("odd0")
+    assert registry.readiness().ready
+    for body in ("[]", "{}", '{"url": 7, "name": "x"}', '{"name": "x"}'):
+        with pytest.raises(LakehouseError) as caught:
+            await commit(store.catalog, PutDocument("bucket", "x", body))
+        assert refused(caught) is ErrorKind.INVALID
+    assert "primary" in buckets.names()
 
 
 async def test_a_contradiction_of_residency_is_told_and_stops_writes(store: Store) -> None:
