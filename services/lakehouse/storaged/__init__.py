@@ -1,6 +1,7 @@
 """storaged: the memory and policy of buckets. Bytes do not travel through it.
 
-Owns no prefix yet. Its invariants: a bucket is named only as configured, a URL is shown without
-credentials, and a bucket that cannot be reached is an entry in the list, never an error of it.
-Everything it knows is counters of this process and may be lost.
+Owns `_errors/`, the error journal in the primary, and objects of users. Its invariants: a bucket has
+one name and one place, a URL is shown without credentials, and a bucket that cannot be reached is an
+entry in the list, never an error of it; a failed attempt is in the journal once, and telling it
+waits for no bucket. Counters are of this process and may be lost; the spool on this machine may not.
 """
