@@ -57,10 +57,10 @@ class Peer:
 
 
 @contextmanager
-def serving(peer: Peer) -> Iterator[Peer]:
-    """Serve ``peer`` on a free port of loopback."""
+def serving(peer: Peer, port: int = 0) -> Iterator[Peer]:
+    """Serve ``peer`` on a port of loopback; 0 takes a free one."""
     handler = type("Bound", (_Handler,), {"peer": peer})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

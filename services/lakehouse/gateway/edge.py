@@ -190,7 +190,9 @@ class Edge:
         self, error: Exception, scope: Scope, receive: Receive, answer: _Answer
     ) -> None:
         known = explain(error)
-        log_failure(error, known, answer.request_id)
+        context = scope.get(auth.CONTEXT_KEY)
+        actor = context.principal.id if context is not None else ""
+        log_failure(error, known, answer.request_id, actor)
         if answer.status:
             # The answer is under way: leaving it without an end makes the server cut the
             # connection, which is how a client of a chunked body learns that it is not whole.

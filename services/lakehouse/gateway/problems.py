@@ -73,12 +73,15 @@ def explain(error: BaseException) -> LakehouseError:
             return LakehouseError(ErrorKind.INTERNAL, "an unexpected error; see the server's log")
 
 
-def log_failure(error: BaseException, known: LakehouseError, request_id: str) -> None:
+def log_failure(
+    error: BaseException, known: LakehouseError, request_id: str, actor: str = ""
+) -> None:
     """Tell the server's log what the client is not told; expected refusals are not logged."""
+    about = {"request_id": request_id, "actor": actor, "kind": known.kind.value}
     if known.kind is ErrorKind.INTERNAL:
-        _log.error("request %s failed", request_id, exc_info=error)
+        _log.error("a request failed", extra=about, exc_info=error)
     elif status_of(known) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.warning("request %s: %s", request_id, known)
+        _log.warning("a request failed", extra=about | {"reason": str(known)})
 
 
 def status_of(error: LakehouseError) -> int:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from lakehouse.errors import ErrorKind, LakehouseError
+
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +50,10 @@ class Supervisor:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            log.error("a background task failed", extra={"task": name}, exc_info=error)
+            # A store that was lost to another node is no defect: where it was found out tells nothing.
+            lost = isinstance(error, LakehouseError) and error.kind is ErrorKind.FENCED
+            told = {"task": name, "reason": str(error)}
+            log.error("a background task failed", extra=told, exc_info=None if lost else error)
             outcome = self._outcome()
             if not outcome.done():
                 outcome.set_result(error)

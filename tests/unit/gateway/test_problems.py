@@ -48,7 +48,8 @@ async def test_an_unforeseen_error_tells_the_log_and_not_the_client(
     for hidden in ("secret-7f3a", "ZeroDivision", "Traceback", "/srv", ".py"):
         assert hidden not in answer.text
     assert "secret-7f3a" in caplog.text
-    assert answer.json()["request_id"] in caplog.text
+    told = [getattr(record, "request_id", None) for record in caplog.records]
+    assert told == [answer.json()["request_id"]]
 
 
 async def test_a_refusal_is_no_news_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
