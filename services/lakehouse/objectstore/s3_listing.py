@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from lakehouse.errors import LakehouseError
+from botocore.parsers import ResponseParserError
+
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_micros
 from lakehouse.model.refs import check_key
 from lakehouse.objectstore.arguments import FAR
 from lakehouse.objectstore.port import Level, ObjectMeta
+
+_WANTED: Final = frozenset({"Key", "Size", "LastModified"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,7 @@ def list_objects(client: Any, asked: Listing) -> list[ObjectMeta]:
     found: list[ObjectMeta] = []
     after = asked.root + asked.start_after if asked.start_after else ""
     while True:
-        page = client.list_objects_v2(
-            Bucket=asked.bucket,
-            Prefix=asked.root + asked.prefix,
-            StartAfter=after,
-            MaxKeys=asked.limit - len(found),
-        )
+        page = _page(client, asked, after, MaxKeys=asked.limit - len(found))
         contents = page.get("Contents", [])
         for entry in contents:
             after = entry["Key"]
@@ -50,13 +49,8 @@ def browse_objects(client: Any, asked: Listing, folders: bool) -> Level:
     says that there is more."""
     after = asked.root + asked.start_after if asked.start_after else ""
     while True:
-        page = client.list_objects_v2(
-            Bucket=asked.bucket,
-            Prefix=asked.root + asked.prefix,
-            StartAfter=after,
-            MaxKeys=asked.limit,
-            **({"Delimiter": "/"} if folders else {}),
-        )
+        delimiter = {"Delimiter": "/"} if folders else {}
+        page = _page(client, asked, after, MaxKeys=asked.limit, **delimiter)
         entries = page.get("Contents", [])
         common = [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
         last = max([entry["Key"] for entry in entries] + [name + FAR for name in common] or [""])
@@ -68,6 +62,32 @@ def browse_objects(client: Any, asked: Listing, folders: bool) -> Level:
         if found or names:
             return Level(found, names, last[len(asked.root) :])
         after = last
+
+
+def _page(client: Any, asked: Listing, after: str, **more: Any) -> dict[str, Any]:
+    """One answer that is a listing. Raises ``corrupt`` for any other: taken for an empty one, it
+    would make a store look as if nothing were in it."""
+    try:
+        page: dict[str, Any] = client.list_objects_v2(
+            Bucket=asked.bucket, Prefix=asked.root + asked.prefix, StartAfter=after, **more
+        )
+    except (ValueError, ResponseParserError) as error:
+        raise _garbled(asked) from error
+    if "IsTruncated" not in page:
+        raise _garbled(asked)
+    if not all(entry.keys() >= _WANTED for entry in page.get("Contents", [])):
+        raise _garbled(asked)
+    return page
+
+
+def _garbled(asked: Listing) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CORRUPT,
+        "the object store's answer is no listing",
+        operation="list",
+        key=asked.prefix,
+        truncated=True,
+    )
 
 
 def _names_folder(prefix: str) -> bool:

@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import SystemClock
 from lakehouse.objectstore import s3
 from lakehouse.objectstore.buckets import BucketSettings, S3Credentials
 from lakehouse.objectstore.port import ByteRange
+from lakehouse.objectstore.retrying import RetryingStore
 from lakehouse.objectstore.s3 import S3Store
+from lakehouse.testing.clocks import SeededIds
 from support_peer import Peer, serving
 
 
@@ -315,3 +318,28 @@ async def test_a_list_that_is_sent_elsewhere_is_refused_and_not_followed(
         await store.list()
     assert caught.value.kind is ErrorKind.INVALID
     assert len(peer.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<Other/>",
+        b"<ListBucketResult><Contents><Key>pre/a</Key></Contents></ListBucketResult>",
+        b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>pre/a</Key>"
+        b"<Size>?</Size><LastModified>never</LastModified></Contents></ListBucketResult>",
+    ],
+)
+async def test_an_answer_that_is_no_listing_is_never_an_empty_one(body: bytes) -> None:
+    with serving(Peer()) as peer:
+        store = S3Store(peer.settings())
+        for call in (store.list(), store.browse("x")):
+            peer.script.append((200, "", body))
+            with pytest.raises(LakehouseError) as caught:
+                await call
+            assert caught.value.kind is ErrorKind.CORRUPT
+        # It is asked for again like a read that was cut off.
+        peer.script.append((200, "", body))
+        patient = RetryingStore(store, SystemClock(), SeededIds(1))
+        assert await patient.list() == []
+        await store.close()
