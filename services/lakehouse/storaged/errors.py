@@ -140,15 +140,37 @@ class Selection:
         self._before = _place_of(request.cursor) if request.cursor else ("~", "")
         self._seen: set[str] = set()
         self._newest: list[tuple[str, str, Event]] = []
-        self._counts: dict[tuple[str, str, str], list[int]] = {}
+        self._counts: dict[tuple[str, str, str, bool], int] = {}
 
     def take(self, events: Iterable[Event]) -> None:
-        """Look at events; one that was looked at before changes nothing."""
+        """Look at events; one that was looked at before changes nothing.
+
+        One loop without calls: tens of thousands of them pass while somebody waits.
+        """
+        seen, counts, newest, room = self._seen, self._counts, self._newest, self._limit + 1
+        since, until, equal, final_only = self._since, self._until, self._equal, self._final_only
+        before, floor = self._before, newest[0][:2] if len(newest) == room else ("", "")
         for event in events:
             try:
-                self._take(event)
+                at, known, final = event["at"], event["id"], event["final"]
+                if known in seen or not since <= at < until or not (final or not final_only):
+                    continue
+                if equal and any(event[name] != wanted for name, wanted in equal):
+                    continue
+                counted = (event["bucket"], event["operation"], event["error_kind"], bool(final))
+                seen.add(known)
+                counts[counted] = counts.get(counted, 0) + 1
+                if not floor < (at, known) < before:
+                    continue
             except (KeyError, TypeError):
                 self.unreadable += 1
+                continue
+            if len(newest) < room:
+                heapq.heappush(newest, (at, known, event))
+            else:
+                heapq.heapreplace(newest, (at, known, event))
+            if len(newest) == room:
+                floor = newest[0][:2]
 
     def page(self) -> tuple[tuple[FailedAttempt, ...], str]:
         """The newest before the cursor, newest first; the cursor of the next page, "" at the end.
@@ -167,32 +189,16 @@ class Selection:
 
     def counts(self) -> tuple[ErrorCount, ...]:
         """Over all that was selected, whatever the page; most attempts first."""
-        return tuple(
-            ErrorCount(*name, attempts, operations)
-            for name, (attempts, operations) in sorted(
-                self._counts.items(), key=lambda item: (-item[1][0], item[0])
+        names = {counted[:3] for counted in self._counts}
+        found = [
+            ErrorCount(
+                *name,
+                self._counts.get((*name, True), 0) + self._counts.get((*name, False), 0),
+                self._counts.get((*name, True), 0),
             )
-        )
-
-    def _take(self, event: Event) -> None:
-        at, known, final = event["at"], event["id"], event["final"]
-        if known in self._seen or not self._since <= at < self._until:
-            return
-        if self._final_only and not final:
-            return
-        for name, wanted in self._equal:
-            if event[name] != wanted:
-                return
-        counted = (event["bucket"], event["operation"], event["error_kind"])
-        count = self._counts.setdefault(counted, [0, 0])
-        self._seen.add(known)
-        count[0] += 1
-        count[1] += bool(final)
-        if (at, known) < self._before:
-            if len(self._newest) <= self._limit:
-                heapq.heappush(self._newest, (at, known, event))
-            elif (at, known) > self._newest[0][:2]:
-                heapq.heapreplace(self._newest, (at, known, event))
+            for name in sorted(names)
+        ]
+        return tuple(sorted(found, key=lambda count: -count.attempts))
 
 
 def _cursor_of(entry: tuple[str, str, Event]) -> str:
