@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from lakehouse.kit.clock import SystemClock
+from lakehouse.ledger import chain
 from lakehouse.ledger.keys import Key, Keys, dump_segment, load_segment
 from lakehouse.ledger.ledger import OpenOptions, WriterInfo, open_ledger
 from lakehouse.ledger.settings import LedgerSettings
@@ -14,10 +18,19 @@ from lakehouse.testing.simulation.machine import WorldMachine, add_token
 
 
 class HangingStore(MemoryStore):
-    """Each put in ``hang`` waits for ever; ``puts`` counts."""
+    """Each put in ``hang`` waits for ever, each list in ``lists_hang``; ``puts`` counts."""
 
     hang = 0
     puts = 0
+    lists_hang = 0
+
+    async def list(
+        self, prefix: str = "", *, start_after: str = "", limit: int = 1000
+    ) -> list[ObjectMeta]:
+        if self.lists_hang:
+            self.lists_hang -= 1
+            await asyncio.Event().wait()
+        return await super().list(prefix, start_after=start_after, limit=limit)
 
     async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
         self.puts += 1
@@ -47,6 +60,17 @@ async def test_a_slow_put_is_sent_again_beside_the_first() -> None:
     await asyncio.sleep(0.05)
     await clock.advance(1)
     await closing
+
+
+async def test_a_look_at_the_floor_that_hangs_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "_FLOOR_SECONDS", 0.02)
+    store = HangingStore("hanging-lists", SystemClock())
+    writer, ids = WriterInfo("a"), SeededIds()
+    ledger = await open_ledger(store, WorldMachine(), writer, SystemClock(), ids)
+    store.lists_hang, store.puts = 2, 0
+    done = await asyncio.wait_for(ledger.commit(add_token("slow")), 5)
+    assert (done.seq, store.puts, store.lists_hang) == (1, 1, 0)
+    await ledger.close()
 
 
 def _key(number: int, ts_us: int) -> Key:
