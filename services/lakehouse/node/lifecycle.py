@@ -31,7 +31,7 @@ from lakehouse.node.holder import HolderProbe, endpoint_of
 from lakehouse.node.journaling import Journaling
 from lakehouse.node.late import LateQuery
 from lakehouse.node.primary import PositionNote, prepare_primary
-from lakehouse.node.reachability import watch_others
+from lakehouse.node.reachability import try_again, watch_others
 from lakehouse.node.readiness import NodeReadiness
 from lakehouse.node.rescuing import Rescue
 from lakehouse.node.roles import SERVED_BY
@@ -124,6 +124,7 @@ class Node:
         buckets = open_buckets(config, self._clock, self._ids, journaling.sink)
         self._figures.add(BucketFigures(buckets))
         watch_others(self._readiness, buckets, config.node.peers, self._wiring.channels)
+        self._supervisor.start("lost buckets", lambda: try_again(buckets, self._clock))
         self._rescue = rescue = Rescue(config, buckets, self._clock, self._ids)
         self._closing += [buckets, journaling]
         await journaling.start(buckets)

@@ -1,11 +1,17 @@
-"""Whether buckets and peers answer, for ``/ready``: from what requests saw, asking nobody."""
+"""Whether buckets and peers answer, for ``/ready``: from what requests saw.
+
+Only a bucket that does not answer is asked, every so often, whether it is back: whoever is not
+ready gets no requests that could find out.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
 from lakehouse.contracts.readiness import Readiness
+from lakehouse.kit.clock import Clock
 from lakehouse.model.health import BreakerState, BucketHealth
 from lakehouse.model.refs import PRIMARY
 from lakehouse.node.readiness import NodeReadiness
@@ -13,6 +19,7 @@ from lakehouse.objectstore.buckets import Buckets
 
 # What a channel says of itself whose peer refused, or went away and has not come back.
 _BROKEN: Final = "TRANSIENT_FAILURE"
+_TRY_SECONDS: Final = 2.0
 # Without it no caller can be let in, and no dataset be found.
 _INDISPENSABLE: Final = "catalogd"
 
@@ -71,6 +78,15 @@ class PeersReachable:
 def _since(health: BucketHealth) -> str:
     since = health.unavailable_since
     return "" if since is None else f" since {since.isoformat(timespec='seconds')}"
+
+
+async def try_again(buckets: Buckets, clock: Clock) -> None:
+    """Ask the buckets that do not answer, side by side, for ever."""
+    while True:
+        await clock.sleep(_TRY_SECONDS)
+        asked = [buckets.try_again(name) for name in buckets.names()]
+        # One that is removed meanwhile is no longer ours to ask.
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def watch_others(

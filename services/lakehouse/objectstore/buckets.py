@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -20,6 +21,7 @@ from lakehouse.objectstore.credentials import RotatingStore
 from lakehouse.objectstore.failures import FailureSink, NoSink
 from lakehouse.objectstore.guarding import GuardedStore, ObservedStore
 from lakehouse.objectstore.health import BucketWatch
+from lakehouse.objectstore.identity import STORE_FILE
 from lakehouse.objectstore.journaling import JournalingStore
 from lakehouse.objectstore.local import LocalStore
 from lakehouse.objectstore.memory import MemoryStore
@@ -229,6 +231,19 @@ class Buckets:
             watch.idle = lambda: self._close_later(meter)
         else:
             self._close_later(meter)
+
+    async def try_again(self, name: str) -> None:
+        """Ask a bucket that does not answer whether it is back, unless it is too early for that.
+
+        Without this a bucket that nobody asks would be down for ever. It is one attempt, guarded
+        and journaled like any other; what comes of it shows in ``health``. Raises ``not_found``.
+        """
+        self.settings(name)
+        watch = self._watch(name)
+        troubled = not watch.closed or watch.health().unavailable_since is not None
+        if troubled and watch.breaker.wait_seconds(self._clock.monotonic()) <= 0:
+            with contextlib.suppress(LakehouseError):
+                await self._opened(name)[0].inner.head(STORE_FILE)
 
     def footprint(self, name: str) -> StoreFootprint:
         """Requests and bytes since start, of all handles together."""
