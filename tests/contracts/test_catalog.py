@@ -406,3 +406,33 @@ async def test_a_call_needs_its_scope(catalog: Any) -> None:
         for ctx in (READER, WRITER):
             error = await refused(getattr(catalog, name)(ctx, request), ErrorKind.FORBIDDEN)
             assert error.fields["required"] == "operator", name
+
+
+# -- buckets
+
+
+async def test_usage_is_counted_by_bucket_and_residency(catalog: Any) -> None:
+    assert (await catalog.usage(READER, c.UsageRequest())).buckets == ()
+    await make_dataset(catalog, "one")
+    made = create("id-two", "two", bucket="extra")
+    version = (await catalog.commit(WRITER, c.CommitRequest((made,)))).version
+    found = await catalog.usage(READER, c.UsageRequest())
+    assert found.buckets == (c.BucketUse("extra", "", 1), c.BucketUse("primary", "", 1))
+    assert found.version == version
+
+
+async def test_a_home_that_there_is_not_is_named_with_those_there_are(catalog: Any) -> None:
+    made = create("id-one", "one", bucket="nowhere")
+    error = await refused(catalog.commit(WRITER, c.CommitRequest((made,))), ErrorKind.NOT_FOUND)
+    assert (error.fields["bucket"], error.fields["buckets"]) == ("nowhere", ["primary", "extra"])
+
+
+async def test_buckets_are_documents_of_the_operator(catalog: Any) -> None:
+    body = '{"name": "fresh", "url": "s3://b/p"}'
+    put = c.CommitRequest((ch.PutDocument("bucket", "fresh", body),))
+    await refused(catalog.commit(WRITER, put), ErrorKind.FORBIDDEN)
+    await catalog.commit(OPERATOR, put)
+    await catalog.commit(WRITER, c.CommitRequest((create("id-one", "one", bucket="fresh"),)))
+    delete = c.CommitRequest((ch.DeleteDocument("bucket", "fresh"),))
+    error = await refused(catalog.commit(OPERATOR, delete), ErrorKind.CONFLICT)
+    assert error.fields["datasets"] == 1

@@ -259,3 +259,15 @@ async def test_a_repeated_ingest_gets_the_first_answer(ingest: Any) -> None:
     assert await send(ingest, "people", CSV, ctx, mode=IngestMode.CREATE) == first
     error = await refused(send(ingest, "people", CSV + b"4,x,1\n", ctx), ErrorKind.INVALID)
     assert error.http_status == 422
+
+
+async def test_the_home_of_a_dataset_is_chosen_when_it_is_made(ingest: Any, here: World) -> None:
+    assert (await send(ingest, "people", CSV, bucket="extra")).created
+    catalog = here.near["catalog"]
+    assert (await catalog.get(READER, GetRequest("people"))).dataset.bucket == "extra"
+    moved = send(ingest, "people", b"id,name,score\n9,Z,1.0\n", bucket="primary")
+    error = await refused(moved, ErrorKind.CONFLICT)
+    assert (error.fields["home"], error.fields["bucket"]) == ("extra", "primary")
+    await refused(send(ingest, "more", CSV, bucket="nowhere"), ErrorKind.NOT_FOUND)
+    for meta in await here.buckets.get("primary").list("datasets/"):
+        raise AssertionError(meta.key)
