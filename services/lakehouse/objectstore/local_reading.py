@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Self
+from typing import Final, Self
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.objectstore.arguments import PART_BYTES
+
+CHUNK_BYTES: Final = 2 << 20
+"""Each thread that reads keeps about as much memory for the next time."""
 
 Read = Callable[[int, int, int], Awaitable[bytes]]
 """``os.pread`` that can be awaited; a cancelled one ends before it raises."""
@@ -35,7 +37,7 @@ class FileChunks:
             self._close()
             raise StopAsyncIteration
         try:
-            chunk = await self._read(self._fd, min(PART_BYTES, self._end - self._at), self._at)
+            chunk = await self._read(self._fd, min(CHUNK_BYTES, self._end - self._at), self._at)
         except OSError as error:
             raise LakehouseError(
                 ErrorKind.UNAVAILABLE, "the local file could not be read", key=self._key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -127,6 +127,7 @@ class Objects:
             ref = ObjectRef(request.bucket, key)
             await self._refuse_named(ctx, ref)
             meta, replayed = await _put(store, key, self._unnamed(ctx, ref, intake)), False
+            meta = await _with_etag(store, replace(meta, size_bytes=intake.size_bytes))
         info = replace(_info(request.bucket, meta), size_bytes=intake.size_bytes)
         return PutObjectResult(info, intake.sha256, replayed)
 
@@ -230,6 +231,15 @@ async def _put(store: ObjectStore, key: str, blocks: AsyncIterator[bytes]) -> Ob
             assert isinstance(store, StreamingWrites)
             return await store.put_stream(key, _chained(held, blocks))
     return await store.put(key, b"".join(held))
+
+
+async def _with_etag(store: ObjectStore, meta: ObjectMeta) -> ObjectMeta:
+    """Some servers tell the etag of a body in parts only when they are asked."""
+    if not meta.etag:
+        with suppress(LakehouseError):
+            found = await store.head(meta.key)
+            return found if found.size_bytes == meta.size_bytes else meta
+    return meta
 
 
 async def _chained(held: list[bytes], blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
