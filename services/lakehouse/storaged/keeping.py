@@ -162,10 +162,9 @@ class Keeping:
         """Show what holds the copier up; logged when it is news."""
         told = str(error)
         if told != self.last_error:
-            places = {
-                name: error.fields[name] for name in ("bucket", "key") if name in error.fields
-            }
-            log.warning("the rescue copier is held up", extra={"reason": told, **places})
+            fields = error.fields
+            about = {"bucket": fields.get("bucket"), "key": fields.get("key"), "reason": told}
+            log.warning("the rescue copier is held up", extra=about)
         self.last_error = told
 
 

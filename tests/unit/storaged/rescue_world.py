@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from lakehouse.catalogd.service import Catalog
 from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.contracts import catalog as c
+from lakehouse.contracts.inventory import ObjectChangesRequest, ObjectChangesResult
 from lakehouse.errors import LakehouseError
 from lakehouse.kit.ids import SystemIds
 from lakehouse.ledger.settings import LedgerSettings
 from lakehouse.model.changes import AddFiles, RemoveFiles
 from lakehouse.model.dataset import DataFile
+from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import init_store
@@ -150,6 +152,15 @@ class World:
         self.session = (
             await self.catalog.session(CTX, c.SessionRequest("t", "ingestd"))
         ).session_id
+
+    def page_by(self, limit: int) -> None:
+        """Let the catalog tell ``limit`` changes at a time."""
+        tell = self.catalog.object_changes
+
+        async def few(ctx: Context, request: ObjectChangesRequest) -> ObjectChangesResult:
+            return await tell(ctx, replace(request, limit=min(limit, request.limit)))
+
+        self.catalog.object_changes = few
 
     def restart(self) -> None:
         """Another process: nothing is left but what is in the buckets."""

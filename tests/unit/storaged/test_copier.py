@@ -107,8 +107,10 @@ async def test_deletions_and_erasures_travel_before_the_original_goes() -> None:
         assert await world.buckets.raw(HOME).get(gone[0].key)
 
 
-async def test_erasures_travel_while_the_bucket_that_had_it_is_down() -> None:
+@pytest.mark.parametrize("page", [1, 2, 1000])
+async def test_erasures_travel_while_the_bucket_that_had_it_is_down(page: int) -> None:
     async with build_world() as world:
+        world.page_by(page)
         await world.make("A", 2)
         kept = await world.make("B", 1)
         await world.settle()
@@ -190,8 +192,8 @@ async def test_a_catalog_that_does_not_answer_removes_nothing() -> None:
 
 async def test_an_object_registered_again_with_other_bytes_gets_another_copy() -> None:
     async with build_world() as world:
-        for rows in (3, 4):
-            data = parquet_bytes(rows)
+        for rows, start in ((3, 0), (4, 0), (4, 1)):
+            data = parquet_bytes(rows, start)
             await world.buckets.raw(HOME).put("their/file.parquet", data)
             refs = (c.ForeignObject("their/file.parquet", HOME),)
             await world.catalog.register(CTX, c.RegisterRequest("theirs", refs, CARD))
@@ -201,6 +203,30 @@ async def test_an_object_registered_again_with_other_bytes_gets_another_copy() -
         await world.clock.advance(world.settings.sweep_seconds)
         await world.settle()
         assert await world.copies() == {}
+
+
+# -- large objects -------------------------------------------------------------------------------
+
+
+async def test_large_objects_are_streamed_and_appear_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lakehouse.storaged.copying.STREAM_ABOVE_BYTES", 10)
+    async with build_world() as world:
+        await world.make("A", 1)
+        good = await world.append("A", "good", b"x" * 100)
+        bad = await world.append("A", "bad", b"y" * 100)
+        await world.buckets.raw(HOME).put(bad.key, b"z" * 100)
+        for rows, start in ((3, 0), (3, 1)):
+            data = parquet_bytes(rows, start)
+            await world.buckets.raw(HOME).put("their/file.parquet", data)
+            refs = (c.ForeignObject("their/file.parquet", HOME),)
+            await world.catalog.register(CTX, c.RegisterRequest("theirs", refs, CARD))
+            await world.settle()
+            copies = await world.copies()
+            assert copies[f"rescue/{HOME}/their/file.parquet"] == data
+            assert copies[f"rescue/{HOME}/{good.key}"] == b"x" * 100
+            assert f"rescue/{HOME}/{bad.key}" not in copies
 
 
 # -- damage --------------------------------------------------------------------------------------
@@ -358,11 +384,13 @@ async def requests_of_the_scene() -> int:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_killed_at_every_request_it_goes_on(after: bool) -> None:
+@pytest.mark.parametrize("page", [1, 1000])
+async def test_killed_at_every_request_it_goes_on(after: bool, page: int) -> None:
     total = await requests_of_the_scene()
     assert total > 20
     for at in range(1, total + 1):
         async with build_world() as world:
+            world.page_by(page)
             world.script.dies_at, world.script.after = at, after
             try:
                 await scene(world)
