@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from contracts.world import OPERATOR, READER, WRITER, World
+from contracts.world import OPERATOR, READER, WRITER, World, create
+from lakehouse.contracts.catalog import CommitRequest, DropRequest
 from lakehouse.contracts.storage import (
     AddBucketRequest,
     BucketsRequest,
@@ -154,3 +156,51 @@ async def test_what_fails_here_is_in_the_journal(storage: Any, here: World) -> N
     assert result.errors
     assert {one.error_kind for one in result.errors} == {"unavailable"}
     assert {one.bucket for one in result.errors} == {"gone"}
+
+
+def asked_for(here: World, name: str = "client_eu", **fields: Any) -> AddBucketRequest:
+    place = (here.folder / "added" / name).as_uri()
+    return AddBucketRequest(**{"name": name, "url": place, "residency": "eu", **fields})
+
+
+async def test_a_bucket_is_added_used_and_removed(storage: Any, here: World) -> None:
+    info = await storage.add_bucket(OPERATOR, asked_for(here, bucket_class="profile:anna"))
+    assert (info.name, info.bucket_class, info.residency) == ("client_eu", "profile:anna", "eu")
+    assert (info.origin, info.reachable, info.last_error) == ("operator", True, "")
+    assert info.probe is not None
+    assert info.probe.passed
+    again = await storage.add_bucket(OPERATOR, asked_for(here, bucket_class="profile:anna"))
+    assert again.name == "client_eu"
+    listed = (await storage.buckets(OPERATOR, BucketsRequest())).buckets
+    assert [bucket.name for bucket in listed] == ["primary", "extra", "client_eu"]
+    made = create("id-one", "one", bucket="client_eu")
+    await here.near["catalog"].commit(WRITER, CommitRequest((made,)))
+    with pytest.raises(LakehouseError) as caught:
+        await storage.remove_bucket(OPERATOR, RemoveBucketRequest("client_eu"))
+    assert (caught.value.kind, caught.value.fields["datasets"]) == (ErrorKind.CONFLICT, 1)
+    await here.near["catalog"].drop(OPERATOR, DropRequest("one", purge=True))
+    gone = await storage.remove_bucket(OPERATOR, RemoveBucketRequest("client_eu"))
+    assert (gone.name, gone.removed) == ("client_eu", True)
+    with pytest.raises(LakehouseError) as caught:
+        await storage.remove_bucket(OPERATOR, RemoveBucketRequest("client_eu"))
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+
+
+async def test_what_is_not_taken_up(storage: Any, here: World) -> None:
+    nobody = {"url": "s3://b/p", "endpoint": "http://127.0.0.1:1", "secret_ref": "env:HOME"}
+    for request, kind in (
+        (asked_for(here, name="Client"), ErrorKind.INVALID),
+        (asked_for(here, url="file:///etc/lake"), ErrorKind.FORBIDDEN),
+        (asked_for(here, url="memory://x"), ErrorKind.INVALID),
+        (asked_for(here, url="s3://b", endpoint="https://169.254.169.254"), ErrorKind.FORBIDDEN),
+        (asked_for(here, name="extra"), ErrorKind.ALREADY_EXISTS),
+        (replace(asked_for(here), **nobody), ErrorKind.FORBIDDEN),
+    ):
+        with pytest.raises(LakehouseError) as caught:
+            await storage.add_bucket(OPERATOR, request)
+        assert caught.value.kind is kind, (request, caught.value)
+    with pytest.raises(LakehouseError) as caught:
+        await storage.remove_bucket(OPERATOR, RemoveBucketRequest("extra"))
+    assert caught.value.kind is ErrorKind.FORBIDDEN
+    listed = (await storage.buckets(OPERATOR, BucketsRequest())).buckets
+    assert [bucket.name for bucket in listed] == ["primary", "extra"]
