@@ -16,6 +16,9 @@ from urllib.parse import quote
 
 from lakehouse.errors import ErrorKind, LakehouseError
 
+SECRET_FORMS: Final = {"env": "env:NAME", "file": "file:/path", "aws-sm": "aws-sm:name"}
+"""The schemes of references, and how each is written."""
+
 _SIZE_MAX: Final = 65_536
 _SHOWN: Final = "***"
 # Shorter texts are nobody's secret, and striking them out would leave no line readable.
@@ -143,11 +146,8 @@ class SchemeSecrets:
         return secret
 
 
-_FORMS: Final = {"env": "env:NAME", "file": "file:/path", "aws-sm": "aws-sm:name"}
-
-
 def _forms(schemes: Mapping[str, object]) -> str:
-    *first, last = [_FORMS.get(scheme, f"{scheme}:..") for scheme in schemes]
+    *first, last = [SECRET_FORMS.get(scheme, f"{scheme}:..") for scheme in schemes]
     return f"{', '.join(first)} or {last}" if first else last
 
 

@@ -43,14 +43,15 @@ def open_buckets(
 
 
 def live_secrets(config: Config) -> frozenset[str]:
-    """What no log line may contain, as far as it can be known at the start without a server; what
-    is resolved later is concealed then.
+    """What no log line may contain, as far as it can be known at the start; what is resolved later
+    is concealed then.
 
     Raises what the resolving of the primary's secret or of the node's own raises: without them
     nothing goes. Other buckets are only as good as their secrets.
     """
+    own = config.node.secret_ref
+    texts = [all_secrets(os.environ, config.secrets).resolve(own).reveal()] if own else []
     secrets = local_secrets(os.environ)
-    texts = [secrets.resolve(config.node.secret_ref).reveal()] if config.node.secret_ref else []
     for name, entry in config.buckets.items():
         if entry.secret_ref.partition(":")[0] == "aws-sm" or not entry.secret_ref:
             continue

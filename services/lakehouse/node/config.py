@@ -19,6 +19,7 @@ from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.kit.secrets import SECRET_FORMS
 from lakehouse.model.buckets import TENANT, check_bucket_class, check_bucket_name
 from lakehouse.model.refs import PRIMARY
 from lakehouse.model.residency import check_label
@@ -278,6 +279,17 @@ def bucket_class_of(name: str, entry: BucketEntry) -> str:
     return entry.bucket_class or (PRIMARY if name == PRIMARY else TENANT)
 
 
+def _check_reference(key: str, reference: str) -> None:
+    """Refuse a secret that stands in the place of its reference, without showing it."""
+    if reference and reference.partition(":")[0] not in SECRET_FORMS:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            f"{key} must be {' or '.join(SECRET_FORMS.values())}",
+            key=key,
+            hint="put the secret into a file of mode 600 or a variable, and name that",
+        )
+
+
 def _check(config: Config) -> None:
     strangers = [role for role in config.node.roles if role not in ROLES]
     if strangers or not config.node.roles:
@@ -314,6 +326,8 @@ def _check(config: Config) -> None:
         check_bucket_name(name)
         check_bucket_class(name, bucket_class_of(name, bucket))
         check_label(bucket.residency, name)
+        _check_reference(f"buckets.{name}.secret_ref", bucket.secret_ref)
+    _check_reference("node.secret_ref", config.node.secret_ref)
     listening = {
         "gateway.http": config.listen.http,
         "gateway.grpc": config.listen.grpc,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lakehouse.contracts.readiness import ReadinessSource
@@ -11,30 +11,12 @@ from lakehouse.gateway.services import Services
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.figures import FigureSource
 from lakehouse.kit.requests import RequestLog
-from lakehouse.kit.secrets import Secret, resolve
-from lakehouse.model.identity import Context
 from lakehouse.node.config import Config
+from lakehouse.node.credentialed import Credentialed, OwnToken
 from lakehouse.node.roles import SERVED_BY, missing_contracts, peer_address
+from lakehouse.objectstore.secrets_manager import all_secrets
 
 CONTRACTS: Final = tuple(SERVED_BY)
-
-
-class _Credentialed:
-    """A client whose calls without a caller's credential carry the node's own."""
-
-    def __init__(self, client: Any, own: Secret) -> None:
-        self._client = client
-        self._own = own
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        async def call(ctx: Context, request: Any) -> Any:
-            if ctx.credential is None:
-                ctx = replace(ctx, credential=self._own.reveal())
-            return await method(ctx, request)
-
-        return call
 
 
 @dataclass(slots=True)
@@ -47,7 +29,8 @@ class Wiring:
     def peers(self, config: Config, clock: Clock) -> None:
         """Put a client in for every contract that this process needs and does not serve."""
         reference = config.node.secret_ref
-        own = resolve(reference, os.environ) if reference else None
+        secrets = all_secrets(os.environ, config.secrets)
+        own = OwnToken(secrets, reference, clock) if reference else None
         wanted = missing_contracts(config.node)
         if "storaged" in config.node.peers and "storaged" not in config.node.roles:
             # Nothing needs it, but what fails here is told to whoever keeps the journal.
@@ -57,7 +40,7 @@ class Wiring:
             client = self._client(contract, address, clock)
             # These alone are called by roles on their own behalf, not only for a caller.
             if own is not None and contract in ("catalog", "storage"):
-                client = _Credentialed(client, own)
+                client = Credentialed(client, own)
             self.contracts[contract] = client
 
     def services(
