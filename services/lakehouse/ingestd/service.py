@@ -37,8 +37,10 @@ from lakehouse.kit.blocking import run_in
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
+from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import check_foreign_key, check_name
+from lakehouse.model.refs import PRIMARY, check_foreign_key, check_name
+from lakehouse.model.residency import check_may_keep
 from lakehouse.model.schema import Schema
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.port import StreamingReads
@@ -170,6 +172,19 @@ class Ingest:
         for bucket in (*source, *named):
             self._buckets.settings(bucket)
 
+    def _check_source(self, request: IngestRequest, dataset: Dataset | None) -> None:
+        """Raise ``forbidden`` if an object that is read would leave the residency of its bucket."""
+        if not request.object_key:
+            return
+        source = request.object_bucket
+        home = request.bucket or PRIMARY
+        label = self._residency(home) if dataset is None else dataset.residency
+        target = (home if dataset is None else dataset.bucket, label)
+        check_may_keep((source, self._residency(source)), target)
+
+    def _residency(self, bucket: str) -> str:
+        return self._buckets.settings(bucket).residency
+
     @asynccontextmanager
     async def _admitted(self) -> AsyncIterator[None]:
         limit = self._settings.concurrent_max + self._settings.queued_max
@@ -206,6 +221,7 @@ class Ingest:
         conflict: LakehouseError | None = None
         for _ in range(_ATTEMPTS):
             standing = await self._committer.standing(ctx, under.job)
+            self._check_source(request, standing.dataset)
             # After the look at what is there: that may be what this very call did before.
             replay = await self._committer.recall(ctx, under.job)
             if replay is not None:
@@ -225,6 +241,7 @@ class Ingest:
     async def _dry_run(self, ctx: Context, under: _Under) -> IngestReport:
         """Read it all as an ingest would, and commit nothing."""
         standing = Standing(await self._committer.find(ctx, under.job.name))
+        self._check_source(under.job.request, standing.dataset)
         if under.job.request.mode in (IngestMode.AUTO, IngestMode.CREATE):
             standing = Standing()
         await self._read(ctx, under, standing)

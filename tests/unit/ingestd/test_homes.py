@@ -90,6 +90,27 @@ async def test_an_unknown_bucket_is_refused_before_the_body(lake: Lake) -> None:
         assert caught.value.fields["buckets"] == ["primary", "client_eu", "plain"]
 
 
+async def test_an_object_that_is_read_does_not_leave_its_place(lake: Lake) -> None:
+    for bucket in ("client_eu", "plain"):
+        await lake.buckets.get(bucket).put("inbox/a.csv", CSV)
+    source = {"object_key": "inbox/a.csv", "object_bucket": "client_eu"}
+    await lake.put(b"id,name\n8,y\n", "there")
+    for how in (
+        {},
+        {"bucket": "plain"},
+        {"dry_run": True},
+        {"name": "there", "mode": "append"},
+        {"name": "there", "mode": "append", "dry_run": True},
+    ):
+        error = await lake.refused(b"", **{"name": "t", **source, **how})
+        assert error.kind is ErrorKind.FORBIDDEN
+        assert (error.fields["bucket"], error.fields["residency"]) == ("client_eu", "eu")
+    assert (await lake.put(b"", **source, bucket="client_eu")).rows == 2
+    again = {"object_key": "inbox/a.csv", "object_bucket": "plain"}
+    assert (await lake.put(b"", mode="append", force=True, **again)).rows == 2
+    assert await keys(lake, "plain") == []
+
+
 async def test_dead_letters_do_not_join_those_of_another_place(lake: Lake) -> None:
     bad = b"3,c,too,many\n"
     await lake.put(CSV + bad, bucket="plain")
