@@ -283,11 +283,6 @@ class AppendLog:
         if not lines:
             return
         async with self._slot:
-            if segment.aimed_at is not None:
-                header = await self._sent_before(segment.aimed_at, segment.put_id)
-                if header is not None:
-                    self._wrote(header, "flushed")
-                    return
 
             async def aim(n: int) -> None:
                 await self._outbox.aim(segment, n)
@@ -295,21 +290,15 @@ class AppendLog:
             body = await run_blocking(make_body, segment.put_id, lines)
             budget = min(self._settings.append_budget_seconds, _FLUSH_BUDGET_SECONDS)
             try:
-                header = await self._writer.write(body, budget, self._unsettled, aim)
+                header = await self._writer.write(
+                    body, budget, self._unsettled, aim, segment.aimed_at
+                )
             except LakehouseError as error:
                 self._failed(error)
                 # Whoever waited behind it for the bucket need not wait as long once more.
                 self._queue.fail(unavailable("the log cannot be reached"))
                 raise
             self._wrote(header, "flushed")
-
-    async def _sent_before(self, n: int, put_id: str) -> Header | None:
-        try:
-            return await self._writer.find(n, put_id)
-        except LakehouseError as error:
-            if error.kind not in (ErrorKind.UNKNOWN, ErrorKind.CORRUPT):
-                raise
-            return None  # nobody can tell any more; readers know the events by their ids
 
     def _unsettled(self) -> None:
         self._failed(unknown())

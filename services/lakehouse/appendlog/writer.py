@@ -100,13 +100,16 @@ class SlotWriter:
         budget_seconds: float | None,
         on_unknown: Callable[[], None],
         before_put: Callable[[int], Awaitable[None]] | None = None,
+        aimed_at: int | None = None,
     ) -> Header:
         """Have ``body`` in the log once; its header says where.
 
         ``on_unknown`` is called when the budget is spent and the outcome is open: the batch is
         settled all the same, and only then this returns. ``before_put`` hears of each slot before
-        it is tried. Raises what the store refused with (``forbidden`` ..), ``unavailable`` if
-        nothing was sent, ``unknown`` if retention was past the slot before anybody could look.
+        it is tried; ``aimed_at`` is the slot that a process before this one last heard of so: what
+        it sent may be there, or arrive yet. Raises what the store refused with (``forbidden`` ..),
+        ``unavailable`` if nothing was sent, ``unknown`` if retention was past the slot before
+        anybody could look.
         """
         while True:
             try:
@@ -119,6 +122,12 @@ class SlotWriter:
                         ErrorKind.UNAVAILABLE, "the log cannot be reached", cause=str(error)
                     ) from error
                 raise
+            if aimed_at is not None and before.n >= aimed_at:
+                # Somebody's by now: only this tells whether what was sent before got there.
+                found = await self._sent_before(aimed_at, body.put_id)
+                if found is not None:
+                    return found
+                aimed_at = None
             encoded = encode(body, before, self._writer, self._access.clock.now_us())
             if before_put is not None:
                 await before_put(encoded.header.n)
@@ -163,6 +172,15 @@ class SlotWriter:
             raise LakehouseError(
                 ErrorKind.CORRUPT, "a batch of the log is missing", key=self._layout.slot(n)
             )
+
+    async def _sent_before(self, n: int, put_id: str) -> Header | None:
+        """Whether the batch is at ``n``, where a process that died had sent it."""
+        try:
+            return await self.find(n, put_id)
+        except LakehouseError as error:
+            if error.kind not in (ErrorKind.UNKNOWN, ErrorKind.CORRUPT):
+                raise
+            return None  # nobody can tell any more; readers know the events by their ids
 
     async def _settled(self, n: int, put_id: str) -> Header | None:
         """Whether the batch is in the log although its slot seems another's; asks until it can."""
