@@ -208,5 +208,44 @@ def test_what_other_processes_see_is_told_to_the_one_that_keeps_the_journal(
         assert len(ids) == len(set(ids)) >= told
 
 
+def test_storaged_alone_starts_and_serves_while_the_primary_is_down(
+    tmp_path: Path, place: S3Place, gate: Gate
+) -> None:
+    direct = settings_of(place, gate) | {"LAKEHOUSE__BUCKETS__PRIMARY__ENDPOINT": place.endpoint}
+    rest = Node(tmp_path / "rest", tmp_path / "unused", settings=direct)
+    peers = {
+        f"LAKEHOUSE__NODE__PEERS__{role}": rest.grpc for role in ("CATALOGD", "INGESTD", "QUERYD")
+    }
+    node = Node(tmp_path / "n", tmp_path / "unused", settings=settings_of(place, gate) | peers)
+    with running(rest, node):
+        made = rest.cli("init")
+        assert made.returncode == 0, made.stderr.decode()
+        gate.shut()
+        rest.launch("serve", "--roles", "catalogd,ingestd,queryd")
+        node.launch("serve", "--roles", "gateway,storaged")
+        probe = until(lambda: _probed(node))
+        assert probe.status_code == 503, probe.text
+        ready = httpx.get(f"{node.url}/ready", timeout=30)
+        assert (ready.status_code, "primary" in ready.text) == (503, True), ready.text
+        down = story(node)
+        assert down["primary_unavailable_since"] is not None
+        assert (down["complete"], down["dropped"]) == (False, 0)
+        assert {one["bucket"] for one in down["errors"]} == {"primary"}
+        gate.open()
+        until(lambda: story(node)["spooled"] == 0)
+        assert {one["id"] for one in down["errors"]} <= set(in_bucket(place))
+        assert until(lambda: story(node)["complete"])
+        node.wait_ready()
+
+
+def _probed(node: Node) -> httpx.Response | None:
+    """The answer to a probe, once whoever knows the callers' tokens is there too."""
+    try:
+        answer = httpx.post(f"{node.url}/storage/buckets/primary/probe", timeout=60)
+    except httpx.TransportError:
+        return None
+    return answer if "primary" in answer.text else None
+
+
 def _answers(node: Node) -> bool:
     return httpx.get(f"{node.url}/storage/errors", timeout=30).status_code == 200
