@@ -68,8 +68,28 @@ HEADERS: Final[list[tuple[str, bytes]]] = [
     ("Origin", b"null"),
     ("Range", b"bytes=0-0,-1"),
     ("If-Match", b"*"),
+    ("If-None-Match", b"*"),
+    ("If-None-Match", b'W/"\xff", ,"'),
+    ("If-Modified-Since", b"Sun, 99 Foo 99999 99:99:99 GMT"),
+    ("If-Range", b'"x'),
+    ("Range", b"bytes=999999999999999999-"),
+    ("Range", b"bytes=-0"),
+    ("Content-MD5", b"\xff"),
+    ("Content-Digest", b"sha-256=:AAAA:"),
+    ("x-amz-checksum-sha256", b"="),
 ]
-SEGMENTS: Final = ["..", ".", "%2e%2e", "a%2fb", "%00", "%ff", "people", "x" * 600, "%F0%9F%98%80"]
+SEGMENTS: Final = [
+    "primary",
+    "..",
+    ".",
+    "%2e%2e",
+    "a%2fb",
+    "%00",
+    "%ff",
+    "people",
+    "x" * 600,
+    "%F0%9F%98%80",
+]
 VALUES: Final[list[Any]] = [
     None,
     True,
@@ -192,7 +212,7 @@ def from_examples(document: dict[str, Any], count: int) -> list[Wire]:
 
 
 def _broken(dice: random.Random, method: str, path: str, operation: dict[str, Any]) -> Wire:
-    for name in ("{name}", "{id}"):
+    for name in ("{name}", "{id}", "{bucket}", "{key}"):
         path = path.replace(name, dice.choice(SEGMENTS))
     names = [p["name"] for p in operation["parameters"] if p["in"] == "query"] + ["unknown"]
     query = [(dice.choice(names), dice.choice(WORDS)) for _ in range(dice.randrange(3))]
