@@ -40,6 +40,9 @@ def split(
         "LAKEHOUSE__TELEMETRY__ACCESS_LOG": "info",
         "LAKEHOUSE__QUERY__SLOW_SECONDS": "0.000001",
         "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=lakes",
+        # Figures of the copies are there where a rescue bucket is.
+        "LAKEHOUSE__BUCKETS__SPARE__URL": (folder / "spare").as_uri(),
+        "LAKEHOUSE__RESCUE__BUCKET": "spare",
     }
     roles = Node(
         folder / "roles",

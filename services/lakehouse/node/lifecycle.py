@@ -39,7 +39,7 @@ from lakehouse.node.servers import Servers
 from lakehouse.node.telemetry import NodeFigures, Traces, make_servers, request_log
 from lakehouse.node.wiring import CONTRACTS, Wiring
 from lakehouse.objectstore.buckets import Buckets
-from lakehouse.objectstore.figures import BucketFigures
+from lakehouse.objectstore.figures import BucketFigures, RescuedReads
 from lakehouse.objectstore.identity import recall_position, state_folder
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class Node:
         watch_others(self._readiness, buckets, config.node.peers, self._wiring.channels)
         self._supervisor.start("lost buckets", lambda: try_again(buckets, self._clock))
         self._rescue = rescue = Rescue(config, buckets, self._clock, self._ids)
+        # A journal's figures are the storage service's; those of who forwards to one are its own.
+        self._figures.add(journaling.sink, RescuedReads(rescue.reads))
         self._closing += [buckets, journaling]
         await journaling.start(buckets)
         self._readiness.note("release", __version__)

@@ -6,6 +6,7 @@ so readers see each once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from lakehouse.appendlog.event import decode_event
@@ -15,10 +16,12 @@ from lakehouse.appendlog.spool import Segment, Spool
 from lakehouse.contracts.storage import ReportRequest, ReportResult
 from lakehouse.errors import LakehouseError
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
 from lakehouse.model.failures import FailedAttempt
 from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context
 from lakehouse.storaged.errors import REPORT_MAX, from_event, to_event
+from lakehouse.storaged.figures import JournalState, journal_figures
 
 _SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 2.0
@@ -52,6 +55,12 @@ class Reporter:
     def failed(self, attempt: FailedAttempt) -> None:
         """Remember it; never blocks, never raises."""
         self._outbox.offer_line(to_event(attempt))
+
+    def figures(self) -> Iterator[Readout]:
+        """What became of the attempts so far."""
+        status = self._outbox.status()
+        dropped = sum(status.dropped.values())
+        return journal_figures(JournalState(status.sent, status.pending, dropped))
 
     async def start(self) -> None:
         """Take over what an earlier process left, and forward from now on."""

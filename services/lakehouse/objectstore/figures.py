@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from lakehouse.kit.figures import Figure, Kind, Readout, Values
+from lakehouse.kit.figures import Figure, Kind, Readout, Values, alone
 from lakehouse.model.health import BreakerState
 from lakehouse.objectstore.buckets import Buckets
+from lakehouse.objectstore.rescue import KnownReads
 
 _BUCKET: Final = ("bucket",)
 _REQUESTS: Final = Figure(
@@ -50,6 +51,9 @@ _UNAVAILABLE: Final = Figure(
     "1 from the first failure by the bucket's fault until it answers again",
     _BUCKET,
 )
+_SERVED: Final = Figure(
+    "lakehouse_rescue_served", Kind.COUNTER, "reads that the rescue bucket answered for another"
+)
 _STATES: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
@@ -87,3 +91,13 @@ class BucketFigures:
         yield _BYTES, volume
         yield _SECONDS, seconds
         yield _ERRORS, errors
+
+
+class RescuedReads:
+    """Asks the reads of this process how many of them another bucket answered."""
+
+    def __init__(self, reads: KnownReads) -> None:
+        self._reads = reads
+
+    def figures(self) -> Iterator[Readout]:
+        yield alone(_SERVED, self._reads.served)

@@ -30,6 +30,7 @@ from lakehouse.model.failures import FailedAttempt
 from lakehouse.model.health import BucketHealth
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.storaged.errors import Event, Selection, to_event
+from lakehouse.storaged.figures import JournalState
 from lakehouse.storaged.reach import Primary, Reach
 from lakehouse.storaged.settings import JournalSettings
 
@@ -143,6 +144,15 @@ class Journal:
             await self._clock.sleep(0.005)
 
     # -- telling
+
+    def state(self) -> JournalState:
+        """What became of the attempts so far."""
+        status = None if self._log is None else self._log.status()
+        failures = 0 if self._reach is None else self._reach.failures
+        if status is None:
+            return JournalState(0, len(self._early), self._dropped, failures)
+        dropped = self._dropped + status.dropped_total
+        return JournalState(status.flushed, status.pending, dropped, failures)
 
     async def errors(self, request: ErrorsRequest) -> ErrorsResult:
         """Raises ``invalid`` for a limit, a time or a cursor that is none; nothing else."""

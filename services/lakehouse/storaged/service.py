@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lakehouse.contracts.storage import (
     AddBucketRequest,
     BucketInfo,
@@ -17,12 +19,14 @@ from lakehouse.contracts.storage import (
     RescueInfo,
 )
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.probe import ProbeReport
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.probe import probe_store
 from lakehouse.storaged.errors import check_report
+from lakehouse.storaged.figures import journal_figures, rescue_figures
 from lakehouse.storaged.infos import Infos
 from lakehouse.storaged.journal import Journal
 from lakehouse.storaged.ports import BucketRegistry, RescueSource
@@ -47,6 +51,12 @@ class Storage:
         self._rescue = rescue
         self._clock = clock
         self._ids = ids
+
+    def figures(self) -> Iterator[Readout]:
+        """The journal's figures, and the copier's if there is one."""
+        yield from journal_figures(self._journal.state())
+        if self._rescue is not None:
+            yield from rescue_figures(self._rescue.info())
 
     async def buckets(self, ctx: Context, request: BucketsRequest) -> BucketsResult:
         """Every bucket, asked at the same time."""
