@@ -24,10 +24,12 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.queryd.folders import Claim, claim
-from lakehouse.queryd.process import Held, Inbox, Link, WorkerProcess
+from lakehouse.queryd.process import Drain, Held, Inbox, Link, WorkerProcess
 from lakehouse.queryd.settings import GIB, QuerySettings
+from lakehouse.queryd.wire import Frame
 
 WATCH_SECONDS: Final = 0.05
+WIND_DOWN_SECONDS: Final = 0.25
 # A result that is not fetched keeps its worker so long; less when somebody waits for one.
 STALL_SECONDS_MAX: Final = 60.0
 STALL_WAITED_FOR_SECONDS_MAX: Final = 5.0
@@ -135,15 +137,42 @@ class WorkerPool:
         return worker
 
     def release(self, worker: WorkerProcess) -> None:
-        """The query on it has ended: the worker is idle again, or if it is not, killed."""
+        """Nobody waits for the query on it any more: it is idle again, or soon, or killed."""
         worker.deadline = worker.expires = float("inf")
         worker.memory_max = 0
-        if worker.busy or worker.stopped is not None:
-            worker.stop(LakehouseError(ErrorKind.UNAVAILABLE, "the query was given up"))
-            self._replace(worker)
+        if worker.stopped is not None or worker.link.closed.done():
+            self._put_down(worker)
+        elif worker.busy:
+            self._wind_down(worker)
         else:
             worker.link.open_inbox(None)
             self._give(worker)
+
+    def _wind_down(self, worker: WorkerProcess) -> None:
+        """Have it leave its query; killed if it does not in time, as within one long step of an
+        engine. A warm worker is worth the wait: a new one takes longer to start."""
+        drain = Drain(self._clock.monotonic, self._held)
+        timer = asyncio.get_running_loop().call_later(
+            WIND_DOWN_SECONDS, lambda: drain.on_end(False)
+        )
+
+        def ended(ready: bool) -> None:
+            drain.on_end = lambda _: None
+            timer.cancel()
+            if not ready:
+                self._put_down(worker)
+                return
+            worker.busy = False
+            worker.link.open_inbox(None)
+            self._give(worker)
+
+        drain.on_end = ended
+        worker.link.open_inbox(drain)
+        worker.link.send(Frame.CANCEL, b"")
+
+    def _put_down(self, worker: WorkerProcess) -> None:
+        worker.stop(LakehouseError(ErrorKind.UNAVAILABLE, "the query was given up"))
+        self._replace(worker)
 
     async def _free_worker(self, deadline: float, expires: float) -> WorkerProcess:
         if self._closed:

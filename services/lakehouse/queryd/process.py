@@ -142,6 +142,14 @@ def _nothing(_ready: bool) -> None:
     return None
 
 
+class Drain(Inbox):
+    """Takes what a worker still says of a query that nobody waits for, and keeps nothing."""
+
+    def put(self, kind: Frame, body: bytes, rows: int) -> None:
+        if kind in (Frame.END, Frame.ERROR):
+            self.on_end(True)
+
+
 class Link(asyncio.Protocol):
     """The service's end of a worker's socket: cuts frames and lays them into the inbox."""
 

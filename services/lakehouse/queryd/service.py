@@ -244,8 +244,8 @@ class Query:
                 ErrorKind.NOT_FOUND, "no such query is running", query_id=request.query_id[:80]
             )
         entry.cancelled = True
-        if entry.worker is not None:
-            entry.worker.stop(_cancelled())
+        if entry.inbox is not None:
+            entry.inbox.fail(_cancelled())
         elif entry.task is not None:
             entry.task.cancel()
         return CancelResult(entry.query_id, cancelled=True)

@@ -13,7 +13,7 @@ FRAME_BYTES_MAX: Final = 256 << 10
 
 class Frame(IntEnum):
     """READY: the worker is warm. PLAN: run this. HEAD: columns. DATA: bytes of the document.
-    END: figures. ERROR: a LakehouseError as JSON."""
+    END: figures. ERROR: a LakehouseError as JSON. CANCEL: nobody wants the rest of what runs."""
 
     READY = 1
     PLAN = 2
@@ -21,6 +21,7 @@ class Frame(IntEnum):
     DATA = 4
     END = 5
     ERROR = 6
+    CANCEL = 7
 
 
 def frame(kind: Frame, body: bytes, rows: int = 0) -> bytes:

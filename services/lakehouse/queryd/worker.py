@@ -50,11 +50,44 @@ class WorkerSettings:
     memory_bytes: int
 
 
+class Mail:
+    """What the service says: plans, and after one perhaps that nobody wants it any more."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._read = b""
+
+    def waits(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to receive, now or within ``seconds``; the end counts."""
+        return bool(self._read or select.select([self._link], [], [], seconds)[0])
+
+    def receive(self) -> tuple[Frame, bytes] | None:
+        """The next frame, or None once the other side has closed."""
+        while len(self._read) < HEADER.size:
+            part = self._link.recv(_HEAD_BYTES)
+            if not part:
+                return None
+            self._read += part
+        kind, size, _ = HEADER.unpack_from(self._read)
+        parts, missing = [self._read], HEADER.size + size - len(self._read)
+        while missing > 0:
+            part = self._link.recv(min(missing, 1 << 20))
+            if not part:
+                return None
+            parts.append(part)
+            missing -= len(part)
+        whole = b"".join(parts)
+        end = HEADER.size + size
+        self._read = whole[end:]
+        return Frame(kind), whole[HEADER.size : end]
+
+
 class Worker:
     """Engines and the scans it was told about; opened as they are needed."""
 
     def __init__(self, link: socket.socket, settings: WorkerSettings) -> None:
         self._link = link
+        self._mail = Mail(link)
         self._settings = settings
         self._engines: dict[str, Any] = {}
         self._scans: OrderedDict[str, TableScan] = OrderedDict()
@@ -83,16 +116,15 @@ class Worker:
 
     def serve(self) -> None:
         """Answer plans until the other side closes."""
-        while True:
-            told = _receive(self._link)
-            if not told:
-                return
-            plan = decode(told)
+        while (told := self._mail.receive()) is not None:
+            kind, body = told
+            if kind is not Frame.PLAN:
+                continue  # what was to be left had ended already
+            plan = decode(body)
             self._answer(plan)
             engine = self.engine(plan.engine)
-            if engine.prepared or select.select([self._link], [], [], IDLE_SECONDS)[0]:
-                continue
-            engine.prepare()
+            if not (engine.prepared or self._mail.waits(IDLE_SECONDS)):
+                engine.prepare()
 
     def _answer(self, plan: Plan) -> None:
         _limit_cpu(plan.cpu_seconds)
@@ -134,6 +166,8 @@ class Worker:
             if plan.explain:
                 batch = _without_paths(batch)
             for piece in _slices(batch):
+                if self._mail.waits():
+                    raise LakehouseError(ErrorKind.CONFLICT, "the query was given up")
                 rows += piece.num_rows
                 if rows > plan.rows_max:
                     raise _over("rows_max", plan.rows_max)
@@ -198,26 +232,6 @@ def _without_paths(batch: pa.RecordBatch) -> pa.RecordBatch:
         for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _receive(link: socket.socket) -> bytes:
-    """The body of the next frame, or b"" once the other side has closed. Nothing follows a plan
-    before it is answered: what is read with its head belongs to it."""
-    head = b""
-    while len(head) < HEADER.size:
-        part = link.recv(_HEAD_BYTES)
-        if not part:
-            return b""
-        head += part
-    missing = HEADER.size + HEADER.unpack_from(head)[1] - len(head)
-    parts = [head[HEADER.size :]]
-    while missing:
-        part = link.recv(min(missing, 1 << 20))
-        if not part:
-            return b""
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
 
 
 def _limit_cpu(seconds: int) -> None:

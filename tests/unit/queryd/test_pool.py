@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lakehouse.contracts.query import Engine, QueryRequest, QueryStream, ResultFormat
+from lakehouse.contracts.query import (
+    CancelRequest,
+    Engine,
+    QueryRequest,
+    QueryStream,
+    ResultFormat,
+)
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd import pool as pool_module
 from lakehouse.queryd import process as process_module
@@ -96,6 +102,45 @@ async def test_a_reader_behind_for_a_while_gets_all(query: Query) -> None:
     stream = await csv(query, BIG)
     await asyncio.sleep(0.3)
     assert (await rest(stream)).count(b"\n") == 1_000_001
+
+
+def pids(query: Query) -> set[int]:
+    return {worker.process.pid for worker in query._pool._all if worker.stopped is None}
+
+
+@pytest.mark.parametrize("engine", [Engine.DUCKDB, Engine.DATAFUSION])
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+async def test_a_result_that_nobody_wants_leaves_its_worker_warm(
+    query: Query, engine: Engine, how: str
+) -> None:
+    before = pids(query)
+    for _ in range(3):
+        stream = await query.run(CTX, QueryRequest(BIG, engine=engine, format=ResultFormat.CSV))
+        assert await anext(stream.chunks)
+        if how == "closed":
+            await stream.chunks.aclose()  # type: ignore[attr-defined]
+        else:
+            assert (await query.cancel(CTX, CancelRequest(stream.header.query_id))).cancelled
+            with pytest.raises(LakehouseError, match="cancelled"):
+                await rest(stream)
+        assert await rest(await csv(query, "select 1 as x")) == b"x\n1\n"
+    async with asyncio.timeout(10):
+        while any(worker.busy for worker in query._pool._all):
+            await asyncio.sleep(0.01)
+    assert pids(query) >= before
+
+
+async def test_a_worker_within_one_long_step_is_killed_for_the_next(query: Query) -> None:
+    task = asyncio.create_task(query.run(CTX, QueryRequest(SLOW, engine=Engine.DATAFUSION)))
+    async with asyncio.timeout(10):
+        while not any(worker.busy for worker in query._pool._all):
+            await asyncio.sleep(0.01)
+        (busy,) = [worker for worker in query._pool._all if worker.busy]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        while busy.process.poll() is None:
+            await asyncio.sleep(0.01)
+        assert await rest(await csv(query, "select 1 as x")) == b"x\n1\n"
 
 
 async def test_a_deadline_that_passes_in_the_line_is_a_timeout(query: Query) -> None:
