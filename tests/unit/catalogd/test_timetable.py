@@ -9,7 +9,7 @@ import pytest
 from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.contracts import catalog as c
 from lakehouse.model.dataset import DataFile
-from lakehouse.objectstore.metered import MeteredStore
+from lakehouse.objectstore.wrapping import ForwardingStore
 from lakehouse.testing.clocks import ManualClock
 from lakehouse.testing.stores import RecordingStore
 from support_catalog import CTX, House, build_house, commit, create, file_of
@@ -46,7 +46,7 @@ async def until(clock: ManualClock, seconds: float, done: Callable[[], bool]) ->
 
 def present(house: House, key: str) -> bool:
     memory = house.buckets.raw("primary")
-    while isinstance(memory, MeteredStore | RecordingStore):
+    while isinstance(memory, ForwardingStore):
         memory = memory.inner
     return key in memory._objects  # type: ignore[attr-defined]
 
@@ -54,8 +54,9 @@ def present(house: House, key: str) -> bool:
 async def test_what_a_killed_ingest_wrote_goes_and_what_lives_stays(
     house: House, clock: ManualClock
 ) -> None:
-    log = RecordingStore(house.buckets.raw("primary"))
-    house.buckets._meters["primary"] = MeteredStore(log)
+    meter = house.buckets._meters["primary"]
+    log = RecordingStore(meter.inner)
+    meter.inner = log
     catalog = await house.open()
     opened = await catalog.session(CTX, c.SessionRequest("killed", "ingestd"))
     live = await written(house, opened.session_id, "D1", "live")
