@@ -118,16 +118,16 @@ class Segment:
         places: list[int] = pc.indices_nonzero(found).to_pylist()
         return places
 
-    def first_added(self, version: int) -> int:
-        """The ordinal of the first file that was added at or after ``version``; one past the last
-        if there is none."""
+    def first_added(self, version: int) -> tuple[int, int]:
+        """The ordinal of the first file that was added at or after ``version``, and the version
+        that added it. There is one."""
         if self._values is not None:
             files, added = self._values
             at = bisect.bisect_left(added, version)
-            return files[at].ordinal if at < self.count else self.last + 1
+            return files[at].ordinal, added[at]
         column = self.table.column("added")
         at = bisect.bisect_left(range(self.count), version, key=lambda row: column[row].as_py())
-        return self.table.column("ordinal")[at].as_py() if at < self.count else self.last + 1
+        return self.table.column("ordinal")[at].as_py(), column[at].as_py()
 
     def blocks(self, ordinal: int) -> Iterator[Decoded]:
         """The files from ``ordinal`` on, and the version that added each, a block at a time."""
@@ -320,17 +320,20 @@ class FileLog:
     def arrivals(self, version: int, after: int = 0) -> Iterator[DataFile]:
         """Files that live and were added at or after ``version``, with an ordinal above ``after``,
         in order; what was there before costs nothing."""
-        start = bisect.bisect_left(self.segments, version, key=lambda part: part.added_span[1])
-        for segment in self.segments[start : start + 1]:
-            after = max(after, segment.first_added(version) - 1)
-        return self.visible(after=after) if start < len(self.segments) else iter(())
+        first, _, _ = self.behind(version, after)
+        return self.visible(after=first - 1) if first else iter(())
 
-    def count_since(self, version: int) -> int:
-        """How many files were added at or after ``version``, gone ones included."""
+    def behind(self, version: int, after: int = 0) -> tuple[int, int, int]:
+        """Of files added at or after ``version`` with an ordinal above ``after``: the ordinal of
+        the first, a version at or before the one that added it, and how many there are at most.
+        Zeros if there are none."""
         start = bisect.bisect_left(self.segments, version, key=lambda part: part.added_span[1])
-        ordinals = [part.first_added(version) for part in self.segments[start : start + 1]]
-        behind = sum(part.count for part in self.segments[start + 1 :])
-        return behind + sum(self.segments[start].last - first + 1 for first in ordinals)
+        if start == len(self.segments):
+            return 0, 0, 0
+        ordinal, added = self.segments[start].first_added(version)
+        first = max(ordinal, after + 1)
+        count = min(self.segments[-1].last - first + 1, self.totals.files)
+        return (first, added, count) if count > 0 else (0, 0, 0)
 
     def named(self, keys: frozenset[str]) -> Iterator[DataFile]:
         """The retained files whose key is one of ``keys``, in order."""

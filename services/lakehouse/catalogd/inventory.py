@@ -9,12 +9,16 @@ for the standing of what one holds.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
+
+from immutables import Map
 
 from lakehouse.catalogd.core import Core, decode_cursor, encode_cursor
 from lakehouse.catalogd.state import CatalogState, DatasetState
@@ -48,14 +52,86 @@ def _place(ordinal: int) -> str:
     return f"{ordinal:019d}"
 
 
-def _arrived(dataset: DatasetState, bucket: str, after: Position) -> Iterator[_Change]:
+@dataclass(slots=True)
+class _Survey:
+    """What is asked of one state again and again: every dataset by its last change, rising, and
+    the files that live by the home of their dataset."""
+
+    datasets: Map[str, DatasetState]
+    versions: list[int]
+    ordered: list[DatasetState]
+    live: Counter[str]
+
+    def since(self, version: int) -> list[DatasetState]:
+        """The datasets that changed at or after ``version``."""
+        return self.ordered[bisect.bisect_left(self.versions, version) :]
+
+
+async def _surveyed(state: CatalogState) -> _Survey:
+    live: Counter[str] = Counter()
+    pairs: list[tuple[int, str]] = []
+    for count, dataset in enumerate(state.datasets.values()):
+        if count % _YIELD_EVERY == _YIELD_EVERY - 1:
+            await asyncio.sleep(0)
+        live[dataset.bucket] += dataset.log.totals.files
+        pairs.append((dataset.now.version, dataset.id))
+    pairs.sort()
+    ordered = [state.datasets[dataset_id] for _, dataset_id in pairs]
+    return _Survey(state.datasets, [version for version, _ in pairs], ordered, live)
+
+
+def _bounds(dataset: DatasetState, after: Position) -> tuple[int, int]:
+    """The first version and the last ordinal passed, of what the dataset has behind ``after``."""
     version, source, place = after
-    past = int(place) if source == dataset.id and place else 0
     first = version + 1 if dataset.id < source else version
-    for file in dataset.log.arrivals(first, past):
-        if file.bucket == bucket:
-            at = (file.seq, dataset.id, _place(file.ordinal))
-            yield _Change(at, ObjectRef(bucket, file.key), replace(file, stats=()))
+    return first, int(place) if source == dataset.id and place else 0
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """What came into one bucket behind a position. A dataset is opened when its turn comes: most
+    are not on the page at all."""
+
+    bucket: str
+    after: Position
+    starts: list[tuple[int, str, DatasetState]] = field(default_factory=list)
+    count: int = 0
+
+    async def look(self, datasets: Sequence[DatasetState]) -> None:
+        """Find where each of ``datasets`` goes on, and how many files there are at most."""
+        for place, dataset in enumerate(datasets):
+            if place % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            if self.bucket in (PRIMARY, dataset.bucket, *dataset.log.elsewhere):
+                _, version, count = dataset.log.behind(*_bounds(dataset, self.after))
+                if count:
+                    self.starts.append((version, dataset.id, dataset))
+                    self.count += count
+        self.starts.sort(key=lambda start: start[:2], reverse=True)
+
+    def __iter__(self) -> Iterator[_Change]:
+        heap: list[tuple[Position, Iterator[_Change], _Change]] = []
+        while heap or self.starts:
+            while self.starts and (not heap or self.starts[-1][:2] <= heap[0][0][:2]):
+                self._advance(heap, self._opened(self.starts.pop()[2]))
+            if heap:
+                _, source, change = heapq.heappop(heap)
+                yield change
+                self._advance(heap, source)
+
+    @staticmethod
+    def _advance(
+        heap: list[tuple[Position, Iterator[_Change], _Change]], source: Iterator[_Change]
+    ) -> None:
+        change = next(source, None)
+        if change is not None:
+            heapq.heappush(heap, (change.at, source, change))
+
+    def _opened(self, dataset: DatasetState) -> Iterator[_Change]:
+        for file in dataset.log.arrivals(*_bounds(dataset, self.after)):
+            if file.bucket == self.bucket:
+                at = (file.seq, dataset.id, _place(file.ordinal))
+                yield _Change(at, ObjectRef(self.bucket, file.key), replace(file, stats=()))
 
 
 def _given_up(state: CatalogState, bucket: str, after: Position) -> list[_Change]:
@@ -83,6 +159,7 @@ class Inventory:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._known: _Survey | None = None
 
     async def object_changes(
         self, ctx: Context, request: i.ObjectChangesRequest
@@ -95,28 +172,33 @@ class Inventory:
             after = (version, source, place if place.isdecimal() or not source else "")
             # A store that was rolled back: what comes now is new, though its number is not.
             after = min(after, (state.version, _END, ""))
-        sources: list[Iterator[_Change]] = [iter(_given_up(state, bucket, after))]
-        live = 0
-        for count, dataset in enumerate(state.datasets.values()):
-            if count % _YIELD_EVERY == _YIELD_EVERY - 1:
-                await asyncio.sleep(0)
-            live += dataset.log.totals.files if dataset.bucket == bucket else 0
-            if dataset.now.version >= after[0]:
-                sources.append(_arrived(dataset, bucket, after))
-        merged = heapq.merge(*sources, key=lambda change: change.at)
+        survey = await self._survey(state)
+        arrivals = _Arrivals(bucket, after)
+        await arrivals.look(survey.since(after[0]))
+        merged = heapq.merge(
+            _given_up(state, bucket, after), arrivals, key=lambda change: change.at
+        )
         found = list(itertools.islice(merged, request.limit + 1))
         page, rest = found[: request.limit], found[request.limit :]
         end = page[-1].at if rest else (state.version, _END, "")
+        added = tuple(change.file for change in page if change.file is not None)
         return i.ObjectChangesResult(
-            added=tuple(change.file for change in page if change.file is not None),
+            added=added,
             given_up=tuple(change.ref for change in page if change.file is None),
             version=state.version,
             cursor=encode_cursor(*end),
-            live=live,
-            waiting=_waiting(state, bucket, end[0]) if rest else 0,
+            live=survey.live[bucket],
+            waiting=max(1, arrivals.count - len(added)) if rest else 0,
             waiting_since=_time_of(state, rest[0].at[0]) if rest else None,
             since=_time_of(state, page[0].at[0]) if page else None,
         )
+
+    async def _survey(self, state: CatalogState) -> _Survey:
+        """Of the newest state asked for; buckets and pages share it."""
+        known = self._known
+        if known is None or known.datasets is not state.datasets:
+            known = self._known = await _surveyed(state)
+        return known
 
     async def object_states(
         self, ctx: Context, request: i.ObjectStatesRequest
@@ -126,15 +208,6 @@ class Inventory:
         foreign = await _foreign(state, request.objects)
         states = tuple(_standing(state, ref, foreign) for ref in request.objects)
         return i.ObjectStatesResult(states, state.version)
-
-
-def _waiting(state: CatalogState, bucket: str, version: int) -> int:
-    """At most so many files of the bucket's datasets come at or after ``version``."""
-    return sum(
-        min(dataset.log.count_since(version), dataset.log.totals.files)
-        for dataset in state.datasets.values()
-        if dataset.bucket == bucket and dataset.now.version >= version
-    )
 
 
 Named = dict[str, list[tuple[DataFile, bool]]]
