@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 
 import pytest
 
+from lakehouse.appendlog.compaction import Compactor
 from lakehouse.appendlog.layout import LogLayout
 from lakehouse.appendlog.log import AppendLog, open_log
-from lakehouse.appendlog.reading import Damage
+from lakehouse.appendlog.reading import Damage, LogReader, Window
 from lakehouse.appendlog.settings import LogSettings
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
+from lakehouse.ledger.access import Access
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.metered import MeteredStore
-from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.port import ByteRange, ObjectStore
+from lakehouse.objectstore.wrapping import ForwardingStore
 from lakehouse.testing.stores import RecordingStore
 
 CLOCK = SystemClock()
@@ -110,6 +115,58 @@ async def test_two_compactors_at_once_are_harmless(bucket: MemoryStore) -> None:
 
 def _numbers(one: object) -> range:
     return range(one.first, one.last + 1)  # type: ignore[attr-defined]
+
+
+class Sleeper(ForwardingStore):
+    """Before the first read of a slot it sleeps through whatever ``meanwhile`` does."""
+
+    def __init__(self, inner: ObjectStore, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(inner)
+        self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
+
+    async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return await super().get(key, byte_range)
+
+
+async def test_what_a_late_writer_left_below_the_floor_is_neither_merged_nor_read(
+    bucket: MemoryStore,
+) -> None:
+    """A compactor and a reader sleep; another one merges and deletes; then old PUTs arrive."""
+    log = await _filled(bucket, 8)
+    slots = [LAYOUT.slot(n) for n in range(6)]
+    old = [await bucket.get(key) for key in slots]
+
+    async def meanwhile() -> None:
+        await log.compact()
+        for key, data in zip(slots, old, strict=True):
+            with suppress(LakehouseError):
+                await bucket.put(key, data.replace(b'"i":', b'"ghost":'), if_absent=True)
+
+    access = Access(Sleeper(bucket, meanwhile), LAYOUT, CLOCK, IDS, SMALL.chain())
+    report = await Compactor(access, LAYOUT, SMALL).compact(dry_run=False)
+    assert report.merged == ()
+    merged = [await bucket.get(meta.key) for meta in await bucket.list(LAYOUT.merged)]
+    assert merged
+    assert not any(b"ghost" in data for data in merged)
+    # Slots at or below the floor are swept by whoever compacts next.
+    assert [LAYOUT.slot_number(meta.key) for meta in await bucket.list(LAYOUT.slots)] == [7, 6]
+    await log.append([{"i": 8}])
+
+    other = MemoryStore("other", CLOCK)
+    log = await _filled(other, 8)
+    old = [await other.get(key) for key in slots]
+    bucket = other
+    sleeping = Access(Sleeper(other, meanwhile), LAYOUT, CLOCK, IDS, SMALL.chain())
+    reader = LogReader(sleeping, LAYOUT, SMALL, _no_damage)
+    assert [one.event["i"] async for one in reader.scan(Window())] == list(range(8))
+    await log.close()
+
+
+def _no_damage(damage: Damage) -> None:
+    raise AssertionError(damage)
 
 
 async def test_readers_during_compaction_see_everything_once(bucket: MemoryStore) -> None:
