@@ -73,19 +73,19 @@ async def probe(invocation: Invocation, bucket: str) -> None:
 
 @command.command()
 @click.argument("name")
-@click.argument("url")
+@click.argument("place", metavar="URL")
 @click.option("--endpoint", default="", help="Of the S3 server; without it, AWS.")
 @click.option("--region", default="us-east-1", show_default=True, help="Of the bucket.")
 @click.option("--class", "bucket_class", default="tenant", show_default=True, help="Its class.")
 @click.option("--residency", default="", help="Where its bytes may be, e.g. eu.")
 @click.option("--secret-ref", default="", help="Where the credentials are: env:, file:, aws-sm:.")
 @node_command
-async def add(invocation: Invocation, name: str, url: str, **given: Any) -> None:
+async def add(invocation: Invocation, name: str, place: str, **given: Any) -> None:
     """Take up a bucket at run time, once it passed the probe."""
     from lakehouse.contracts.storage import AddBucketRequest
 
     async with invocation.clients() as clients:
-        request = AddBucketRequest(name, url, **given)
+        request = AddBucketRequest(name, place, **given)
         info = await clients.storage.add_bucket(invocation.context(), request)
     lines = {"added": info.name, "class": info.bucket_class, "url": info.url}
     invocation.output.record(info, lines)
