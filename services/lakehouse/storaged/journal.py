@@ -98,6 +98,7 @@ class Journal:
         self._held_all = False
         self._began_us = clock.now_us()
         self._dropped = 0
+        self._scanning = asyncio.Lock()
         self._log: AppendLog | None = None
         self._reach: Reach | None = None
         self._task: asyncio.Task[None] | None = None
@@ -169,7 +170,10 @@ class Journal:
                 if complete or self._clock.monotonic() - began < _HASTE_SECONDS:
                     await self._take_spooled(opened, found, is_down=not complete)
                 seconds = FIRST_SECONDS if primary.sure else UNSURE_SECONDS
-                complete = complete and await self._scan(opened, request, found, seconds)
+                if complete:
+                    # One at a time: a journal of a bad month is seconds of work.
+                    async with self._scanning:
+                        complete = await self._scan(opened, request, found, seconds)
         page, following = await run_blocking(found.page)
         status = None if opened is None else opened.status()
         return ErrorsResult(
