@@ -110,7 +110,8 @@ async def object_reply(
     if header.not_modified:
         return _without_body(header)
     status = HTTPStatus.PARTIAL_CONTENT if header.partial else HTTPStatus.OK
-    return ChunkedReply(stream.chunks, media_type_of(key), _headers(header), status.value)
+    headers = _headers(header)
+    return ChunkedReply(stream.chunks, headers["Content-Type"], headers, status.value)
 
 
 def stored_reply(result: PutObjectResult) -> Response:
@@ -144,8 +145,7 @@ def objects_reply(request: ListObjectsRequest, result: ListObjectsResult) -> Res
 def _without_body(header: ObjectHeader) -> Response:
     if header.not_modified:
         return Response(status_code=HTTPStatus.NOT_MODIFIED.value, headers=_validators(header.info))
-    headers = _headers(header)
-    return Response(headers=headers, media_type=media_type_of(header.info.key))
+    return Response(headers=_headers(header))
 
 
 def _headers(header: ObjectHeader) -> dict[str, str]:
@@ -154,6 +154,8 @@ def _headers(header: ObjectHeader) -> dict[str, str]:
     headers = {
         **_validators(info),
         **_HARMLESS,
+        # As a header, for of a text it must not be said that it is UTF-8.
+        "Content-Type": media_type_of(info.key),
         "Accept-Ranges": "bytes",
         "Content-Length": str(header.end - header.start),
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
