@@ -229,18 +229,17 @@ class Compactor:
         """The batches, each as it is; a damaged one only if it is so each time it is read."""
         keys = [self._layout.slot(n) for n in numbers]
         found = await self._access.get_many(keys)
-        whole: list[bytes] = []
+        read: list[tuple[str, bytes]] = []
         for key, data in zip(keys, found, strict=True):
             if data is None:
                 raise LakehouseError(ErrorKind.NOT_FOUND, "the batch is gone", key=key)
             self._bytes_read += len(data)
-            if not await run_blocking(_is_whole, data, key):
-                again = await self._access.get(key)
-                if again != data:
-                    raise LakehouseError(ErrorKind.CORRUPT, "the batch is read damaged", key=key)
-                self._damaged.append(key)
-            whole.append(data)
-        return whole
+            read.append((key, data))
+        for key, data in await run_blocking(_not_whole, read):
+            if await self._access.get(key) != data:
+                raise LakehouseError(ErrorKind.CORRUPT, "the batch is read damaged", key=key)
+            self._damaged.append(key)
+        return [data for _, data in read]
 
     async def _verify(self, one: Range) -> None:
         """Read it back. Raises ``corrupt``, and whatever the store raises."""
@@ -305,8 +304,14 @@ class Compactor:
             await self._access.delete(waiting[place : place + _DELETED_TOGETHER])
 
 
-def _is_whole(data: bytes, key: str) -> bool:
-    try:
-        return not read_batch(data, key).bad_lines
-    except LakehouseError:
-        return False
+def _not_whole(read: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Those of the objects in which anything is damaged."""
+    damaged: list[tuple[str, bytes]] = []
+    for key, data in read:
+        try:
+            if not read_batch(data, key).bad_lines:
+                continue
+        except LakehouseError:
+            pass
+        damaged.append((key, data))
+    return damaged
