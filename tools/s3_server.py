@@ -115,6 +115,7 @@ class Server:
             "LAKEHOUSE_TEST_S3_ENDPOINT": self.endpoint,
             "LAKEHOUSE_TEST_S3_ACCESS_KEY": self.access_key,
             "LAKEHOUSE_TEST_S3_SECRET_KEY": self.secret_key,
+            "LAKEHOUSE_TEST_S3_ADMIN": f"radosgw-admin -c {self._config} -n client.rgw",
         }
 
     def start(self, size_bytes: int, kept: bool = False) -> None:

@@ -39,8 +39,11 @@ log = logging.getLogger(__name__)
 _KEYS_REFUSED: Final = frozenset(
     {"", "403", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
+# Mostly it is about what the keys may do; but Ceph says it of keys that it is just forgetting, too.
+_DENIED: Final = "AccessDenied"
 # After a refusal for which no other keys were found, none leads to another look for so long.
 _AGAIN_SECONDS: Final = 1.0
+_AGAIN_DENIED_SECONDS: Final = 10.0
 
 
 def parse_credentials(secret: Secret, bucket: str) -> S3Credentials:
@@ -211,7 +214,8 @@ class RotatingStore:
             try:
                 return await call(store)
             except LakehouseError as error:
-                if _keys_refused(error) and await self._exchanged(generation):
+                pause = _pause_after(error)
+                if pause is not None and await self._exchanged(generation, pause):
                     raise _exchanged_meanwhile(self._settings.name, error) from error
                 raise
 
@@ -225,11 +229,12 @@ class RotatingStore:
             self._look_now()
         return self._generation
 
-    async def _exchanged(self, refused: _Generation) -> bool:
-        """Whether there are other keys by now than those that were refused."""
+    async def _exchanged(self, refused: _Generation, pause: float) -> bool:
+        """Whether there are other keys by now than those that were refused; looks for them unless
+        it was in vain less than ``pause`` seconds ago."""
         if self._generation is not refused:
             return True
-        if self._clock.monotonic() - self._in_vain_at > _AGAIN_SECONDS:
+        if self._clock.monotonic() - self._in_vain_at > pause:
             with suppress(LakehouseError):
                 await self._look()
             if self._generation is refused:
@@ -285,11 +290,14 @@ async def _held(generation: _Generation, chunks: AsyncIterator[bytes]) -> AsyncI
             yield chunk
 
 
-def _keys_refused(error: LakehouseError) -> bool:
+def _pause_after(error: LakehouseError) -> float | None:
+    """How long after a look in vain another is worth it; None if the error is not about keys."""
     if not isinstance(error, StoreError) or error.status not in (400, 401, 403):
-        return False
-    code = error.fields.get("code", "")
-    return code in _KEYS_REFUSED and (error.status != 400 or code != "")
+        return None
+    code = str(error.fields.get("code", ""))
+    if code == _DENIED:
+        return _AGAIN_DENIED_SECONDS
+    return _AGAIN_SECONDS if code in _KEYS_REFUSED and (code or error.status != 400) else None
 
 
 def _exchanged_meanwhile(bucket: str, error: LakehouseError) -> StoreError:
