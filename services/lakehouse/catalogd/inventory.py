@@ -25,6 +25,7 @@ from lakehouse.catalogd.state import CatalogState, DatasetState
 from lakehouse.contracts import inventory as i
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
+from lakehouse.kit.ids import encode_ulid
 from lakehouse.model.dataset import DataFile, rows_key
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY, ObjectRef
@@ -33,6 +34,8 @@ __all__ = ["Inventory"]
 
 _PAGE_MAX: Final = 1000
 _YIELD_EVERY: Final = 200
+# Of a ULID.
+_TIME_LETTERS: Final = 10
 # After every place of a version: dataset ids are letters and digits.
 _END: Final = "~"
 
@@ -260,6 +263,9 @@ def _standing(state: CatalogState, ref: ObjectRef, foreign: Named) -> i.ObjectSt
         return i.ObjectState(i.ObjectStanding.UNKNOWN)
     if not _ours(ref.key) or ref.key in state.objects.condemned or ref.key in state.orphaned:
         return i.ObjectState(i.ObjectStanding.GIVEN_UP)
-    # What a session that lives has written may be about to be named.
-    lives = ref.key.split("/")[1] in state.objects.sessions
+    # What a session that lives has written may be about to be named. One that is younger than all
+    # we know may have been opened by who has taken the store over from us.
+    session = ref.key.split("/")[1]
+    younger = session[:_TIME_LETTERS] > encode_ulid(state.ts_us // 1_000, 0)[:_TIME_LETTERS]
+    lives = session in state.objects.sessions or younger
     return i.ObjectState(i.ObjectStanding.UNKNOWN if lives else i.ObjectStanding.GIVEN_UP)

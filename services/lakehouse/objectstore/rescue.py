@@ -23,7 +23,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
-from lakehouse.model.refs import check_foreign_key, check_key
+from lakehouse.model.refs import ObjectRef, check_foreign_key, check_key
 from lakehouse.objectstore.operations import Operation, current_operation, operation
 from lakehouse.objectstore.port import ObjectStore, StreamingReads
 
@@ -236,28 +236,36 @@ class KnownReads:
     async def _verified(
         self, wanted: KnownObject, bucket: str, key: str, part: Path, came: Callable[[], None]
     ) -> None:
-        """Write ``key`` to ``part`` and check it; a part with other bytes is never used."""
+        """Write ``key`` to ``part`` and check it; a part with other bytes is never used. Wrong
+        bytes are read once more: it may have been the way here that damaged them."""
         store = self._stores.get(bucket)
-        if wanted.size_bytes > STREAM_ABOVE_BYTES and isinstance(store, StreamingReads):
-            found, size = await _stream(store, key, part, came)
-        else:
-            found, size = await run_blocking(_write, part, await store.get(key))
-        if found != wanted.sha256:
-            error = LakehouseError(
-                ErrorKind.CORRUPT,
-                "an object is not what the catalog says it is",
-                bucket=bucket,
-                key=key,
-                sha256_expected=wanted.sha256,
-                sha256_found=found,
-                size_expected=wanted.size_bytes,
-                size_found=size,
-                hint="run catalog fsck --deep, restore the object from a backup",
-            )
+        for more in (True, False):
+            if wanted.size_bytes > STREAM_ABOVE_BYTES and isinstance(store, StreamingReads):
+                found, size = await _stream(store, key, part, came)
+            else:
+                found, size = await run_blocking(_write, part, await store.get(key))
+            if found == wanted.sha256:
+                return
+            error = _other(wanted, ObjectRef(bucket, key), found, size)
             within = current_operation()
             if within is not None:
                 within.refuse(error)
-            raise error
+            if not more:
+                raise error
+
+
+def _other(wanted: KnownObject, place: ObjectRef, found: str, size: int) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CORRUPT,
+        "an object is not what the catalog says it is",
+        bucket=place.bucket,
+        key=place.key,
+        sha256_expected=wanted.sha256,
+        sha256_found=found,
+        size_expected=wanted.size_bytes,
+        size_found=size,
+        hint="run catalog fsck --deep, restore the object from a backup",
+    )
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:

@@ -37,12 +37,14 @@ UNANSWERED = {ErrorKind.TIMEOUT, ErrorKind.UNAVAILABLE}
 
 
 class Scripted(ForwardingStore):
-    """Every read raises ``error``, or hangs until it is let go; streams break off after a chunk."""
+    """Every read raises ``error``, or hangs until it is let go; streams break off after a chunk;
+    the next ``damaged`` reads give other bytes."""
 
     def __init__(self, inner: ObjectStore) -> None:
         super().__init__(inner)
         self.error: LakehouseError | None = None
         self.hangs: asyncio.Event | None = None
+        self.damaged = 0
         self.reads = 0
 
     async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
@@ -51,7 +53,11 @@ class Scripted(ForwardingStore):
             await self.hangs.wait()
         if self.error is not None:
             raise self.error
-        return await super().get(key, byte_range)
+        data = await super().get(key, byte_range)
+        if self.damaged:
+            self.damaged -= 1
+            return data[:-1] + b"?"
+        return data
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         self.reads += 1
@@ -141,6 +147,18 @@ async def test_wrong_bytes_at_home_are_an_answer_and_no_reason_to_look_away(
     await place.home.put(KEY, b"rows of client b")
     assert (await refused(place, wanted, tmp_path / "a")).kind is ErrorKind.CORRUPT
     assert place.rescue.reads == 0
+
+
+async def test_bytes_that_were_damaged_on_the_way_are_read_once_more(tmp_path: Path) -> None:
+    place = Place()
+    wanted = await place.put()
+    place.home.damaged = 1
+    assert await place.reads.to_file(wanted, tmp_path / "a") == ""
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert (place.home.reads, place.rescue.reads) == (2, 0)
+    place.home.damaged = 2
+    assert (await refused(place, wanted, tmp_path / "b")).kind is ErrorKind.CORRUPT
+    assert (place.home.reads, place.rescue.reads) == (4, 0)
 
 
 @pytest.mark.parametrize("copy", [b"", b"rows of client b", DATA + b"!"])
