@@ -54,8 +54,11 @@ class Container(Node):
         self.after = [n for n in service.get("depends_on", {}) if n != "split-doctor"]
         given = IMAGE | {k: str(v) for k, v in (service.get("environment") or {}).items()}
         own = ports[name]
+        # A service that does not mount the bucket must do without it.
+        mounts = any(volume.endswith(":/bucket") for volume in service.get("volumes", []))
+        bucket = folder / ("bucket" if mounts else "nowhere")
         for key, value in given.items():
-            value = value.replace("file:///bucket", (folder / "bucket").as_uri())
+            value = value.replace("file:///bucket", bucket.as_uri())
             value = re.sub(r"^0\.0\.0\.0:(\d+)$", lambda m: f"127.0.0.1:{own[m[1]]}", value)
             value = re.sub(r"^(\w+):(\d+)$", lambda m: f"127.0.0.1:{ports[m[1]][m[2]]}", value)
             given[key] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,25 @@ def test_both_processes_show_figures_and_all_of_them_are_documented(
     assert found["lakehouse_bucket_breaker", "primary"] == 0
     assert found["lakehouse_query_workers", "idle"] >= 1
     assert found["lakehouse_ledger_epoch",] == 1
+
+
+def test_a_receiver_that_is_away_is_said_once_and_holds_nothing_up(tmp_path: Path) -> None:
+    settings = {
+        "LAKEHOUSE__TELEMETRY__TRACES": "otlp",
+        "LAKEHOUSE__TELEMETRY__ENDPOINT": f"http://127.0.0.1:{free_ports(1)[0]}",
+    }
+    node = Node(tmp_path / "node", tmp_path / "bucket", settings=settings)
+    with running(node):
+        node.start()
+        assert node.sql("select 1 as one") == [[1]]
+        until = time.monotonic() + 60
+        while "lakehouse_spans_lost_total 0.0" in httpx.get(f"{node.url}/metrics").text:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert node.sql("select 1 as one") == [[1]]
+        assert node.stop() == 0
+        assert node.log.count("traces are not taken") == 1
+        assert "Connection refused" not in node.log
 
 
 def test_the_door_shows_health_and_nothing_else(split: tuple[Node, Node]) -> None:

@@ -339,10 +339,16 @@ def test_the_unit_is_nobodys_and_writes_its_own_folders_only() -> None:
     assert {key: service[key] for key in wanted} == {key: [v] for key, v in wanted.items()}
     ours = dict(one.split("=", 1) for one in service["Environment"])
     config = load_config(None, {k: v for k, v in ours.items() if k.startswith(ENV_PREFIX)})
-    places = [config.ingest.spool_dir, config.query.spill_dir, config.query.cache_dir]
-    places += [config.buckets["primary"].url.removeprefix("file://"), ours["XDG_STATE_HOME"]]
+    places = {
+        key: str(held.value)
+        for key, held in config.values.items()
+        if key.endswith(("_dir", "_folder", "_path")) and held.value
+    }
+    assert len(places) >= 4
+    places |= {"primary": config.buckets["primary"].url.removeprefix("file://")}
+    places |= {"state": ours["XDG_STATE_HOME"]}
     allowed = ("/var/lib/lakehouse/", "/var/cache/lakehouse/")
-    assert all(place.startswith(allowed) for place in places)
+    assert {key: place for key, place in places.items() if not place.startswith(allowed)} == {}
 
 
 def test_a_node_that_lost_its_store_is_not_started_again() -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from lakehouse.errors import LakehouseError
+from lakehouse.kit.figures import Figure, Kind, Readout, alone
 from lakehouse.kit.tracing import TRACEPARENT, Attributes, OpenSpan, Span, SpanKind
 
+log = logging.getLogger(__name__)
+
+_SENT: Final = Figure("lakehouse_spans_sent", Kind.COUNTER, "spans that the receiver took")
+_LOST: Final = Figure("lakehouse_spans_lost", Kind.COUNTER, "spans that it did not take")
 _PATH: Final = "/v1/traces"
 _CLOSE_SECONDS: Final = 3.0
 _EXPORT_SECONDS: Final = 5.0
@@ -27,6 +33,34 @@ _KINDS: Final = {
     SpanKind.INTERNAL: trace.SpanKind.INTERNAL,
 }
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+
+
+class _Counting(SpanExporter):
+    """Counts what the receiver took, and says once when it stops taking, not at each attempt."""
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+        self.sent = 0
+        self.lost = 0
+        self.failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._inner.export(spans)
+        taken = result is SpanExportResult.SUCCESS
+        if taken:
+            self.sent += len(spans)
+        else:
+            self.lost += len(spans)
+        if taken is self.failing:
+            self.failing = not taken
+            log.warning("traces are taken again" if taken else "traces are not taken, and are lost")
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
 
 
 class _Span:
@@ -78,9 +112,12 @@ class OtlpTracer:
             resource=Resource.create({key: value for key, value in about.items() if value}),
             shutdown_on_exit=False,
         )
+        # It would log each attempt, several a second while the receiver is away.
+        logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.CRITICAL)
         exporter = OTLPSpanExporter(endpoint.rstrip("/") + _PATH, timeout=_EXPORT_SECONDS)
+        self._exporter = _Counting(exporter)
         self._provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=_EVERY_SECONDS * 1000)
+            BatchSpanProcessor(self._exporter, schedule_delay_millis=_EVERY_SECONDS * 1000)
         )
         self._tracer = self._provider.get_tracer("lakehouse")
 
@@ -116,6 +153,14 @@ class OtlpTracer:
         found = trace.get_current_span().get_span_context()
         return trace.format_trace_id(found.trace_id) if found.is_valid else ""
 
+    def figures(self) -> Iterator[Readout]:
+        """What became of the spans."""
+        yield alone(_SENT, self._exporter.sent)
+        yield alone(_LOST, self._exporter.lost)
+
     def close(self) -> None:
-        self._provider.force_flush(int(_CLOSE_SECONDS * 1000))
+        if not self._exporter.failing:
+            self._provider.force_flush(int(_CLOSE_SECONDS * 1000))
+        # First, for it ends an attempt that is under way.
+        self._exporter.shutdown()
         self._provider.shutdown()

@@ -50,7 +50,7 @@ class Supervisor:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            # A store that was lost to another node is no defect: where it was found out tells nothing.
+            # A store lost to another node is no defect: where that was found out tells nothing.
             lost = isinstance(error, LakehouseError) and error.kind is ErrorKind.FENCED
             told = {"task": name, "reason": str(error)}
             log.error("a background task failed", extra=told, exc_info=None if lost else error)

@@ -6,11 +6,13 @@ pays for one comparison. The switch is the process's, like that of its logs; ``k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Protocol
+
+from lakehouse.kit.figures import Readout
 
 TRACEPARENT: Final = "traceparent"
 """The header of W3C trace context, in HTTP and in gRPC metadata."""
@@ -66,6 +68,10 @@ class Tracer(Protocol):
 
     def trace_id(self) -> str:
         """Of the current span, 32 hex digits; "" if there is none."""
+        ...
+
+    def figures(self) -> Iterable[Readout]:
+        """What became of the spans."""
         ...
 
     def close(self) -> None:

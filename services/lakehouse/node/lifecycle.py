@@ -118,7 +118,9 @@ class Node:
         config = self._config
         roles = config.node.roles
         self._wiring.peers(config, self._clock)
-        self._closing.append(Traces(config))
+        traces = Traces(config)
+        self._closing.append(traces)
+        self._figures.add(traces)
         self._servers = make_servers(config)
         journaling = Journaling(config, self._wiring, self._clock, self._ids)
         buckets = open_buckets(config, self._clock, self._ids, journaling.sink)

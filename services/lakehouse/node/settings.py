@@ -70,7 +70,7 @@ class TelemetrySettings:
     endpoint: str = "http://127.0.0.1:4318"
     sample_ratio: float = 1.0
     access_log: str = "off"
-    slow_request_seconds: float = 5.0
+    slow_request_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
