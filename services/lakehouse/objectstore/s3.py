@@ -49,6 +49,8 @@ R = TypeVar("R")
 
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 30
+# A silent server holds a thread for so long, and the end of the process with it.
+_LIST_SECONDS: Final = 15
 # A large object takes as long as it takes, as long as bytes keep coming.
 _BULK_SECONDS: Final = 3_600
 _THREADS_MAX: Final = 8
@@ -309,7 +311,7 @@ class S3Store:
                     config=Config(
                         retries={"total_max_attempts": 1, "mode": "standard"},
                         connect_timeout=_CONNECT_SECONDS,
-                        read_timeout=_REQUEST_SECONDS,
+                        read_timeout=_LIST_SECONDS,
                         max_pool_connections=_THREADS_MAX,
                         s3={"addressing_style": "path"},
                         request_checksum_calculation="when_required",

@@ -169,6 +169,7 @@ async def test_no_answer_in_time_is_a_timeout(
     peer: Peer, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(s3, "_LIST_SECONDS", 0.2)
     monkeypatch.setattr(s3, "_BULK_SECONDS", 0.2)
     peer.slow_seconds = 0.6
     store = S3Store(peer.settings())

@@ -1,0 +1,105 @@
+"""What journal, breaker, places and deadlines cost an operation that goes well, and what a bucket
+that hangs costs the reads of another beside it, on real sockets.
+
+python tests/bench/bench_buckets.py      prints one line of JSON
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.ids import SystemIds
+from lakehouse.objectstore.buckets import Buckets, BucketSettings
+from lakehouse.objectstore.memory import MemoryStore
+from lakehouse.objectstore.metered import MeteredStore
+from lakehouse.objectstore.port import ObjectMeta
+from lakehouse.objectstore.retrying import RetryingStore
+from support_peer import Peer, serving
+
+CLOCK = SystemClock()
+IDS = SystemIds(CLOCK)
+OPERATIONS = 20_000
+ROUNDS = 5
+READS = 500
+STUCK = 64
+
+
+class Instant(MemoryStore):
+    """Answers without giving up the loop, so that the wrappers alone are measured."""
+
+    async def head(self, key: str) -> ObjectMeta:
+        return ObjectMeta(key, 1)
+
+
+async def cpu_us(call: Callable[[], Awaitable[object]]) -> float:
+    """CPU microseconds of one call: of some rounds the best, for the machine is not idle."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        for _ in range(OPERATIONS):
+            await call()
+        best = min(best, time.process_time() - began)
+    return best / OPERATIONS * 1e6
+
+
+async def wrappers() -> dict[str, float]:
+    buckets = Buckets([BucketSettings("one", "memory://bench-buckets")], CLOCK, IDS)
+    metered = MeteredStore(Instant("bench", CLOCK))
+    buckets._meters["one"] = metered
+    whole, bare = buckets.get("one"), RetryingStore(metered, CLOCK, IDS)
+    without = await cpu_us(lambda: bare.head("key"))
+    return {"wrappers_us": round(await cpu_us(lambda: whole.head("key")) - without, 2)}
+
+
+async def p99_ms(call: Callable[[], Awaitable[object]]) -> float:
+    """The median of some rounds: what else the machine does is not a bucket's fault."""
+    found = []
+    for _ in range(ROUNDS):
+        taken = []
+        for _ in range(READS):
+            began = time.perf_counter()
+            await call()
+            taken.append(time.perf_counter() - began)
+        found.append(sorted(taken)[int(READS * 0.99)] * 1e3)
+    return statistics.median(found)
+
+
+async def beside() -> dict[str, float]:
+    """p99 of reads of one bucket, while all places of another are taken by what never ends."""
+    with serving(Peer()) as well, serving(Peer()) as ill:
+        ill.slow_seconds = 12.0
+        places = [replace(well.settings(), name="well"), replace(ill.settings(), name="ill")]
+        buckets = Buckets(places, CLOCK, IDS)
+        store = buckets.get("well")
+        await store.put("key", b"x" * 4096)
+        idle = await p99_ms(lambda: store.get("key"))
+        ill.script += ["slow"] * STUCK
+        hung = buckets.get("ill")
+        stuck = [asyncio.ensure_future(hung.get(f"{n}")) for n in range(STUCK // 2)]
+        stuck += [asyncio.ensure_future(hung.list(limit=1)) for _ in range(STUCK // 2)]
+        await asyncio.sleep(0.5)
+        busy = await p99_ms(lambda: store.get("key"))
+        assert buckets.health("ill").in_flight == STUCK
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+        await buckets.close()
+    return {"beside_hanging_p99_ratio": round(busy / idle, 2), "read_p99_ms": round(idle, 2)}
+
+
+async def measure() -> dict[str, float]:
+    return await wrappers() | await beside()
+
+
+if __name__ == "__main__":
+    print(json.dumps({"subject": "buckets"} | asyncio.run(measure())), flush=True)
