@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -20,6 +20,8 @@ from lakehouse.contracts.objects import (
 )
 from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
 from lakehouse.kit.blocking import run_blocking
+
+Check = Callable[[], Awaitable[None]]
 
 BLOCK_BYTES: Final = 4 << 20
 _HEX: Final = re.compile(r"[0-9a-f]*")
@@ -50,11 +52,11 @@ class Intake:
         """In hexadecimal, of all that was taken."""
         return self._sha256.hexdigest()
 
-    async def blocks(self) -> AsyncIterator[bytes]:
+    async def blocks(self, check: Check) -> AsyncGenerator[bytes, None]:
         """The body in blocks of ``BLOCK_BYTES`` or a little more; the last may be smaller.
 
-        Raises ``invalid`` where the body is larger than may be (413), or not of the size or
-        checksum that was stated; and what the body itself raises.
+        ``check`` is awaited once all has come. Raises ``invalid`` where the body is larger than may
+        be (413), or not of the size or checksum that was stated; and what the body itself raises.
         """
         coming = asyncio.ensure_future(self._next_block())
         try:
@@ -70,6 +72,7 @@ class Intake:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
         self._check_whole()
+        await check()
 
     async def _next_block(self) -> bytes:
         held: list[bytes] = []

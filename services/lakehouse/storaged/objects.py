@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -46,11 +46,11 @@ from lakehouse.objectstore.port import (
     StreamingWrites,
 )
 from lakehouse.storaged.conditions import check_span, is_not_modified, sized, unsized
-from lakehouse.storaged.intake import Intake
+from lakehouse.storaged.intake import Check, Intake
 
 _RACES_MAX: Final = 5
-# Bodies of conditional puts, each held in memory until it is whole.
-_HELD_AT_ONCE: Final = 4
+# Each takes up to 64 MiB of memory: parts under way, or a conditional body that is not yet whole.
+_LARGE_AT_ONCE: Final = 32
 
 
 class Inventory(Protocol):
@@ -68,7 +68,7 @@ class Objects:
         self._buckets = buckets
         self._inventory = inventory
         self._clock = clock
-        self._holding = asyncio.Semaphore(_HELD_AT_ONCE)
+        self._large = 0
 
     async def list(self, ctx: Context, request: ListObjectsRequest) -> ListObjectsResult:
         ctx.require(Scope.READ)
@@ -119,15 +119,26 @@ class Objects:
         key = check_foreign_key(request.key)
         store = self._buckets.get(request.bucket)
         intake = Intake(self._until_deadline(ctx, body), request)
-        if request.if_absent:
-            async with self._holding:
-                data = b"".join([block async for block in intake.blocks()])
-                meta, replayed = await _put_absent(store, key, data, ctx.idempotency_key)
-        else:
-            ref = ObjectRef(request.bucket, key)
-            await self._refuse_named(ctx, ref)
-            meta, replayed = await _put(store, key, self._unnamed(ctx, ref, intake)), False
-            meta = await _with_etag(store, replace(meta, size_bytes=intake.size_bytes))
+        blocks = intake.blocks(self._unnamed(ctx, request))
+        replayed = False
+        try:
+            await self._unnamed(ctx, request)()
+            held, large = await _first(blocks)
+            with self._room(large):
+                if request.if_absent:
+                    data = b"".join([block async for block in _chained(held, blocks)])
+                    meta, replayed = await _put_absent(store, key, data, ctx.idempotency_key)
+                elif large:
+                    assert isinstance(store, StreamingWrites)
+                    meta = await store.put_stream(key, _chained(held, blocks))
+                else:
+                    # By one request, which can be repeated.
+                    meta = await store.put(key, b"".join(held))
+        finally:
+            # One that is still asked for ends with its body.
+            with suppress(RuntimeError):
+                await blocks.aclose()
+        meta = await _with_etag(store, replace(meta, size_bytes=intake.size_bytes))
         info = replace(_info(request.bucket, meta), size_bytes=intake.size_bytes)
         return PutObjectResult(info, intake.sha256, replayed)
 
@@ -146,11 +157,30 @@ class Objects:
             ctx.require(Scope.OPERATOR)
         return self._buckets.get(bucket)
 
-    async def _unnamed(self, ctx: Context, ref: ObjectRef, intake: Intake) -> AsyncIterator[bytes]:
-        async for block in intake.blocks():
-            yield block
-        # A large body takes its time: somebody may have registered the object meanwhile.
-        await self._refuse_named(ctx, ref)
+    def _unnamed(self, ctx: Context, request: PutObjectRequest) -> Check:
+        """Asked before a body comes, and when all of it has: a large one takes its time."""
+
+        async def check() -> None:
+            if not request.if_absent:
+                await self._refuse_named(ctx, ObjectRef(request.bucket, request.key))
+
+        return check
+
+    @contextmanager
+    def _room(self, large: bool) -> Iterator[None]:
+        """Raise ``exhausted`` where as many large bodies as may be are under way."""
+        if large and self._large == _LARGE_AT_ONCE:
+            raise LakehouseError(
+                ErrorKind.EXHAUSTED,
+                "too many large objects are being stored",
+                at_once=_LARGE_AT_ONCE,
+                retry_after_seconds=5,
+            )
+        self._large += large
+        try:
+            yield
+        finally:
+            self._large -= large
 
     async def _refuse_named(self, ctx: Context, ref: ObjectRef) -> None:
         """Raise ``conflict`` for an object that a dataset reads in place."""
@@ -222,15 +252,15 @@ async def _opened(
         raise
 
 
-async def _put(store: ObjectStore, key: str, blocks: AsyncIterator[bytes]) -> ObjectMeta:
-    """A small body by one request, which can be repeated; a larger one in parts."""
+async def _first(blocks: AsyncIterator[bytes]) -> tuple[list[bytes], bool]:
+    """Blocks up to a part's size or a little more, and whether there are more (or may be)."""
     held: list[bytes] = []
-    async for block in blocks:
+    while sum(map(len, held)) <= PART_BYTES:
+        block = await anext(blocks, None)
+        if block is None:
+            return held, False
         held.append(block)
-        if sum(map(len, held)) > PART_BYTES:
-            assert isinstance(store, StreamingWrites)
-            return await store.put_stream(key, _chained(held, blocks))
-    return await store.put(key, b"".join(held))
+    return held, True
 
 
 async def _with_etag(store: ObjectStore, meta: ObjectMeta) -> ObjectMeta:
