@@ -10,6 +10,7 @@ import pytest
 
 from contracts.world import World, world
 from lakehouse.catalogd.tokens import Tokens
+from lakehouse.objectstore.identity import read_identity
 from lakehouse.storaged.journal import Journal, JournalPlace
 from lakehouse.storaged.registry import Registry
 from lakehouse.storaged.service import Storage
@@ -38,7 +39,10 @@ async def storage(here: World, transport: str) -> Any:
     registry = Registry(added, buckets, catalog, here.clock, here.ids)
     here.near["storage"] = Storage(buckets, registry, journal, here.clock, here.ids)
     primary = buckets.unreported("primary")
-    await journal.start(JournalPlace(primary, "tests", lambda: buckets.health("primary")))
+    place = JournalPlace(
+        primary, "tests", lambda: buckets.health("primary"), lambda: read_identity(primary)
+    )
+    await journal.start(place)
     here.stack.push_async_callback(journal.close)
     return await here.connect(transport, "storage")
 

@@ -25,7 +25,7 @@ from lakehouse.ledger.ledger import WriterInfo
 from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context, Scope
 from lakehouse.node.authentication import LocalOperator, TokenAuthenticator
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
-from lakehouse.objectstore.identity import init_store
+from lakehouse.objectstore.identity import init_store, read_identity
 from lakehouse.queryd.service import Query
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.storaged.journal import Journal, JournalPlace
@@ -83,8 +83,9 @@ async def http_stack(
     buckets = Buckets([primary], clock, ids, journal)
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(buckets.close)
+        store = buckets.unreported("primary")
         place = JournalPlace(
-            buckets.unreported("primary"), "tests", lambda: buckets.health("primary")
+            store, "tests", lambda: buckets.health("primary"), lambda: read_identity(store)
         )
         await journal.start(place)
         closing.push_async_callback(journal.close)

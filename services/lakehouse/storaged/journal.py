@@ -31,7 +31,7 @@ from lakehouse.model.health import BucketHealth
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.storaged.errors import Event, Selection, to_event
 from lakehouse.storaged.figures import JournalState
-from lakehouse.storaged.reach import Primary, Reach
+from lakehouse.storaged.reach import Primary, Prove, Reach
 from lakehouse.storaged.settings import JournalSettings
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ _REOPEN_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
 _SPOOLED_SECONDS: Final = 1.0
 _TAKEN_AT_ONCE: Final = 1_000
+_TAKEN_IN_A_ROW: Final = 256
 # While the primary is down an answer has 100 ms: what only the disk has is read if there is time.
 _SPOOL_READ_MAX: Final = 20_000
 _HASTE_SECONDS: Final = 0.04
@@ -75,11 +76,14 @@ class JournalPlace:
         store: the primary, by a handle that reports to no journal and does not retry by itself.
         writer: names this process in what it writes.
         health: how the primary fares, of all that this process sees of it.
+        prove: raises while it is not known that the store there is ours; nothing is written until
+            it has returned once.
     """
 
     store: ObjectStore
     writer: str
     health: Callable[[], BucketHealth]
+    prove: Prove
 
 
 class Journal:
@@ -115,8 +119,10 @@ class Journal:
         Raises ``unavailable`` while this process itself cannot keep up.
         """
         await self._spooled()
-        for attempt in attempts:
+        for number, attempt in enumerate(attempts, start=1):
             self._take(to_event(attempt))
+            if number % _TAKEN_IN_A_ROW == 0:
+                await asyncio.sleep(0)
         self._dropped += dropped
         await self._spooled()
 
@@ -232,7 +238,7 @@ class Journal:
 
     async def start(self, place: JournalPlace) -> None:
         """Begin to spool and to write; waits for nothing that is not on this machine."""
-        self._reach = Reach(place.store, place.health, self._clock)
+        self._reach = Reach(place.store, place.health, self._clock, place.prove)
         opened = self._open(self._reach, place)
         self._task = asyncio.create_task(self._run(opened, place), name="error journal")
         self._task.add_done_callback(_ended)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from lakehouse.errors import LakehouseError
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.model.health import BucketHealth
 from lakehouse.objectstore.guarding import GuardedStore
 from lakehouse.objectstore.health import BucketWatch
-from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.port import ObjectMeta, ObjectStore
 from lakehouse.objectstore.settings import ResilienceSettings
+from lakehouse.objectstore.wrapping import ForwardingStore
 
 WAIT_SECONDS: Final = 0.05
 """How long an answer about the primary is waited for; one that comes later serves the next."""
@@ -37,6 +38,41 @@ class Primary:
     sure: bool = True
 
 
+Prove = Callable[[], Awaitable[object]]
+
+
+class ProvenStore(ForwardingStore):
+    """Writes and deletes nothing before ``prove`` returned once: it raises while it is not known
+    that this is the place it should be."""
+
+    def __init__(self, inner: ObjectStore, prove: Prove) -> None:
+        super().__init__(inner)
+        self._prove = prove
+        self._proven = False
+
+    async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
+        await self._check()
+        return await self.inner.put(key, data, if_absent=if_absent)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        await self._check()
+        await self.inner.delete(keys)
+
+    async def _check(self) -> None:
+        if self._proven:
+            return
+        try:
+            await self._prove()
+        except LakehouseError as error:
+            # Definitely not written, whatever kept it from being proven.
+            raise LakehouseError(
+                ErrorKind.FORBIDDEN,
+                "nothing is written where no store of ours is known to be",
+                cause=str(error),
+            ) from error
+        self._proven = True
+
+
 class Reach:
     """The journal's own handle of the primary, counted, and what is known of it.
 
@@ -45,10 +81,10 @@ class Reach:
     """
 
     def __init__(
-        self, store: ObjectStore, health: Callable[[], BucketHealth], clock: Clock
+        self, store: ObjectStore, health: Callable[[], BucketHealth], clock: Clock, prove: Prove
     ) -> None:
         self._own = BucketWatch("primary", clock, _OWN)
-        self.store: ObjectStore = GuardedStore(store, self._own)
+        self.store: ObjectStore = ProvenStore(GuardedStore(store, self._own), prove)
         self._health = health
         self._clock = clock
         self._asking: asyncio.Task[None] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from lakehouse.node.reporting import Reporter
 from lakehouse.node.wiring import Wiring
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.failures import NoSink
+from lakehouse.objectstore.identity import init_store
 from lakehouse.storaged.journal import Journal
+from unit.storaged.attempts import attempt
 
 CLOCK = SystemClock()
 IDS = SystemIds(CLOCK)
@@ -56,6 +59,31 @@ async def test_who_knows_no_storaged_says_so(
     made = journaling(wiring, "queryd")
     assert isinstance(made.sink, NoSink)
     assert "no journal" in caplog.text
+
+
+async def test_nothing_is_written_before_there_is_a_store_of_ours(
+    wiring: Wiring, tmp_path: Path
+) -> None:
+    url = (tmp_path / "primary").as_uri()
+    settings = {
+        "LAKEHOUSE__BUCKETS__PRIMARY__URL": url,
+        "LAKEHOUSE__NODE__STATE_DIR": str(tmp_path / "state"),
+    }
+    made = journaling(wiring, "storaged,catalogd", **settings)
+    buckets = Buckets([BucketSettings("primary", url)], CLOCK, IDS, made.sink)
+    try:
+        made.sink.failed(attempt(1))
+        await made.start(buckets)
+        await asyncio.sleep(1.5)
+        assert not (tmp_path / "primary").exists()
+        assert (await made.own().errors(ErrorsRequest())).spooled == 1
+        await init_store(buckets.raw("primary"), CLOCK, IDS)
+        async with asyncio.timeout(10):
+            while not list((tmp_path / "primary").rglob("*.jsonl")):
+                await asyncio.sleep(0.05)
+    finally:
+        await made.close()
+        await buckets.close()
 
 
 async def test_stores_on_one_machine_have_spools_of_their_own(

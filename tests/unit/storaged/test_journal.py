@@ -68,14 +68,19 @@ class Desk:
         self.bucket = MemoryStore(IDS.ulid(), CLOCK)
         self.primary = Switch(self.bucket)
         self.opened: list[Journal] = []
+        self.foreign = False
 
     async def journal(self, ring: int = 1000, spool: str = "spool", **fields: Any) -> Journal:
         made = Journal(
             JournalSettings(ring, str(self.folder / spool) if spool else "", **fields), CLOCK, IDS
         )
         self.opened.append(made)
-        await made.start(JournalPlace(self.primary, "test", lambda: UNHEARD_OF))
+        await made.start(JournalPlace(self.primary, "test", lambda: UNHEARD_OF, self.prove))
         return made
+
+    async def prove(self) -> None:
+        if self.foreign:
+            raise LakehouseError(ErrorKind.CONFLICT, "another store is here")
 
     async def batches(self) -> int:
         return len(await self.bucket.list(f"{PREFIX}/c/"))
@@ -123,7 +128,7 @@ async def test_what_fails_before_the_start_is_there_and_is_written_later(
         journal.failed(attempt(number))
     early = await all_of(journal)
     assert (numbers(early), early.dropped) == ([4, 3, 2], 2)
-    await journal.start(JournalPlace(desk.primary, "test", lambda: UNHEARD_OF))
+    await journal.start(JournalPlace(desk.primary, "test", lambda: UNHEARD_OF, desk.prove))
     await until(desk.batches)
     late = await all_of(journal)
     assert (numbers(late), late.dropped, late.complete) == ([4, 3, 2], 2, True)
@@ -320,3 +325,20 @@ async def test_old_batches_are_given_up_and_small_ones_merged(
 
 async def _is_one(desk: Desk) -> bool:
     return await desk.batches() == 1
+
+
+async def test_nothing_is_written_where_our_store_is_not_known_to_be(desk: Desk) -> None:
+    desk.foreign = True
+    journal = await desk.journal()
+    journal.failed(attempt(1))
+    await until(lambda: _is_refused(journal))
+    assert await desk.bucket.list() == []
+    assert numbers(await all_of(journal)) == [1]
+    desk.foreign = False
+    await until(lambda: _drained(journal))
+    assert await desk.batches() == 1
+
+
+async def _is_refused(journal: Journal) -> bool:
+    opened = journal._log
+    return opened is not None and "no store of ours" in opened.status().last_error
