@@ -294,24 +294,33 @@ def test_a_copy_has_one_place_and_one_origin(bucket: str, key: str) -> None:
     assert copy.startswith(f"rescue/{bucket}/")
 
 
+class Journal:
+    """A sink, and real buckets whose home fails or hangs below all wrappers."""
+
+    def __init__(self, patience: float) -> None:
+        self.attempts: list[FailedAttempt] = []
+        tag = IDS.ulid()
+        chosen = [BucketSettings(name, f"memory://{tag}-{name}") for name in ("client_a", "rescue")]
+        resilience = ResilienceSettings(breaker_failures=2, breaker_seconds=0.0, probe_seconds=60.0)
+        self.buckets = Buckets(chosen, CLOCK, IDS, self, resilience)
+        settings = RescueSettings("rescue", patience_seconds=patience)
+        self.reads = KnownReads(self.buckets, CLOCK, IDS, settings)
+        meter: Any = self.buckets._meter("client_a")
+        self.home = meter.inner = Scripted(meter.inner)
+
+    def failed(self, attempt: FailedAttempt) -> None:
+        self.attempts.append(attempt)
+
+    async def put(self) -> KnownObject:
+        await self.buckets.get("rescue").put(f"rescue/client_a/{KEY}", DATA)
+        return KnownObject("client_a", KEY, len(DATA), hashlib.sha256(DATA).hexdigest())
+
+
 async def test_the_journal_says_that_it_was_rescued(tmp_path: Path) -> None:
-    failed: list[FailedAttempt] = []
-
-    class Sink:
-        def failed(self, attempt: FailedAttempt) -> None:
-            failed.append(attempt)
-
-    tag = IDS.ulid()
-    chosen = [BucketSettings(name, f"memory://{tag}-{name}") for name in ("client_a", "rescue")]
-    resilience = ResilienceSettings(breaker_failures=2, breaker_seconds=0.0, probe_seconds=60.0)
-    buckets = Buckets(chosen, CLOCK, IDS, Sink(), resilience)
-    reads = KnownReads(buckets, CLOCK, IDS, RescueSettings("rescue"))
-    await buckets.get("rescue").put(f"rescue/client_a/{KEY}", DATA)
-    wanted = KnownObject("client_a", KEY, len(DATA), hashlib.sha256(DATA).hexdigest())
-    meter: Any = buckets._meter("client_a")
-    meter.inner = Scripted(meter.inner)
-    meter.inner.error = LakehouseError(ErrorKind.UNAVAILABLE, "connection refused")
-    assert await reads.to_file(wanted, tmp_path / "a") == "rescue"
+    journal = Journal(patience=30.0)
+    wanted, failed = await journal.put(), journal.attempts
+    journal.home.error = LakehouseError(ErrorKind.UNAVAILABLE, "connection refused")
+    assert await journal.reads.to_file(wanted, tmp_path / "a") == "rescue"
     assert len({attempt.op_id for attempt in failed}) == 1
     assert [one.attempt for one in failed] == list(range(1, len(failed) + 1))
     assert [one.final for one in failed] == [False] * (len(failed) - 1) + [True]
@@ -320,6 +329,33 @@ async def test_the_journal_says_that_it_was_rescued(tmp_path: Path) -> None:
     # The breaker is open by now: nothing is sent, and nobody waits.
     failed.clear()
     async with asyncio.timeout(1):
-        assert await reads.to_file(wanted, tmp_path / "b") == "rescue"
+        assert await journal.reads.to_file(wanted, tmp_path / "b") == "rescue"
     assert [(one.sent, one.outcome) for one in failed] == [(False, AttemptOutcome.RESCUED)]
-    await buckets.close()
+    await journal.buckets.close()
+
+
+async def test_an_attempt_that_hung_is_journaled_once_as_rescued(tmp_path: Path) -> None:
+    journal = Journal(patience=1.1)
+    wanted = await journal.put()
+    journal.home.hangs = asyncio.Event()
+    assert await journal.reads.to_file(wanted, tmp_path / "a") == "rescue"
+    [one] = journal.attempts
+    told = (one.bucket, one.error_kind, one.final, one.outcome)
+    assert told == ("client_a", "timeout", True, AttemptOutcome.RESCUED)
+    await journal.buckets.close()
+
+
+async def test_without_a_copy_the_journal_tells_both_stories(tmp_path: Path) -> None:
+    journal = Journal(patience=30.0)
+    wanted = await journal.put()
+    await journal.buckets.get("rescue").put(f"rescue/client_a/{KEY}", b"rotten")
+    journal.home.error = LakehouseError(ErrorKind.UNAVAILABLE, "connection refused")
+    with pytest.raises(LakehouseError):
+        await journal.reads.to_file(wanted, tmp_path / "a")
+    final = {(one.bucket, one.error_kind, one.outcome) for one in journal.attempts if one.final}
+    assert final == {
+        ("client_a", "unavailable", AttemptOutcome.FAILED),
+        ("rescue", "corrupt", AttemptOutcome.FAILED),
+    }
+    assert len({one.op_id for one in journal.attempts}) == 2
+    await journal.buckets.close()
