@@ -326,6 +326,11 @@ def test_every_process_of_a_split_store_knows_an_added_bucket(tmp_path: Path) ->
         ), front.log + back.log
         assert front.sql("select name from eu order by 1") == [["a"], ["a-b"]]
         assert os.listdir(tmp_path / "tenants" / "eu" / "datasets")
+        (front.folder / "more.csv").write_bytes(rows("c"))
+        ingested = front.cli("ingest", "more.csv", "--bucket", "client_eu", "--json")
+        assert ingested.returncode == 0, ingested.stderr
+        card = httpx.get(f"{front.url}/catalog/datasets/more").json()
+        assert (card["bucket"], card["residency"]) == ("client_eu", "eu")
         outside = add(front, {"name": "etc", "url": "file:///etc"})
         assert outside.status_code == 403
         hidden = f"{(tmp_path / 'tenants').as_uri()}/%2e%2e/primary"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -283,3 +284,33 @@ async def test_a_contradiction_of_residency_is_told_and_stops_writes(store: Stor
             "us",
         }
     assert COLUMNS
+
+
+async def test_every_process_follows_and_waits_for_a_catalog_that_is_away(store: Store) -> None:
+    one, _ = store.process()
+    other, others = store.process(follow_seconds=0.01)
+    real = other._catalog
+
+    class Away:
+        async def documents(self, ctx: Any, request: Any) -> Any:
+            raise LakehouseError(ErrorKind.UNAVAILABLE, "the catalog opens")
+
+    async def until(holds: Any) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+    following = asyncio.create_task(other.follow())
+    try:
+        await one.add_bucket(CTX, store.wish())
+        await until(lambda: "client_eu" in others.names())
+        other._catalog = Away()  # type: ignore[assignment]
+        await until(lambda: "bucket_registry" in other.readiness().details)
+        assert other.readiness().ready
+        await one.remove_bucket(CTX, RemoveBucketRequest("client_eu"))
+        other._catalog = real
+        await until(lambda: "client_eu" not in others.names())
+        await until(lambda: other.readiness().details == {})
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
