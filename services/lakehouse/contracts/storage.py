@@ -62,7 +62,8 @@ class RescueInfo:
         bucket: "" where there is none.
         objects: live data objects whose content is known and that may be copied; ``copied``: those
             that are. Coverage is one over the other.
-        excluded: live data objects that residency keeps away from the rescue bucket.
+        excluded: live data objects that residency keeps away from the rescue bucket, or whose key
+            is too long for one of a copy.
         lag_seconds: age of the oldest object that should be there and is not; 0 for none.
         verified, damaged: of the sample that was read back since the start.
         deletions: objects removed from it because they are gone or erased.

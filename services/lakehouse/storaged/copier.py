@@ -71,7 +71,7 @@ class Copier:
         """How the copies stand, as of the last round."""
         standing, keeping = self._standing, self._keeping
         parts = [standing.coverage[name] for name in standing.eligible()]
-        objects = sum(part.live for part in parts)
+        objects = max(0, sum(part.live for part in parts) - len(keeping.barred))
         waiting = sum(part.waiting for part in parts) + len(keeping.failed)
         since = [part.since for part in parts if part.since] + list(keeping.failed.values())
         now = to_datetime(self._clock.now_us())
@@ -79,7 +79,7 @@ class Copier:
             bucket=self._settings.bucket,
             objects=objects,
             copied=max(0, objects - waiting),
-            excluded=sum(standing.excluded.values()),
+            excluded=sum(standing.excluded.values()) + len(keeping.barred),
             lag_seconds=max(0.0, (now - min(since)).total_seconds()) if since else 0.0,
             verified=keeping.counts.verified,
             damaged=keeping.counts.damaged,

@@ -73,7 +73,8 @@ class _Held:
 
 class Keeping:
     """``doubtful``: buckets whose next page may have been copied in part before the process died.
-    ``failed``: objects without a copy for a reason of their own, since when it is known."""
+    ``failed``: objects without a copy for a reason of their own, since when it is known.
+    ``barred``: objects whose key leaves no place for a copy."""
 
     def __init__(self, copying: Copying, settings: RescueSettings, clock: Clock) -> None:
         self._copying = copying
@@ -84,6 +85,7 @@ class Keeping:
         self._held: dict[str, _Held] = {}
         self.doubtful: set[str] = set()
         self.failed: dict[KnownObject, datetime] = {}
+        self.barred: set[KnownObject] = set()
         self.counts = Counts()
         self.last_error = ""
 
@@ -91,7 +93,7 @@ class Keeping:
         """Copy all of ``wanted`` but those that cannot be; False if the bucket, or the rescue
         bucket, does not answer: what was settled by then is not done again."""
         settled = self._settled.setdefault(bucket, set())
-        left = [known for known in wanted if known not in settled]
+        left = [known for known in wanted if known not in settled and self._has_place(known)]
         held = self._held.get(bucket)
         if left and held is not None and self._clock.monotonic() < held.until:
             return False
@@ -135,9 +137,19 @@ class Keeping:
         await self._copying.remove(copies)
         removed.update(left)
         self.counts.deletions += len(copies)
-        for known in list(self.failed):
+        for known in [*self.failed, *self.barred]:
             if ObjectRef(known.bucket, known.key) in removed:
-                del self.failed[known]
+                self.failed.pop(known, None)
+                self.barred.discard(known)
+
+    def _has_place(self, known: KnownObject) -> bool:
+        try:
+            rescue_key(known.bucket, known.key)
+        except LakehouseError:
+            if len(self.barred) < _FAILED_MAX:
+                self.barred.add(known)
+            return False
+        return True
 
     def caught_up(self, bucket: str) -> None:
         """All that the catalog has to tell of the bucket is done."""
@@ -169,5 +181,8 @@ class Keeping:
 
 
 def _is_of_object(error: LakehouseError) -> bool:
-    cut_off = error.fields.get("truncated") is True
-    return error.kind in _OF_OBJECTS and not cut_off and error.fields.get("what") != "bucket"
+    fields = error.fields
+    if error.kind is ErrorKind.INVALID and "s3_status" in fields:
+        return False  # another region, or a server that cannot do it: that is the bucket
+    cut_off = fields.get("truncated") is True
+    return error.kind in _OF_OBJECTS and not cut_off and fields.get("what") != "bucket"

@@ -16,6 +16,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.failures import AttemptOutcome, FailedAttempt
+from lakehouse.objectstore import rescue
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, ResilienceSettings
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.port import ByteRange, ObjectStore
@@ -278,6 +279,23 @@ async def test_the_ledger_and_its_like_are_refused_at_the_door(tmp_path: Path, k
     wanted = KnownObject("client_a", key, len(DATA), hashlib.sha256(DATA).hexdigest())
     assert (await refused(place, wanted, tmp_path / "a")) is place.home.error
     assert place.rescue.reads == 0
+
+
+def test_only_who_reads_data_objects_knows_of_rescue() -> None:
+    """The ledger, logs, the catalog and all that writes cannot even ask for a copy."""
+    package = Path(rescue.__file__).parents[1]
+    users = {
+        str(path.relative_to(package).parent)
+        for path in package.rglob("*.py")
+        if "objectstore.rescue import" in path.read_text()
+    }
+    assert users <= {"queryd", "storaged", "node", "objectstore"}
+    reading = {
+        path.name
+        for path in package.rglob("*.py")
+        if "KnownReads" in path.read_text() and path.parent.name not in ("node", "queryd")
+    }
+    assert reading == {"rescue.py", "figures.py"}
 
 
 @settings(max_examples=200, deadline=None)

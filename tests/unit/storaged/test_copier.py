@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
+from lakehouse.model.changes import AddFiles
 from lakehouse.objectstore.rescue import RescueSettings
 from lakehouse.storaged.copies import OWNER, STATE, load_cursors
-from support_catalog import CARD, CTX, parquet_bytes
+from support_catalog import CARD, CTX, commit, parquet_bytes
 from unit.storaged.rescue_world import (
     HOME,
     RESCUE,
@@ -356,6 +358,28 @@ async def test_residency_keeps_objects_away(place: str, copied: set[str]) -> Non
         info = world.copier.info()
         assert info.objects == info.copied == (5 if place == "eu" else 3)
         assert info.excluded == (0 if place == "eu" else 2)
+
+
+async def test_a_key_that_leaves_no_place_for_a_copy_holds_nobody_up() -> None:
+    key = f"{'k' * 250}/{'e' * 250}.parquet"
+    async with build_world() as world:
+        files = await world.make("A", 2)
+        foreign = replace(files[0], key=key, external=True)
+        await commit(world.catalog, AddFiles("A", (foreign,)))
+        late = await world.append("A", "late", b"late")
+        await world.settle()
+        assert await world.copies() == await world.expected(*files, late)
+        info = world.copier.info()
+        assert (info.objects, info.copied, info.excluded, info.lag_seconds) == (3, 3, 1, 0.0)
+
+
+async def test_a_bucket_in_the_wrong_region_is_no_thousand_damaged_objects() -> None:
+    async with build_world() as world:
+        await world.make("A", 50)
+        moved = LakehouseError(ErrorKind.INVALID, "the object store refused", s3_status=301)
+        world.script.errors[HOME] = moved
+        await world.settle()
+        assert world.script.counts(HOME) < 10
 
 
 # -- dying ---------------------------------------------------------------------------------------
