@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -37,11 +38,13 @@ from lakehouse.contracts.query import (
 )
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.changes import AddFiles, CreateDataset
-from lakehouse.model.dataset import Card, DataFile
+from lakehouse.model.dataset import Card, DataFile, stats_key
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.queryd.service import Query
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.table.fingerprint import fingerprint
+from lakehouse.table.stats import file_stats
+from lakehouse.table.statsfile import encode_stats
 from lakehouse.table.types import arrow_schema, schema_from_arrow
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -341,3 +344,37 @@ async def test_one_key_in_two_buckets_is_two_objects(here: World, query: Any) ->
     for engine in ENGINES:
         assert await rows(query, sql, engine=engine) == [{"a": "primary", "b": "extra"}]
     await here.buckets.get("extra").delete(["inbox/same.parquet"])
+
+
+async def test_files_elsewhere_are_left_out_by_what_stands_beside_them(
+    here: World, query: Any
+) -> None:
+    catalog, store, name = here.near["catalog"], here.buckets.get("extra"), f"far{here.ids.ulid()}"
+    schema = schema_from_arrow(pa.schema({"id": pa.int64()}))
+    session = (await catalog.session(WRITER, SessionRequest("tests", "ingestd"))).session_id
+    files = []
+    for number in range(4):
+        sink = io.BytesIO()
+        table = pa.table({"id": [10 * number, 10 * number + 9]})
+        pq.write_table(table.cast(arrow_schema(schema)), sink)
+        data, key = sink.getvalue(), f"datasets/{session}/id-{name}/{number}.parquet"
+        beside = encode_stats(file_stats(table, schema))
+        await store.put(key, data)
+        await store.put(stats_key(key), beside)
+        digests = (sha256(data).hexdigest(), sha256(beside).hexdigest())
+        file = DataFile(key, len(data), 2, digests[0], "extra", stats_sha256=digests[1])
+        files.append(file)
+    create = CreateDataset(f"id-{name}", name, fingerprint(schema.columns), schema, Card())
+    changes = (replace(create, bucket="extra"), AddFiles(f"id-{name}", tuple(files)))
+    await catalog.commit(WRITER, CommitRequest(changes))
+
+    def gets() -> int:
+        return here.buckets.footprint("extra").requests.get("get", 0)
+
+    before = gets()
+    assert await rows(query, f"select id from {name} where id = 19") == [{"id": 19}]
+    assert gets() - before == len(files) + 1
+    assert await rows(query, f"select id from {name} where id = 1000") == []
+    assert gets() - before == len(files) + 1
+    assert await rows(query, f"select count(*) as n from {name}") == [{"n": 8}]
+    assert gets() - before == 2 * len(files)
