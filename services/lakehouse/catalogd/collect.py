@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
+from immutables import Map
 
 from lakehouse.catalogd.codec import decode, encode
 from lakehouse.catalogd.core import Core, Planned
@@ -25,6 +26,7 @@ from lakehouse.catalogd.state import CatalogState
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_micros
+from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.changes import PurgeDataset
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import PRIMARY
@@ -174,15 +176,17 @@ class Collecting:
         return max(newest, 0)
 
     async def _sweep(self, state: CatalogState) -> Swept:
-        """Look into the folders of sessions that ended. A bucket that does not answer is left for
-        the next time, and with it the session."""
+        """Look into the folders of sessions that ended. A bucket that does not answer, or that was
+        added and is not open here, is left for the next time, and with it the session."""
+        added = state.documents.get(BUCKET_DOCUMENTS, Map())
+        buckets = dict.fromkeys((*self._core.buckets.names(), *sorted(added)))
         objects: dict[tuple[str, str], int] = {}
         sessions: set[str] = set()
         for session_id in sorted(state.ended):
             whole = True
-            for bucket in self._core.buckets.names():
-                store = self._core.buckets.get(bucket)
+            for bucket in buckets:
                 try:
+                    store = self._core.buckets.get(bucket)
                     async for key, size in listed(store, f"datasets/{session_id}/"):
                         if unreferenced(state, key):
                             objects[(bucket, key)] = size

@@ -10,7 +10,7 @@ import pytest
 
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.model.changes import AddFiles
+from lakehouse.model.changes import AddFiles, PutDocument
 from lakehouse.model.dataset import DatasetStatus
 from lakehouse.objectstore.buckets import BucketSettings
 from support_catalog import CTX, House, build_house, commit, create, file_of
@@ -130,3 +130,24 @@ async def test_what_is_due_in_a_bucket_that_is_away_waits(
     assert keys["primary"] not in [each.key for each in await house.store.list("datasets/")]
     assert (await catalog.collect(CTX, c.PlanRequest())).unreachable == ()
     assert await house.buckets.get("away").list("datasets/") == []
+
+
+async def test_a_session_is_not_forgotten_before_every_bucket_was_looked_into(house: House) -> None:
+    ledger = replace(house.settings.ledger, reader_retention_seconds=0.0)
+    catalog = await house.open(ledger=ledger)
+    body = '{"name": "late", "url": "memory://late"}'
+    await commit(catalog, PutDocument("bucket", "late", body))
+    session = (await catalog.session(CTX, c.SessionRequest("w", "ingestd"))).session_id
+    await catalog.session(CTX, c.SessionRequest("w", "ingestd", session, close=True))
+    url = house.buckets.settings("primary").url
+    for opened in (False, True):
+        await catalog.collect(CTX, c.PlanRequest())
+        assert (session in catalog._core.ledger.state.ended) is not opened
+        if not opened:
+            house.buckets.add(BucketSettings("late", f"{url}-late"))
+            lost = file_of(session, "D1", "lost").key
+            await house.buckets.get("late").put(lost, b"x")
+            # Given up first, then deleted; the session goes last.
+            await catalog.collect(CTX, c.PlanRequest())
+            await catalog.collect(CTX, c.PlanRequest())
+    assert await house.buckets.get("late").list("datasets/") == []
