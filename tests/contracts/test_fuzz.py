@@ -15,20 +15,24 @@ from lakehouse.catalogd.tokens import Tokens
 from lakehouse.contracts.catalog import StatusRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.rpc.methods import Method, methods_of
+from lakehouse.storaged.objects import Objects
 from unit.rpc.samples import SERVICES, strategy
 
 CALLS = [
     (noun, method)
-    for noun in ("Catalog", "Tokens")
+    for noun in ("Catalog", "Tokens", "Objects")
     for method in methods_of(noun, SERVICES[noun]).values()
+    # Bodies and ranges have tests of their own.
+    if (noun, method.name) not in (("Objects", "get"), ("Objects", "put"))
 ]
 
 
 async def opened(folder: Path, noun: str) -> tuple[World, Any, Any]:
     here = await (stack := world(folder)).__aenter__()
-    here.open_buckets(f"memory://{here.ids.ulid()}")
+    buckets = here.open_buckets(f"memory://{here.ids.ulid()}")
     catalog = await here.open_catalog()
     here.near["tokens"] = Tokens(catalog, here.clock, here.ids)
+    here.near["objects"] = Objects(buckets, catalog, here.clock)
     return here, await here.connect("wire", noun.lower()), stack
 
 

@@ -45,6 +45,7 @@ class LocalStore:
         self._tree = LocalTree(os.path.abspath(os.fspath(root)))
         self._clock = clock
         self._threads: ThreadPoolExecutor | None = None
+        self._syncing: ThreadPoolExecutor | None = None
         self._swept = False
 
     @property
@@ -110,7 +111,7 @@ class LocalStore:
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> ObjectMeta:
         check_key(key)
         temp = await self._to_end(self._tree.discard, self._open_temp, key)
-        early = EarlySync(functools.partial(self._run, sync_data, temp.fd, key))
+        early = EarlySync(functools.partial(self._sync, temp.fd, key))
         try:
             async for chunk in chunks:
                 await self._to_end(_forget, self._tree.append, temp, chunk, key)
@@ -130,6 +131,9 @@ class LocalStore:
         if self._threads is not None:
             self._threads.shutdown(wait=False)
             self._threads = None
+        if self._syncing is not None:
+            self._syncing.shutdown(wait=False)
+            self._syncing = None
         self._tree.release()
 
     async def _pread(self, fd: int, size: int, at: int) -> bytes:
@@ -140,6 +144,12 @@ class LocalStore:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="local-store")
         return await run_in(self._threads, function, *args, **kwargs)
+
+    async def _sync(self, fd: int, key: str) -> None:
+        # One thread for the early syncs of all writes: they must not take the place of a commit.
+        if self._syncing is None:
+            self._syncing = ThreadPoolExecutor(1, thread_name_prefix="local-sync")
+        await run_in(self._syncing, sync_data, fd, key)
 
     async def _to_end(
         self,
