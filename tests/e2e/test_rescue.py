@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -178,3 +179,27 @@ def test_what_is_purged_leaves_the_copies_too(tmp_path: Path, place: S3Place, ga
         assert given_up.json()["objects"], given_up.text
         until(lambda: not tree(tmp_path / "spare"))
         assert rescue_info(node)["deletions"] >= 1
+
+
+def test_a_bucket_that_is_lost_for_good_is_made_again_from_its_copies(tmp_path: Path) -> None:
+    home, spare = tmp_path / "home", tmp_path / "spare"
+    settings = {
+        "LAKEHOUSE__BUCKETS__CLIENT_A__URL": home.as_uri(),
+        "LAKEHOUSE__BUCKETS__SPARE__URL": spare.as_uri(),
+        "LAKEHOUSE__RESCUE__BUCKET": "spare",
+        "LAKEHOUSE__RESCUE__INTERVAL_SECONDS": "0.1",
+    }
+    node = Node(tmp_path / "node", tmp_path / "primary", settings=settings)
+    with running(node):
+        node.start()
+        assert ingest(node, "people", PEOPLE_CSV).status_code == 201
+        until(lambda: covered(node, 1))
+        node.kill()
+        objects = tree(home)
+        shutil.rmtree(home)
+        shutil.copytree(spare / "rescue" / "client_a", home)
+        assert tree(home) == objects
+        node.start()
+        assert ask(node).json()["served_from"] == []
+        checked = httpx.post(f"{node.url}/catalog/fsck", params={"deep": "true"}, timeout=60)
+        assert checked.json()["findings"] == [], checked.text
