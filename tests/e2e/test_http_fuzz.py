@@ -273,7 +273,9 @@ async def send(stack: Stack, wires: list[Wire]) -> Counter[int]:
 def check(wire: Wire, answer: httpx.Response) -> None:
     """Not a 5xx; a refusal is a whole problem document that gives nothing away."""
     told = f"seed {SEED}: {wire} -> {answer.status_code} {answer.text[:2000]}"
-    assert answer.status_code < 500, told
+    # To add a bucket asks its server, which may not be there.
+    asks = wire.method == "POST" and httpx.URL(wire.url).path == "/storage/buckets"
+    assert answer.status_code < 500 or (asks and answer.status_code in (503, 504)), told
     if answer.status_code < 400 or wire.method == "HEAD":
         return
     assert answer.headers["content-type"] == "application/problem+json", told

@@ -215,7 +215,7 @@ BUCKETS: Final[JsonObject] = {
 ADD_BUCKET: Final[JsonObject] = {
     "name": "client_eu",
     "url": "s3://client-eu/lake",
-    "endpoint": "https://s3.eu.example",
+    "endpoint": "http://127.0.0.1:9000",
     "region": "eu-central-1",
     "residency": "eu",
     "secret_ref": "env:CLIENT_EU",
