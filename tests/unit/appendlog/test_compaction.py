@@ -7,10 +7,13 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
+from unittest import mock
 
 import pytest
 
+from lakehouse.appendlog.batch import Position, encode, make_body
 from lakehouse.appendlog.compaction import Compactor
+from lakehouse.appendlog.event import encode_event
 from lakehouse.appendlog.layout import LogLayout
 from lakehouse.appendlog.log import AppendLog, open_log
 from lakehouse.appendlog.reading import Damage, LogReader, Window
@@ -131,38 +134,66 @@ class Sleeper(ForwardingStore):
         return await super().get(key, byte_range)
 
 
-async def test_what_a_late_writer_left_below_the_floor_is_neither_merged_nor_read(
-    bucket: MemoryStore,
-) -> None:
-    """A compactor and a reader sleep; another one merges and deletes; then old PUTs arrive."""
+async def _sleep_through_a_compaction(
+    use: Callable[[Access], Awaitable[None]],
+) -> tuple[MemoryStore, AppendLog]:
+    """``use`` a log of eight batches by a handle that, once everything is planned, sleeps while
+    another process merges and deletes; then late PUTs, of other events, arrive in the slots."""
+    bucket = MemoryStore("log", CLOCK)
     log = await _filled(bucket, 8)
     slots = [LAYOUT.slot(n) for n in range(6)]
     old = [await bucket.get(key) for key in slots]
 
     async def meanwhile() -> None:
         await log.compact()
-        for key, data in zip(slots, old, strict=True):
+        for n, (key, data) in enumerate(zip(slots, old, strict=True)):
+            body = make_body("late", [encode_event({"i": "ghost"}, 0)])
+            late = encode(body, Position(n - 1), "late", 0).data
+            assert len(data) != len(late)
             with suppress(LakehouseError):
-                await bucket.put(key, data.replace(b'"i":', b'"ghost":'), if_absent=True)
+                await bucket.put(key, late, if_absent=True)
 
-    access = Access(Sleeper(bucket, meanwhile), LAYOUT, CLOCK, IDS, SMALL.chain())
-    report = await Compactor(access, LAYOUT, SMALL).compact(dry_run=False)
-    assert report.merged == ()
+    await use(Access(Sleeper(bucket, meanwhile), LAYOUT, CLOCK, IDS, SMALL.chain()))
+    return bucket, log
+
+
+async def _compact(access: Access) -> None:
+    await Compactor(access, LAYOUT, SMALL).compact(dry_run=False)
+
+
+async def _read(access: Access) -> None:
+    reader = LogReader(access, LAYOUT, SMALL, _no_damage)
+    assert [one.event["i"] async for one in reader.scan(Window())] == list(range(8))
+
+
+async def _is_haunted(bucket: MemoryStore) -> bool:
     merged = [await bucket.get(meta.key) for meta in await bucket.list(LAYOUT.merged)]
     assert merged
-    assert not any(b"ghost" in data for data in merged)
+    return any(b"ghost" in data for data in merged)
+
+
+async def test_what_a_late_writer_left_below_the_floor_is_neither_merged_nor_read() -> None:
+    bucket, log = await _sleep_through_a_compaction(_compact)
+    assert not await _is_haunted(bucket)
     # Slots at or below the floor are swept by whoever compacts next.
     assert [LAYOUT.slot_number(meta.key) for meta in await bucket.list(LAYOUT.slots)] == [7, 6]
-    await log.append([{"i": 8}])
-
-    other = MemoryStore("other", CLOCK)
-    log = await _filled(other, 8)
-    old = [await other.get(key) for key in slots]
-    bucket = other
-    sleeping = Access(Sleeper(other, meanwhile), LAYOUT, CLOCK, IDS, SMALL.chain())
-    reader = LogReader(sleeping, LAYOUT, SMALL, _no_damage)
-    assert [one.event["i"] async for one in reader.scan(Window())] == list(range(8))
+    assert await _all(log) == list(range(8))
     await log.close()
+    bucket, log = await _sleep_through_a_compaction(_read)
+    assert await _all(log) == list(range(8))
+    await log.close()
+
+
+async def test_without_the_second_look_at_the_floor_it_would_be() -> None:
+    with mock.patch.object(Compactor, "_above_floor", mock.AsyncMock(return_value=True)):
+        bucket, log = await _sleep_through_a_compaction(_compact)
+    assert await _is_haunted(bucket)
+    await log.close()
+    with (
+        mock.patch.object(LogReader, "_floor", mock.AsyncMock(return_value=-1)),
+        pytest.raises(AssertionError),
+    ):
+        await _sleep_through_a_compaction(_read)
 
 
 def _no_damage(damage: Damage) -> None:

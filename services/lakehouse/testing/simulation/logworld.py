@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class LogProfile:
     Attributes:
         spooled_seconds: an offered event whose process lives on that long must not be lost.
         retain_seconds: mean time between two runs of retention; 0 for none.
+        doze_seconds: for so long at most a compactor is stopped between planning and reading, in
+            every second run: where it hurts most.
     """
 
     nodes: int = 2
@@ -59,6 +61,7 @@ class LogProfile:
     stop_seconds: float = 15.0
     compact_seconds: float = 1.0
     retain_seconds: float = 8.0
+    doze_seconds: float = 0.0
     spooled_seconds: float = 0.25
     faults: Faults = Faults()
     settings: LogSettings = SETTINGS
@@ -186,12 +189,24 @@ async def _must_be_there(simulation: LogSimulation, process: Process, token: str
     simulation.book.offered[token] = True
 
 
+class DozingCompactor(Compactor):
+    """Stopped for a while when it is about to read what it planned to merge."""
+
+    doze_seconds = 0.0
+
+    async def _read_slots(self, numbers: Sequence[int]) -> list[bytes]:
+        if self.doze_seconds:
+            await self._access.clock.sleep(self.doze_seconds)
+        return await super()._read_slots(numbers)
+
+
 async def _compact(simulation: LogSimulation, process: Process) -> None:
     """One life of a compactor, which retains now and then."""
     access, profile, rng = simulation.access(process), simulation.profile, simulation.rng
     while not simulation.over:
         await access.clock.sleep(rng.random() * 2 * profile.compact_seconds)
-        compactor = Compactor(access, simulation.layout, profile.settings)
+        compactor = DozingCompactor(access, simulation.layout, profile.settings)
+        compactor.doze_seconds = rng.choice((0.0, rng.random() * profile.doze_seconds))
         share = profile.compact_seconds / profile.retain_seconds if profile.retain_seconds else 0.0
         try:
             if rng.random() < share:
