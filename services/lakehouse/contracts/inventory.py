@@ -62,7 +62,7 @@ class ObjectStatesRequest:
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """``size_bytes`` (0: not known) and ``sha256`` of a named object, ``live`` if the newest version
+    """``size_bytes`` (0: not known) and ``sha256`` of a named object; ``live``: the newest version
     names it."""
 
     standing: ObjectStanding
