@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lakehouse.appendlog.batch import Header, damaged
 from lakehouse.appendlog.layout import LogLayout, Range
 from lakehouse.appendlog.merged import digest, pieces
@@ -10,7 +12,8 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.ledger.access import Access
 from lakehouse.objectstore.port import ObjectMeta
 
-NOTHING = -1
+NOTHING: Final = -1
+_LOOKS: Final = 8
 
 
 class LogObjects:
@@ -57,15 +60,22 @@ class LogObjects:
 
     async def header_at(self, n: int) -> Header | None:
         """The header of batch ``n`` from a merged object; ``None`` if none has it."""
-        for one in await self.merged():
-            if one.first <= n <= one.last:
+        for _ in range(_LOOKS):
+            gone = False
+            for one in await self.merged():
+                if not one.first <= n <= one.last:
+                    continue
                 try:
                     data = await self.read_merged(one)
                 except LakehouseError as error:
                     if error.kind not in (ErrorKind.NOT_FOUND, ErrorKind.CORRUPT):
                         raise
+                    gone = gone or error.kind is ErrorKind.NOT_FOUND
                     continue
                 for piece in pieces(data):
                     if piece.header is not None and piece.header.n == n:
                         return piece.header
+            if not gone:
+                break
+            # A wider one took its place since it was listed, or retention took it away.
         return None

@@ -140,7 +140,7 @@ class SlotWriter:
                 self.at = Position.of(encoded.header)
                 return encoded.header
             self.at = None
-            settled = await self._settled(encoded.header.n, body.put_id)
+            settled = await self._settled(encoded.header.n, body.put_id, on_unknown)
             if settled is not None:
                 return settled
 
@@ -182,7 +182,7 @@ class SlotWriter:
                 raise
             return None  # nobody can tell any more; readers know the events by their ids
 
-    async def _settled(self, n: int, put_id: str) -> Header | None:
+    async def _settled(self, n: int, put_id: str, on_unknown: Callable[[], None]) -> Header | None:
         """Whether the batch is in the log although its slot seems another's; asks until it can."""
         self.settling = True
         try:
@@ -192,6 +192,7 @@ class SlotWriter:
                 except LakehouseError as error:
                     if not error.retryable or error.kind is ErrorKind.UNKNOWN:
                         raise
+                on_unknown()
                 await self._access.clock.sleep(self._access.settings.backoff_seconds_max)
         finally:
             self.settling = False
