@@ -24,6 +24,7 @@ from lakehouse.objectstore.rescue import RescueSettings
 from lakehouse.storaged.asking import COPIER, Asking
 from lakehouse.storaged.copies import claim, load_cursors, save_cursors
 from lakehouse.storaged.copying import Copying, Pace, known_objects
+from lakehouse.storaged.fan import each_of
 from lakehouse.storaged.keeping import Coverage, Keeping, Standing
 from lakehouse.storaged.sweeping import Sweeping
 
@@ -140,14 +141,18 @@ class Copier:
         if version == self._version and set(names) == set(standing.coverage):
             return True
         await self._place(names)
-        done = True
-        for name in names:
-            if name in standing.excluded:
-                standing.cursors.pop(name, None)
-            elif name in standing.cursors:
-                done = await self._follow_bucket(name) and done
-        self._version = version if done else -1
-        return done
+        for name in standing.excluded:
+            standing.cursors.pop(name, None)
+        stuck: list[str] = []
+
+        async def follow(name: str) -> None:
+            if not await self._follow_bucket(name):
+                stuck.append(name)
+
+        # Side by side: one that hangs holds up the next round, but not this one of the others.
+        await each_of([name for name in names if name in standing.cursors], follow, len(names))
+        self._version = -1 if stuck else version
+        return not stuck
 
     async def _place(self, names: Sequence[str]) -> None:
         """Which buckets may be copied here, and how many objects the others have to be filled
