@@ -268,6 +268,8 @@ def _down_at_start(node: Node, us: S3) -> None:
     shown = buckets(node)
     assert shown["client_eu"]["reachable"]
     assert not shown["client_us"]["reachable"]
+    assert _eventually(lambda: "bucket_lost" in _details(node))
+    assert "could not be resolved" in _details(node)["bucket_lost"]
     assert node.sql("select count(*) from eu") == [[4]]
     assert query(node, "select * from us").status_code == 503
     us.switch("up")
@@ -278,6 +280,10 @@ def _down_at_start(node: Node, us: S3) -> None:
     assert (removed.status_code, removed.json()["removed"]) == (200, True)
     assert "client_eu" not in buckets(node)
     assert node.ingest("eu9", rows("x"), bucket="client_eu").status_code == 404
+
+
+def _details(node: Node) -> Any:
+    return httpx.get(f"{node.url}/ready").json()["details"]
 
 
 def _eventually(holds: Any, seconds: float = 20.0) -> bool:

@@ -7,6 +7,7 @@ heard of looks at them at once.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -29,12 +30,14 @@ from lakehouse.contracts.storage import (
     RemoveBucketResult,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.acting import act_as
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
 from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.changes import Change, DeleteDocument, DocumentAt, PutDocument, Requirement
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.model.probe import ProbeReport
+from lakehouse.model.refs import PRIMARY
 from lakehouse.model.residency import strangers
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import read_identity
@@ -50,6 +53,8 @@ log = logging.getLogger(__name__)
 CONFIGURATION: Final = "configuration"
 OPERATOR: Final = "operator"
 _STORAGED: Final = Principal(id="storaged", scopes=(Scope.OPERATOR,))
+_GREET_SECONDS: Final = 30.0
+_ANSWER_SECONDS: Final = 5.0
 _ADD_ROUTE: Final = "storage add_bucket"
 _REMOVE_ROUTE: Final = "storage remove_bucket"
 
@@ -87,6 +92,9 @@ class Registry:
         self._used: tuple[BucketUse, ...] = ()
         self._unheard = ""
         self._proofs: dict[str, ProbeReport] = {}
+        # Buckets that have not answered this process yet -> why, as far as they were asked.
+        self._silent = {name: "" for name in buckets.names() if name != PRIMARY}
+        self._greeted_at: float | None = None
         buckets.search = self.find
 
     # -- what is known here
@@ -122,7 +130,7 @@ class Registry:
         """Always ready: a bucket in trouble degrades the node, and its datasets suffer alone."""
         details, degraded = {}, []
         for name in (*self._buckets.names(), *self.closed()):
-            said = self.trouble(name)
+            said = self.trouble(name) or self._silent.get(name, "")
             if said:
                 details[f"bucket_{name}"] = said[:300]
                 degraded.append(f"{name}: {said[:300]}")
@@ -161,6 +169,8 @@ class Registry:
     async def follow(self) -> None:
         """Look again and again; for a supervisor. A catalog that does not answer is waited for."""
         while True:
+            with act_as(_STORAGED.id):
+                await self._greet()
             await self._clock.sleep(self._settings.follow_seconds)
             try:
                 await self.refresh()
@@ -172,6 +182,28 @@ class Registry:
                         "the bucket registry cannot be followed", extra={"reason": str(error)}
                     )
                 self._unheard = said
+
+    async def _greet(self) -> None:
+        """Ask those that have not answered yet, now and then: what is wrong with one from the start
+        is seen before somebody needs it. One that answered once has its health."""
+        now = self._clock.monotonic()
+        fresh = any(not said for said in self._silent.values())
+        late = self._greeted_at is None or now - self._greeted_at >= _GREET_SECONDS
+        if self._silent and (fresh or late):
+            self._greeted_at = now
+            names = [name for name, said in self._silent.items() if late or not said]
+            await asyncio.gather(*(self._ask(name) for name in names))
+
+    async def _ask(self, name: str) -> None:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._buckets.get(name).list(limit=1)
+        except TimeoutError:
+            self._silent[name] = f"timeout: no answer within {_ANSWER_SECONDS:.0f} s"
+        except LakehouseError as error:
+            self._silent[name] = f"it has not answered yet: {error}"
+        else:
+            self._silent.pop(name, None)
 
     def _apply(self, documents: Sequence[Document]) -> None:
         names = {document.id for document in documents}
@@ -200,6 +232,8 @@ class Registry:
         try:
             self._buckets.add(_settled(added.request))
             trouble = ""
+            if name not in self._proofs:
+                self._silent.setdefault(name, "")
         except LakehouseError as error:
             trouble = f"it cannot be opened here: {error}"
             if not added.trouble:
@@ -209,6 +243,8 @@ class Registry:
         self._added[name] = replace(added, trouble=trouble)
 
     def _give_up(self, name: str) -> None:
+        self._silent.pop(name, None)
+        self._proofs.pop(name, None)
         if not self._added.pop(name).trouble:
             self._buckets.remove(name)
 

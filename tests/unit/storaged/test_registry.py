@@ -314,3 +314,36 @@ async def test_every_process_follows_and_waits_for_a_catalog_that_is_away(store:
     finally:
         following.cancel()
         await asyncio.wait([following])
+
+
+async def test_what_is_wrong_from_the_start_is_shown_until_it_answers(store: Store) -> None:
+    registry, buckets = store.process(follow_seconds=0.01)
+    kept = "env:NO_SUCH_VARIABLE_HERE"
+    buckets.add(BucketSettings("lost", "s3://b/p", endpoint="http://127.0.0.1:1", secret_ref=kept))
+    buckets.add(BucketSettings("sound", (store.root / "sound").as_uri()))
+    again = Registry(
+        RegistrySettings(follow_seconds=0.01),
+        buckets,
+        store.catalog,
+        store.house.clock,
+        store.house.ids,
+    )
+    following = asyncio.create_task(again.follow())
+    try:
+        async with asyncio.timeout(20):
+            while "bucket_lost" not in again.readiness().details:
+                await asyncio.sleep(0.01)
+        said = again.readiness()
+        assert said.ready
+        assert "could not be resolved" in said.details["bucket_lost"]
+        async with asyncio.timeout(20):
+            while set(again.readiness().details) != {"bucket_lost"}:
+                await asyncio.sleep(0.01)
+        # It is not asked every time: a bucket that is down has enough to do.
+        asked = sum(buckets.footprint("lost").requests.values())
+        await asyncio.sleep(0.1)
+        assert sum(buckets.footprint("lost").requests.values()) == asked
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+    assert registry.readiness().ready
