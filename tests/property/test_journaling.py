@@ -267,7 +267,7 @@ def expected(attempts: list[Seen], end: BaseException | None) -> list[tuple[obje
         if isinstance(error, asyncio.CancelledError):
             if seen.seconds < PATIENCE_SECONDS:
                 continue
-            kind = ErrorKind.TIMEOUT
+            kind, sent = ErrorKind.TIMEOUT, was_sent(error)
         elif isinstance(error, LakehouseError) and not is_ordinary(error):
             kind, sent = error.kind, was_sent(error)
         else:

@@ -16,6 +16,10 @@ _BUCKET_FAULTS: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT})
 _AMBIGUOUS: Final = _BUCKET_FAULTS | {ErrorKind.UNKNOWN}
 
 
+UNSENT: Final = "nothing was sent to the store yet"
+"""A note on the cancellation of who waited for a place."""
+
+
 class StoreError(LakehouseError):
     """A ``LakehouseError`` that remembers the answer it was made of.
 
@@ -35,9 +39,11 @@ class StoreError(LakehouseError):
         self.refused = False
 
 
-def was_sent(error: LakehouseError) -> bool:
+def was_sent(error: BaseException) -> bool:
     """False if certainly nothing was sent to the store."""
-    return error.sent if isinstance(error, StoreError) else True
+    if isinstance(error, StoreError):
+        return error.sent
+    return UNSENT not in getattr(error, "__notes__", ())
 
 
 def was_done_perhaps(error: LakehouseError) -> bool:

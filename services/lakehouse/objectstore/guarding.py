@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.objectstore.answers import StoreError
+from lakehouse.objectstore.answers import UNSENT, StoreError
 from lakehouse.objectstore.arguments import PART_BYTES
 from lakehouse.objectstore.breaker import Admission
 from lakehouse.objectstore.bulkhead import NoPlaceError
@@ -155,6 +155,9 @@ class GuardedStore(ObservedStore):
             raise self._refused(full if error.full else _OPEN) from error
         except TimeoutError as error:
             raise self._refused("no place among the bucket's requests became free") from error
+        except asyncio.CancelledError as error:
+            error.add_note(UNSENT)
+            raise
         passage = Passage(self.watch, self._seconds(size_bytes), placed=True)
         if size_bytes == _UNKNOWN:
             passage.learn_size()

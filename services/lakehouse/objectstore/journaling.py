@@ -169,15 +169,16 @@ class Attempt:
                 silence = min(silence, source.silence())
             if silence >= self._operation.patience_seconds:
                 reason = "given up by its caller without an answer"
-                self._hold(ErrorKind.TIMEOUT, reason, None)
+                self._hold(ErrorKind.TIMEOUT, reason, error)
         elif isinstance(error, Exception):
-            self._hold(ErrorKind.INTERNAL, type(error).__name__, None)
+            self._hold(ErrorKind.INTERNAL, type(error).__name__, error)
 
-    def _hold(self, kind: ErrorKind, reason: str, error: LakehouseError | None) -> None:
+    def _hold(self, kind: ErrorKind, reason: str, error: BaseException) -> None:
         store, who = self._store, acting()
-        cause = error.fields.get("cause") if error is not None else None
+        cause = error.fields.get("cause") if isinstance(error, LakehouseError) else None
         answer = error if isinstance(error, StoreError) else None
-        outcome = AttemptOutcome.RETRIED if error is not None else AttemptOutcome.GIVEN_UP
+        retried = isinstance(error, Exception)
+        outcome = AttemptOutcome.RETRIED if retried else AttemptOutcome.GIVEN_UP
         failed = FailedAttempt(
             id=store.ids.ulid(),
             at=to_datetime(store.clock.now_us()),
@@ -193,7 +194,7 @@ class Attempt:
             attempt=self._number,
             final=False,
             outcome=outcome,
-            sent=error is None or was_sent(error),
+            sent=was_sent(error),
             actor=who.actor,
             request_id=who.request_id,
         )

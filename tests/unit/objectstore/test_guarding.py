@@ -164,6 +164,21 @@ async def test_places_are_bounded_and_so_is_the_queue() -> None:
     assert (health.in_flight, health.waiting) == (0, 0)
 
 
+async def test_who_gives_up_waiting_for_a_place_sent_nothing() -> None:
+    rig = Rig("queue", in_flight_max=1, attempt_seconds=30.0)
+    await rig.prepare()
+    rig.ill_bucket.hang()
+    tasks = [asyncio.ensure_future(rig.ill.get("key")) for _ in range(2)]
+    await asyncio.sleep(1.05)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sorted((one.sent, one.outcome) for one in rig.got) == [
+        (False, AttemptOutcome.GIVEN_UP),
+        (True, AttemptOutcome.GIVEN_UP),
+    ]
+
+
 async def test_a_place_that_never_comes_is_not_waited_for() -> None:
     rig = Rig("never", in_flight_max=1, attempt_seconds=0.05, bytes_per_second_min=100)
     await rig.prepare()
