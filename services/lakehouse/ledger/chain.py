@@ -27,8 +27,6 @@ R = TypeVar("R")
 _SAMPLES: Final = 128
 _SAMPLES_MIN: Final = 16
 _HEDGE_UNKNOWN_SECONDS: Final = 2.0
-_FLOOR_SECONDS: Final = 2.0  # patience with the floor's LIST; doubles with each that was too slow
-_FLOOR_SECONDS_MAX: Final = 64.0
 _BIG_BYTES: Final = 64 * 1024
 
 
@@ -124,7 +122,6 @@ class Append(Generic[R]):
         self._ambiguous = False
         self._occupied = False
         self._refusal: LakehouseError | None = None
-        self._floor_seconds = _FLOOR_SECONDS
         self.other: R | None = None
 
     async def run(self, budget_seconds: float | None) -> Outcome:
@@ -163,12 +160,8 @@ class Append(Generic[R]):
 
     async def _check_floor(self) -> Outcome:
         try:
-            # One request that hangs must not hold every commit: it is given up and sent again.
-            async with asyncio.timeout(self._floor_seconds):
-                collected = await floor.read_floor(self._access)
-        except (LakehouseError, TimeoutError) as error:
-            if isinstance(error, TimeoutError):
-                self._floor_seconds = min(2 * self._floor_seconds, _FLOOR_SECONDS_MAX)
+            collected = await floor.read_floor(self._access)
+        except LakehouseError:
             # The slot may be ours by now: whatever the error is, it refuses nothing.
             self._ambiguous = True
             return Outcome.UNSETTLED

@@ -6,17 +6,28 @@ the highest counts.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.access import Access
 from lakehouse.ledger.layout import number_of
 
 NONE = -1
+PATIENCE_SECONDS: Final = (2.0, 4.0, 8.0, 16.0)
 
 
 async def read_floor(access: Access) -> int:
-    """The highest floor, -1 for none. One LIST of one key, not repeated."""
-    found = await access.store.list(access.layout.floors, limit=1)
-    return number_of(found[0].key) if found else NONE
+    """The highest floor, -1 for none. One LIST of one key; sent again only where no answer comes,
+    for one request that hangs must not hold every commit. Raises what the store does."""
+    for seconds in PATIENCE_SECONDS:
+        try:
+            async with asyncio.timeout(seconds):
+                found = await access.store.list(access.layout.floors, limit=1)
+            return number_of(found[0].key) if found else NONE
+        except TimeoutError:
+            continue
+    raise LakehouseError(ErrorKind.TIMEOUT, "the floor of the ledger could not be read in time")
 
 
 async def raise_floor(access: Access, n: int) -> None:

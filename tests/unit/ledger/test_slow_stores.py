@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lakehouse.kit.clock import SystemClock
-from lakehouse.ledger import chain
+from lakehouse.ledger import floor
 from lakehouse.ledger.keys import Key, Keys, dump_segment, load_segment
 from lakehouse.ledger.ledger import OpenOptions, WriterInfo, open_ledger
 from lakehouse.ledger.settings import LedgerSettings
@@ -63,7 +63,7 @@ async def test_a_slow_put_is_sent_again_beside_the_first() -> None:
 
 
 async def test_a_look_at_the_floor_that_hangs_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "_FLOOR_SECONDS", 0.02)
+    monkeypatch.setattr(floor, "PATIENCE_SECONDS", (0.02, 0.02, 2.0))
     store = HangingStore("hanging-lists", SystemClock())
     writer, ids = WriterInfo("a"), SeededIds()
     ledger = await open_ledger(store, WorldMachine(), writer, SystemClock(), ids)
