@@ -10,7 +10,7 @@ from typing import Final
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.model.health import BreakerState, BucketHealth
-from lakehouse.objectstore.answers import is_bucket_fault, is_ordinary
+from lakehouse.objectstore.answers import is_bucket_fault, is_ordinary, was_sent
 from lakehouse.objectstore.breaker import Breaker, BreakerSettings
 from lakehouse.objectstore.bulkhead import Bulkhead
 from lakehouse.objectstore.deadlines import Deadlines
@@ -87,6 +87,10 @@ class BucketWatch:
         self._last_error_us = self.clock.now_us()
         if error.kind is ErrorKind.CORRUPT:
             self._failures += 1
+        elif not was_sent(error):
+            # As with keys that cannot be had: it tells nothing of the bucket, but nobody reaches it.
+            self._failures += 1
+            self._unavailable_us = self._unavailable_us or self._last_error_us
         elif not is_bucket_fault(error):
             # Refused, but by a bucket that answers.
             self.breaker.succeeded(now)

@@ -213,17 +213,25 @@ class _Attempts:
         if was_done_perhaps(error):
             self.ambiguous = True
         elif not (error.retryable or error.fields.get("truncated") is True):
-            if self.ambiguous and self._writes and error.kind is not ErrorKind.ALREADY_EXISTS:
-                raise LakehouseError(
-                    ErrorKind.UNKNOWN,
-                    "the outcome of the write is not known: a later attempt was refused",
-                    attempts=self._count,
-                    cause=str(error),
-                ) from error
+            if error.kind is not ErrorKind.ALREADY_EXISTS:
+                self._raise_unknown(error)
             raise error
         elapsed = self._clock.monotonic() - self._started
         delay = self._backoff.next_delay(self._count, elapsed, self._ids.uniform())
         if delay is None:
+            if not was_done_perhaps(error):
+                # That nothing was sent is true of the last attempt only.
+                self._raise_unknown(error)
             error.fields.setdefault("attempts", self._count)
             raise error
         await self._clock.sleep(delay)
+
+    def _raise_unknown(self, error: LakehouseError) -> None:
+        """Raise ``unknown`` in place of a refusal, where an earlier attempt may have been done."""
+        if self.ambiguous and self._writes:
+            raise LakehouseError(
+                ErrorKind.UNKNOWN,
+                "the outcome of the write is not known: a later attempt was refused",
+                attempts=self._count,
+                cause=str(error),
+            ) from error

@@ -267,6 +267,10 @@ async def test_keys_that_cannot_be_had_say_so_and_never_not_found(peer: Peer) ->
         await buckets.get("peer").get("key")
     assert caught.value.kind is ErrorKind.FORBIDDEN
     assert caught.value.fields["variable"] == "LAKEHOUSE_TEST_NOT_SET"
+    # Nobody reaches the bucket, so it must not look like one that answers.
+    health = buckets.health("peer")
+    assert health.failures > 0
+    assert health.unavailable_since is not None
     await buckets.close()
 
 

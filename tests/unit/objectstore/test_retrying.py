@@ -9,6 +9,7 @@ import pytest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.retry import Backoff
+from lakehouse.objectstore.answers import StoreError
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.port import ByteRange, ObjectMeta
 from lakehouse.objectstore.retrying import DEFAULT_BACKOFF, RetryingStore
@@ -137,6 +138,25 @@ async def test_a_refusal_after_doubt_is_unknown(rig: Rig, if_absent: bool) -> No
     rig.faults.inject("put", Fault.BEFORE, ErrorKind.FORBIDDEN)
     put = rig.store.put("key", b"x", if_absent=if_absent)
     assert await kind_of(put) is ErrorKind.UNKNOWN
+
+
+async def test_doubt_outlives_attempts_that_were_never_sent(rig: Rig) -> None:
+    class Opens(MemoryStore):
+        """Its first answer is lost; from then on a breaker refuses."""
+
+        async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
+            if not self.told:
+                self.told = True
+                await super().put(key, data, if_absent=if_absent)
+                raise StoreError(ErrorKind.TIMEOUT, "no answer")
+            error = StoreError(ErrorKind.UNAVAILABLE, "the breaker is open")
+            error.sent = False
+            raise error
+
+        told = False
+
+    store = RetryingStore(Opens("opens", rig.clock), rig.clock, SeededIds(5))
+    assert await kind_of(store.put("k", b"1")) is ErrorKind.UNKNOWN
 
 
 async def test_a_refusal_at_once_is_itself(rig: Rig) -> None:
