@@ -88,7 +88,7 @@ class BucketWatch:
         if error.kind is ErrorKind.CORRUPT:
             self._failures += 1
         elif not was_sent(error):
-            # As with keys that cannot be had: it tells nothing of the bucket, but nobody reaches it.
+            # As with keys that cannot be had: nobody reaches the bucket, whatever it does.
             self._failures += 1
             self._unavailable_us = self._unavailable_us or self._last_error_us
         elif not is_bucket_fault(error):
