@@ -65,7 +65,7 @@ class LiveTables:
         self, ctx: Context, table: str, schema: Schema, tree: exp.Expr | None
     ) -> LiveTable:
         """The rows that ``tree``, a whole statement, may need. Raises ``forbidden`` without the
-        scope operator, ``unavailable`` where nobody knows the buckets."""
+        scope operator, ``unavailable`` where nobody knows the buckets or can read all of them."""
         if self._storage is None:
             raise LakehouseError(
                 ErrorKind.UNAVAILABLE,
@@ -91,6 +91,14 @@ class LiveTables:
         found: list[object] = []
         while True:
             result = await storage.errors(ctx, asked)
+            if not result.complete:
+                # A count over a part would be taken for one over all.
+                raise LakehouseError(
+                    ErrorKind.UNAVAILABLE,
+                    "the error journal cannot be read whole now",
+                    table="system.bucket_errors",
+                    hint="GET /storage/errors shows what this machine holds, and says so",
+                )
             found += result.errors
             if not result.next or len(found) >= ROWS_MAX:
                 return found[:ROWS_MAX]

@@ -90,13 +90,15 @@ class Storage:
     def __init__(self, count: int = 1) -> None:
         self.attempts = [failed_attempt()] * count
         self.asked: list[ErrorsRequest] = []
+        self.complete = True
 
     async def errors(self, ctx: Context, request: ErrorsRequest) -> ErrorsResult:
         self.asked.append(request)
         start = int(request.cursor or 0)
         end = start + request.limit
         page: tuple[FailedAttempt, ...] = tuple(self.attempts[start:end])
-        return ErrorsResult(page, (), 0, 0, next=str(end) if end < len(self.attempts) else "")
+        after = str(end) if end < len(self.attempts) else ""
+        return ErrorsResult(page, (), 0, 0, complete=self.complete, next=after)
 
     async def buckets(self, ctx: Context, request: BucketsRequest) -> BucketsResult:
         return BucketsResult((BucketInfo("eu", "tenant", "s3://eu", False, 1, 2, 3),))
@@ -141,3 +143,12 @@ async def test_where_nobody_keeps_the_journal_it_is_said(tmp_path: Path) -> None
 
 def test_they_are_among_the_system_tables() -> None:
     assert {"bucket_errors", "buckets"} <= set(SYSTEM_TABLES)
+
+
+async def test_a_journal_that_cannot_be_read_whole_is_no_answer(tmp_path: Path) -> None:
+    storage = Storage()
+    storage.complete = False
+    schema = schema_of("bucket_errors")
+    with pytest.raises(LakehouseError, match="read whole") as caught:
+        await tables(storage, tmp_path).open(CTX, "bucket_errors", schema, None)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
