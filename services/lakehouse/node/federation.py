@@ -33,4 +33,5 @@ async def open_registry(
 def follow(registry: Registry, supervisor: Supervisor, readiness: NodeReadiness) -> None:
     """Keep ``registry`` up to date, and show what is wrong with single buckets in ``/ready``."""
     supervisor.start("bucket registry", registry.follow)
+    supervisor.start("bucket greetings", registry.greet)
     readiness.add("registry", registry)

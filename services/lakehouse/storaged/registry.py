@@ -54,7 +54,6 @@ CONFIGURATION: Final = "configuration"
 OPERATOR: Final = "operator"
 _STORAGED: Final = Principal(id="storaged", scopes=(Scope.OPERATOR,))
 _GREET_SECONDS: Final = 30.0
-_ANSWER_SECONDS: Final = 5.0
 _ADD_ROUTE: Final = "storage add_bucket"
 _REMOVE_ROUTE: Final = "storage remove_bucket"
 
@@ -169,8 +168,6 @@ class Registry:
     async def follow(self) -> None:
         """Look again and again; for a supervisor. A catalog that does not answer is waited for."""
         while True:
-            with act_as(_STORAGED.id):
-                await self._greet()
             await self._clock.sleep(self._settings.follow_seconds)
             try:
                 await self.refresh()
@@ -183,9 +180,15 @@ class Registry:
                     )
                 self._unheard = said
 
+    async def greet(self) -> None:
+        """Ask those that have not answered yet, now and then; for a supervisor. What is wrong with
+        one from the start is seen before somebody needs it; one that answered has its health."""
+        while True:
+            with act_as(_STORAGED.id):
+                await self._greet()
+            await self._clock.sleep(self._settings.follow_seconds)
+
     async def _greet(self) -> None:
-        """Ask those that have not answered yet, now and then: what is wrong with one from the start
-        is seen before somebody needs it. One that answered once has its health."""
         now = self._clock.monotonic()
         fresh = any(not said for said in self._silent.values())
         late = self._greeted_at is None or now - self._greeted_at >= _GREET_SECONDS
@@ -196,10 +199,8 @@ class Registry:
 
     async def _ask(self, name: str) -> None:
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await self._buckets.get(name).list(limit=1)
-        except TimeoutError:
-            self._silent[name] = f"timeout: no answer within {_ANSWER_SECONDS:.0f} s"
+            # One attempt, and no bound but the store's own: who gives up would be in the journal.
+            await self._buckets.raw(name).list(limit=1)
         except LakehouseError as error:
             self._silent[name] = f"it has not answered yet: {error}"
         else:

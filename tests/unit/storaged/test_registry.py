@@ -328,7 +328,7 @@ async def test_what_is_wrong_from_the_start_is_shown_until_it_answers(store: Sto
         store.house.clock,
         store.house.ids,
     )
-    following = asyncio.create_task(again.follow())
+    following = asyncio.create_task(again.greet())
     try:
         async with asyncio.timeout(20):
             while "bucket_lost" not in again.readiness().details:
