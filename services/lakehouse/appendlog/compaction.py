@@ -291,12 +291,22 @@ class Compactor:
             wider = [other for other in known if other.covers(one)]
             if one.last <= retained or any(other in self._verified for other in wider):
                 dead.append(one.key)
-            elif wider:
+            elif wider and await self._whole(wider[0]):
                 # A run before this one crashed here.
-                await self._verify(wider[0])
                 dead.append(one.key)
         await self._delete(dead)
         return len(dead)
+
+    async def _whole(self, one: Range) -> bool:
+        """Whether a merged object can be read; one that is damaged covers nothing, and is told."""
+        try:
+            await self._verify(one)
+        except LakehouseError as error:
+            if error.kind not in (ErrorKind.CORRUPT, ErrorKind.NOT_FOUND):
+                raise
+            self._damaged.append(one.key)
+            return False
+        return True
 
     async def _delete(self, keys: Iterable[str]) -> None:
         waiting = list(keys)
