@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -67,6 +68,13 @@ def _import_edges(with_http: bool) -> None:
     if with_http:
         importlib.import_module("lakehouse.gateway.app")
         importlib.import_module("uvicorn.protocols.http.httptools_impl")
+
+
+async def _close(part: Any) -> None:
+    try:
+        await part.close()
+    except LakehouseError as error:
+        log.warning("a part did not close cleanly", extra={"reason": str(error)})
 
 
 class Node:
@@ -185,12 +193,11 @@ class Node:
         if self._servers is not None:
             await self._servers.stop(drain)
         closing, self._closing = self._closing, []
-        for part in reversed(closing):
-            try:
-                await part.close()
-            except LakehouseError as error:
-                log.warning("a part did not close cleanly", extra={"reason": str(error)})
-        await self._wiring.close()
+        # Each is closed whatever another raises: the journal has events to keep.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._wiring.close)
+            for part in closing:
+                stack.push_async_callback(_close, part)
 
     async def _start_catalogd(self, buckets: Buckets) -> None:
         from lakehouse.catalogd.service import open_catalog
