@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from lakehouse.appendlog.layout import LogLayout
 from lakehouse.appendlog.log import AppendLog
 from lakehouse.appendlog.settings import LogSettings, SpoolBounds
 from lakehouse.contracts.storage import ErrorsRequest, ErrorsResult
@@ -31,12 +30,11 @@ from lakehouse.model.health import BucketHealth
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.storaged.errors import Event, Selection, to_event
 from lakehouse.storaged.figures import JournalState
-from lakehouse.storaged.reach import Primary, Prove, Reach
+from lakehouse.storaged.reach import LAYOUT, Primary, Prove, Reach
 from lakehouse.storaged.settings import JournalSettings
 
 log = logging.getLogger(__name__)
 
-PREFIX: Final = "_errors/bucket_errors"
 SCAN_SECONDS: Final = 30.0
 """What of the log could not be read by then is left out of the answer."""
 
@@ -58,6 +56,9 @@ EARLY_MAX: Final = 8192
 _RING_BATCHES: Final = 32
 _REOPEN_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
+# What waits is written within five seconds of the primary's return: one request that is not
+# answered, and the longest pause.
+_BACKOFF_SECONDS_MAX: Final = 1.0
 _SPOOLED_SECONDS: Final = 1.0
 _TAKEN_AT_ONCE: Final = 1_000
 _TAKEN_IN_A_ROW: Final = 256
@@ -100,6 +101,7 @@ class Journal:
         self._early: deque[Event] = deque()
         self._arrived_us: deque[int] = deque(maxlen=self._room)
         self._held_all = False
+        self._newest_then = -1
         self._began_us = clock.now_us()
         self._dropped = 0
         self._scanning = asyncio.Lock()
@@ -195,13 +197,19 @@ class Journal:
 
     def _holds(self, since: datetime | None, in_memory: int) -> bool:
         """Whether whatever happened from ``since`` on is in memory."""
-        if in_memory < self._room and self._held_all:
+        if in_memory < self._room and self._held_all and self._wrote_all():
             return True
         if since is None:
             return False
         full = len(self._arrived_us) == self._room
         held_us = self._arrived_us[0] if full else self._began_us
         return since >= to_datetime(held_us) + _SKEW
+
+    def _wrote_all(self) -> bool:
+        """Whether every batch since the start is ours: who lost the store to this process, or takes
+        it over, may write what it still had."""
+        reach = self._reach
+        return reach is not None and reach.newest <= self._newest_then + reach.store.batches
 
     async def _take_spooled(self, opened: AppendLog, found: Selection, *, is_down: bool) -> None:
         pending = opened.status().pending
@@ -271,6 +279,8 @@ class Journal:
             assert self._reach is not None
             opened = self._open(self._reach, place)
         status = opened.status()
+        assert self._reach is not None
+        self._newest_then = status.newest - self._reach.store.batches
         self._held_all = status.newest < _RING_BATCHES and status.unavailable_since is None
         rounds, flushed = 0, -1
         while True:
@@ -297,12 +307,12 @@ class Journal:
             spool=SpoolBounds(events_max=self._settings.errors_spool_events_max),
             ring_events=self._room,
             ring_batches=_RING_BATCHES,
+            backoff_seconds_max=_BACKOFF_SECONDS_MAX,
         )
-        layout = LogLayout(PREFIX)
-        access = Access(reach.store, layout, self._clock, self._ids, settings.chain())
+        access = Access(reach.store, LAYOUT, self._clock, self._ids, settings.chain())
         # Made here and started in a task: it takes what comes while it looks for the newest batch,
         # which may take long on a primary that does not answer.
-        opened = self._log = AppendLog(access, layout, place.writer, settings)
+        opened = self._log = AppendLog(access, LAYOUT, place.writer, settings)
         early, self._early = self._early, deque()
         for event in early:
             self._take(event)

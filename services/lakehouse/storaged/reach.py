@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from lakehouse.appendlog.layout import LogLayout
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock, to_datetime
 from lakehouse.model.health import BucketHealth
@@ -17,6 +18,7 @@ from lakehouse.objectstore.port import ObjectMeta, ObjectStore
 from lakehouse.objectstore.settings import ResilienceSettings
 from lakehouse.objectstore.wrapping import ForwardingStore
 
+LAYOUT: Final = LogLayout("_errors/bucket_errors")
 WAIT_SECONDS: Final = 0.05
 """How long an answer about the primary is waited for; one that comes later serves the next."""
 
@@ -26,7 +28,7 @@ _FAILED: Final = timedelta(seconds=0.25)
 _ASK_SECONDS: Final = 5.0
 # Short, for what waits for an answer that does not come is not written when the primary is back;
 # and no breaker, for who asks again are a flush and a reader, both with pauses of their own.
-_OWN: Final = ResilienceSettings(attempt_seconds=2.5, breaker_failures=0)
+_OWN: Final = ResilienceSettings(attempt_seconds=2.0, breaker_failures=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,20 @@ Prove = Callable[[], Awaitable[object]]
 
 class ProvenStore(ForwardingStore):
     """Writes and deletes nothing before ``prove`` returned once: it raises while it is not known
-    that this is the place it should be."""
+    that this is the place it should be. ``batches``: those of the log it is known to have written.
+    """
 
     def __init__(self, inner: ObjectStore, prove: Prove) -> None:
         super().__init__(inner)
+        self.batches = 0
         self._prove = prove
         self._proven = False
 
     async def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectMeta:
         await self._check()
-        return await self.inner.put(key, data, if_absent=if_absent)
+        meta = await self.inner.put(key, data, if_absent=if_absent)
+        self.batches += key.startswith(LAYOUT.slots)
+        return meta
 
     async def delete(self, keys: Sequence[str]) -> None:
         await self._check()
@@ -78,16 +84,19 @@ class Reach:
 
     Attributes:
         store: as given; what fails of it is counted and goes into no journal.
+        newest: number of the newest batch when the primary was last asked, -1 for an empty log.
     """
 
     def __init__(
         self, store: ObjectStore, health: Callable[[], BucketHealth], clock: Clock, prove: Prove
     ) -> None:
         self._own = BucketWatch("primary", clock, _OWN)
-        self.store: ObjectStore = ProvenStore(GuardedStore(store, self._own), prove)
+        self.store = ProvenStore(GuardedStore(store, self._own), prove)
+        self.newest = -1
         self._health = health
         self._clock = clock
         self._asking: asyncio.Task[None] | None = None
+        self._asked = to_datetime(0)
 
     @property
     def failures(self) -> int:
@@ -95,13 +104,13 @@ class Reach:
         return self._own.health().failures
 
     async def look(self) -> Primary:
-        """How the primary fares; it is asked where nobody has lately, for ``WAIT_SECONDS``."""
-        sure = True
-        if not self._is_fresh():
+        """How the primary fares; it is asked unless it was just now, for ``WAIT_SECONDS``."""
+        sure = self._is_fresh()
+        if not self._is_asked():
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask(), name="is the primary there")
             done, _ = await asyncio.wait([self._asking], timeout=WAIT_SECONDS)
-            sure = bool(done)
+            sure = sure or bool(done)
         both = self._both()
         answered = max((one.last_success_at for one in both if one.last_success_at), default=None)
         since = [
@@ -124,14 +133,24 @@ class Reach:
 
     def _is_fresh(self) -> bool:
         """Whether somebody heard of it, or failed to, just now."""
-        now, both = to_datetime(self._clock.now_us()), self._both()
-        heard = [one.last_success_at for one in both if one.last_success_at is not None]
-        failed = [one.last_error_at for one in both if one.last_error_at is not None]
-        return any(now - at < _HEARD for at in heard) or any(now - at < _FAILED for at in failed)
+        now = to_datetime(self._clock.now_us())
+        heard = [one.last_success_at for one in self._both() if one.last_success_at is not None]
+        return any(now - at < _HEARD for at in heard) or self._failed(now)
+
+    def _is_asked(self) -> bool:
+        """Whether asking again would tell nothing new."""
+        now = to_datetime(self._clock.now_us())
+        return now - self._asked < _HEARD or self._failed(now)
+
+    def _failed(self, now: datetime) -> bool:
+        failed = [one.last_error_at for one in self._both() if one.last_error_at is not None]
+        return any(now - at < _FAILED for at in failed)
 
     async def _ask(self) -> None:
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                await self.store.list(limit=1)
+                found = await self.store.list(LAYOUT.slots, limit=1)
+            self.newest = LAYOUT.slot_number(found[0].key) if found else -1
+            self._asked = to_datetime(self._clock.now_us())
         except (LakehouseError, TimeoutError):
             return  # counted, and known from now on

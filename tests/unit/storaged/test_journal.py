@@ -19,7 +19,8 @@ from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.objectstore.wrapping import ForwardingStore
 from lakehouse.storaged import journal as module
-from lakehouse.storaged.journal import PREFIX, Journal, JournalPlace
+from lakehouse.storaged.journal import Journal, JournalPlace
+from lakehouse.storaged.reach import LAYOUT
 from lakehouse.storaged.settings import JournalSettings
 from unit.storaged.attempts import attempt
 
@@ -83,7 +84,7 @@ class Desk:
             raise LakehouseError(ErrorKind.CONFLICT, "another store is here")
 
     async def batches(self) -> int:
-        return len(await self.bucket.list(f"{PREFIX}/c/"))
+        return len(await self.bucket.list(LAYOUT.slots))
 
     def spooled(self) -> str:
         files = self.folder.rglob("*.jsonl")
@@ -139,7 +140,7 @@ async def test_it_is_in_the_bucket_within_a_second_and_there_after_a_restart(des
     journal.failed(attempt(1))
     assert numbers(await all_of(journal)) == [1]
     assert await until(desk.batches) < 1.5
-    (batch,) = await desk.bucket.list(f"{PREFIX}/c/")
+    (batch,) = await desk.bucket.list(LAYOUT.slots)
     _, line = (await desk.bucket.get(batch.key)).decode().splitlines()
     assert '"key":"datasets/1"' in line
     assert '"at":"2026-11-21T02:00:01.000000Z"' in line
@@ -342,3 +343,19 @@ async def test_nothing_is_written_where_our_store_is_not_known_to_be(desk: Desk)
 async def _is_refused(journal: Journal) -> bool:
     opened = journal._log
     return opened is not None and "no store of ours" in opened.status().last_error
+
+
+async def test_what_another_process_still_wrote_is_seen_by_the_one_that_took_over(
+    desk: Desk,
+) -> None:
+    journal = await desk.journal()
+    journal.failed(attempt(1))
+    await until(lambda: _drained(journal))
+    assert numbers(await all_of(journal)) == [1]
+    other = await desk.journal(spool="elsewhere")
+    other.failed(attempt(2))
+    await until(lambda: _drained(other))
+    await until(lambda: _has(journal, [2, 1]))
+    journal.failed(attempt(3))
+    await until(lambda: _has(other, [3, 2, 1]))
+    await until(lambda: _has(journal, [3, 2, 1]))
