@@ -50,10 +50,16 @@ def stamp() -> dict[str, Any]:
 
 
 def keep(subject: str, lines: list[dict[str, Any]]) -> None:
-    """Put ``lines`` in place of what is known of ``subject``, and write the page anew."""
+    """Put ``lines`` in place of what is known of ``subject``, and write the page anew. Of the soak
+    only the tests that ran are replaced."""
     known = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
     marked = [{**line, **stamp()} for line in lines]
-    known = [line for line in known if line["subject"] != subject] + marked
+    ran = {line["name"] for line in lines}
+    known = [
+        line
+        for line in known
+        if line["subject"] != subject or (subject == SOAK and line["name"] not in ran)
+    ] + marked
     known.sort(key=lambda line: str(line["subject"]))
     LINES.write_text("".join(json.dumps(line) + "\n" for line in known))
     PAGE.write_text(page(known, load_budgets()))
@@ -91,11 +97,11 @@ def page(lines: list[dict[str, Any]], budgets: dict[str, Any]) -> str:
     if not soaks:
         parts.append("\nNot run yet: `make soak`.\n")
     else:
-        parts.append(
-            f"\n{_made(soaks[0])}\n\n| test | runs | failed | seconds |\n|---|---|---|---|\n"
-        )
+        parts.append(f"\n{soaks[0]['machine']}.\n\n| test | runs | failed | seconds | commit |\n")
+        parts.append("|---|---|---|---|---|\n")
         parts += [
-            f"| `{s['name']}` | {s['runs']} | {s['failed']} | {s['seconds']} |\n" for s in soaks
+            f"| `{s['name']}` | {s['runs']} | {s['failed']} | {s['seconds']} | {s['commit']} |\n"
+            for s in sorted(soaks, key=lambda each: str(each["name"]))
         ]
     return "".join(parts)
 
