@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from lakehouse.node.settings import (
     NodeSettings,
     TelemetrySettings,
 )
+from lakehouse.objectstore.places import overlap, site_of
 from lakehouse.objectstore.rescue import RescueSettings
 from lakehouse.objectstore.settings import ResilienceSettings, SecretsSettings
 from lakehouse.queryd.settings import QuerySettings
@@ -327,6 +329,7 @@ def _check(config: Config) -> None:
         check_bucket_class(name, bucket_class_of(name, bucket))
         check_label(bucket.residency, name)
         _check_reference(f"buckets.{name}.secret_ref", bucket.secret_ref)
+    _check_places(config.buckets)
     _check_reference("node.secret_ref", config.node.secret_ref)
     listening = {
         "gateway.http": config.listen.http,
@@ -344,6 +347,21 @@ def _check(config: Config) -> None:
                 key=key,
                 value=address,
                 hint='set gateway.auth = "tokens" and make one with: lakehouse token create',
+            )
+
+
+def _check_places(buckets: Mapping[str, BucketEntry]) -> None:
+    """Refuse two buckets of one place: who may write to one would write to the other, be it the
+    catalog's ledger, and a copy there would be none."""
+    sites = [(name, site_of(bucket)) for name, bucket in buckets.items()]
+    for (one, mine), (other, theirs) in itertools.combinations(sites, 2):
+        if overlap(mine, theirs):
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "two buckets have one place, or one lies inside the other",
+                key=f"buckets.{one}.url",
+                other=f"buckets.{other}.url",
+                hint="give each bucket a folder or a prefix of its own, none inside another's",
             )
 
 

@@ -132,3 +132,36 @@ def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path) -> None:
 
 def test_keys_are_unique() -> None:
     assert len(config_keys()) == len(set(config_keys()))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("file:./p", "file:./p/_catalog"),
+        ("file:./p", "file:./p"),
+        ("file:./p/inner", "file:./p"),
+        ("file:./p", "file:./link/x"),
+        ("memory://p", "memory://p"),
+        ("s3://lake/main", "s3://lake/main/_catalog"),
+    ],
+)
+def test_no_bucket_lies_inside_another(tmp_path: Path, first: str, second: str) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "p")
+    places = "[buckets.{}]\nurl = '{}'\n[buckets.{}]\nurl = '{}'\n"
+    for one, other in (("primary", "client_a"), ("client_a", "spare")):
+        text = places.format(one, first, other, second) + f"[rescue]\nbucket = '{other}'\n"
+        if one != "primary":
+            text += "[buckets.primary]\nurl = 'file:./main'\n"
+        error = _refused(_write(tmp_path, text), {})
+        assert error.kind is ErrorKind.INVALID
+        assert {error.fields["key"], error.fields["other"]} == {
+            f"buckets.{one}.url",
+            f"buckets.{other}.url",
+        }
+
+
+def test_buckets_side_by_side_are_taken(tmp_path: Path) -> None:
+    text = "[buckets.primary]\nurl = 'file:./p'\n[buckets.a]\nurl = 'file:./pp'\n"
+    text += "[buckets.b]\nurl = 's3://lake/a'\n[buckets.c]\nurl = 's3://lake/ab'\n"
+    assert set(load_config(_write(tmp_path, text), {}).buckets) == {"primary", "a", "b", "c"}
