@@ -96,9 +96,13 @@ class LocalStore:
         check_key(key)
         if byte_range is not None:
             check_range(byte_range)
-        fd, found = await self._to_end(
-            lambda opened: os.close(opened[0]), self._tree.open_object, key
-        )
+        opening = asyncio.ensure_future(self._run(self._tree.open_object, key))
+        try:
+            fd, found = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Not waited for: the thread of a dead mount may never end.
+            opening.add_done_callback(_close_opened)
+            raise
         start, end = 0, found.st_size
         if byte_range is not None:
             start, end = byte_range.start, min(byte_range.end, end)
@@ -137,7 +141,9 @@ class LocalStore:
         self._tree.release()
 
     async def _pread(self, fd: int, size: int, at: int) -> bytes:
-        return await self._to_end(_forget, os.pread, fd, size, at)
+        # Not waited for when it is cancelled, as a dead mount may never answer: what it reads is
+        # thrown away, so it does not matter if another has the descriptor by then.
+        return await self._run(os.pread, fd, size, at)
 
     async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         # Threads of our own: slow disks must not hold up others' blocking calls, or the reverse.
@@ -160,7 +166,7 @@ class LocalStore:
         **kwargs: P.kwargs,
     ) -> R:
         """As ``_run``, but a cancelled caller waits for the thread, then undoes its result: a
-        descriptor must not be closed under a thread that uses it, nor be lost."""
+        descriptor must not be closed under a thread that writes to it, nor be lost."""
         call = asyncio.ensure_future(self._run(function, *args, **kwargs))
         try:
             return await asyncio.shield(call)
@@ -189,6 +195,11 @@ class LocalStore:
         if not self._swept:
             self._swept = True
             self._tree.sweep(self._clock.now_us() / 1e6)
+
+
+def _close_opened(opening: asyncio.Future[tuple[int, os.stat_result]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])
 
 
 def _forget(result: object) -> None:

@@ -13,7 +13,7 @@ CHUNK_BYTES: Final = 2 << 20
 """Each thread that reads keeps about as much memory for the next time."""
 
 Read = Callable[[int, int, int], Awaitable[bytes]]
-"""``os.pread`` that can be awaited; a cancelled one ends before it raises."""
+"""``os.pread`` that can be awaited; a cancelled one may end later, and nobody sees what it read."""
 
 
 class FileChunks:

@@ -1,7 +1,8 @@
 """Verified local copies of objects: a bounded folder that may be deleted at any time.
 
 An object's SHA-256 is checked once, on entry; the file is named by it. A file bucket is read in
-place after one streamed hash a process, remembered as long as path, size, times and inode stay.
+place after one streamed hash a process, remembered as long as path, size, times and inode stay. One
+whose files do not answer is asked as any other bucket is.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import contextlib
 import hashlib
 import os
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.dataset import DataFile
 from lakehouse.objectstore.port import LocalFiles, ObjectStore
 from lakehouse.objectstore.rescue import COPIES, KnownObject, KnownReads, Stores
+from lakehouse.queryd.in_place import Beat, InPlace, SilentError
 
+R = TypeVar("R")
 _HASH_BYTES: Final = 1 << 20
+_Identity = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,15 @@ def _corrupt(file: DataFile, found: str, size: int) -> LakehouseError:
     )
 
 
-def hash_file(path: str) -> tuple[str, int]:
-    """SHA-256 (hex) and size of a file, streamed."""
+def hash_file(path: str, beat: Beat) -> tuple[str, int]:
+    """SHA-256 (hex) and size of a file, streamed; ``beat`` is called with each block."""
     digest = hashlib.sha256()
     size = 0
     with open(path, "rb", buffering=0) as file:
         while block := file.read(_HASH_BYTES):
             digest.update(block)
             size += len(block)
+            beat()
     return digest.hexdigest(), size
 
 
@@ -76,7 +81,8 @@ class ReadCache:
         self._entries: OrderedDict[str, int] = OrderedDict()
         self._used: Counter[str] = Counter()
         self._coming: dict[str, asyncio.Task[tuple[str, str]]] = {}
-        self._in_place: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._in_place: dict[str, tuple[_Identity, str]] = {}
+        self._threads = defaultdict[str, InPlace](lambda: InPlace(fetches_max))
         self.size_bytes = 0
         self.fetches = 0
 
@@ -110,7 +116,7 @@ class ReadCache:
         Raises ``corrupt`` naming the object whose bytes are not those of the catalog;
         ``unavailable`` if a bucket cannot be read or one object is larger than the cache.
         """
-        found = [self.path_now(file) for file in files]
+        found = await self.paths_now(files)
         missing = [index for index, path in enumerate(found) if path is None]
         served_from: set[str] = set()
         if missing:
@@ -122,18 +128,46 @@ class ReadCache:
         paths = [path for path in found if path is not None]
         return Local(paths, tuple(sorted(served_from)))
 
-    def path_now(self, file: DataFile) -> str | None:
-        """The path of a verified copy that is there now, else None."""
-        if file.sha256 in self._entries:
-            self._entries.move_to_end(file.sha256)
-            return str(self._folder / f"{file.sha256}.parquet")
-        local = self.store(file.bucket)[1]
-        if local is not None:
-            path = local.local_path(file.key)
-            known = self._in_place.get(path)
-            if known is not None and known == (_identity(path), file.sha256):
-                return path
-        return None
+    async def paths_now(self, files: Sequence[DataFile]) -> list[str | None]:
+        """The paths of verified copies that are there now, in order; None for the others."""
+        found = [self._cached(file) for file in files]
+        known: dict[str, dict[str, list[int]]] = {}
+        for index, file in enumerate(files):
+            local = None if found[index] else self.store(file.bucket)[1]
+            if local is not None:
+                path = local.local_path(file.key)
+                if self._in_place.get(path, ((), ""))[1] == file.sha256:
+                    known.setdefault(file.bucket, {}).setdefault(path, []).append(index)
+        for bucket, indexes in known.items():
+            unchanged = await self._unchanged(bucket, list(indexes))
+            for path in unchanged:
+                for index in indexes[path]:
+                    found[index] = path
+        return found
+
+    def _cached(self, file: DataFile) -> str | None:
+        if file.sha256 not in self._entries:
+            return None
+        self._entries.move_to_end(file.sha256)
+        return str(self._folder / f"{file.sha256}.parquet")
+
+    async def _unchanged(self, bucket: str, paths: list[str]) -> list[str]:
+        """Those of ``paths`` whose files are as they were when they were hashed."""
+        try:
+            seen = await self.run_in_place(bucket, partial(_identities, paths))
+        except SilentError:
+            return []
+        pairs = zip(paths, seen, strict=True)
+        return [path for path, one in pairs if self._in_place.get(path, ((), ""))[0] == one]
+
+    async def run_in_place(self, bucket: str, function: Callable[[Beat], R]) -> R:
+        """Run what touches files of ``bucket`` in its threads. Raises as ``InPlace.run``."""
+        return await self._threads[bucket].run(function)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        for threads in self._threads.values():
+            threads.close()
 
     async def _join(self, file: DataFile) -> tuple[str, str]:
         """Fetch once however many ask; all that wait for it are told where it came from."""
@@ -154,12 +188,15 @@ class ReadCache:
             return await self._fetch(file)
 
     async def _verify_in_place(self, path: str, file: DataFile) -> str | None:
-        """``path`` if the object's own file is there and right; None if it cannot be read, which
-        the bucket has to explain."""
-        before = _identity(path)
+        """``path`` if the object's own file is there and right; None if it cannot be read or
+        is silent, which the bucket has to explain."""
+
+        def look(beat: Beat) -> tuple[_Identity, str, int]:
+            return (_identity(path), *hash_file(path, beat))
+
         try:
-            found, size = await run_blocking(hash_file, path)
-        except OSError:
+            before, found, size = await self.run_in_place(file.bucket, look)
+        except (OSError, SilentError):
             return None
         if found != file.sha256:
             raise _corrupt(file, found, size)
@@ -214,7 +251,15 @@ class ReadCache:
                 (self._folder / f"{name}.parquet").unlink()
 
 
-def _identity(path: str) -> tuple[int, ...]:
+def _identities(paths: list[str], beat: Beat) -> list[_Identity]:
+    found = []
+    for path in paths:
+        found.append(_identity(path))
+        beat()
+    return found
+
+
+def _identity(path: str) -> _Identity:
     """What changes when somebody writes to a file."""
     try:
         found = os.stat(path)

@@ -166,6 +166,8 @@ class Query:
         """Stop what runs, end the workers, remove the scratch folders; idempotent."""
         await self._planning.close()
         await self._pool.close()
+        if self._cache is not None:
+            self._cache.close()
         if self._claim is not None:
             await run_blocking(self._claim.release)
 

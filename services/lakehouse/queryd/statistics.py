@@ -14,10 +14,10 @@ from typing import Final
 
 from lakehouse.contracts.catalog import DatasetSnapshot
 from lakehouse.errors import LakehouseError
-from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.dataset import ColumnStats, DataFile, stats_key
 from lakehouse.model.refs import PRIMARY
 from lakehouse.queryd.cache import ReadCache
+from lakehouse.queryd.in_place import SilentError
 from lakehouse.queryd.prepare import Lru
 from lakehouse.queryd.scan import STATISTICS_MIN_FILES
 from lakehouse.table.statsfile import decode_stats
@@ -86,7 +86,12 @@ class Statistics:
         try:
             with self._cache.held([beside]):
                 path = (await self._cache.paths([beside])).paths[0]
-                stats = decode_stats(await run_blocking(Path(path).read_bytes))
+                data = await self._cache.run_in_place(
+                    file.bucket, lambda _: Path(path).read_bytes()
+                )
+                stats = decode_stats(data)
+        except SilentError:
+            return f"its file does not answer ({file.bucket}/{beside.key})"
         except LakehouseError as error:
             return f"{error} ({file.bucket}/{beside.key})"
         except OSError as error:

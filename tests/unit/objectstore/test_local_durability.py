@@ -259,7 +259,38 @@ async def test_a_cancelled_open_loses_no_descriptor(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert len(os.listdir("/proc/self/fd")) == before
+    async with asyncio.timeout(10):
+        while len(os.listdir("/proc/self/fd")) != before:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("call", ["open", "pread"])
+async def test_a_read_that_is_given_up_does_not_wait_for_a_disk_that_hangs(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    await store.put("a", b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    begun, release = threading.Event(), threading.Event()
+    real: Callable[..., object] = getattr(os, call)
+
+    def hung(*args: object, **kwargs: object) -> object:
+        begun.set()
+        assert release.wait(20)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(f"os.{call}", hung)
+    try:
+        async with asyncio.timeout(10):
+            task = asyncio.ensure_future(anext(store.stream("a")))
+            assert await asyncio.to_thread(begun.wait, 10)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    finally:
+        release.set()
+    async with asyncio.timeout(10):
+        while len(os.listdir("/proc/self/fd")) != before:
+            await asyncio.sleep(0.005)
 
 
 async def _send(store: LocalStore) -> None:

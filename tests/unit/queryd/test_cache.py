@@ -99,10 +99,10 @@ async def test_a_local_object_is_read_in_place_and_hashed_once(tmp_path: Path) -
     local = LocalStore(tmp_path / "bucket", SystemClock())
     file = await put(local, "a.parquet", b"data")
     cache = ReadCache(tmp_path, 1000, Stores(local), 4, reads(local))
-    assert cache.path_now(file) is None
+    assert await cache.paths_now([file]) == [None]
     [path] = (await cache.paths([file])).paths
     assert path == local.local_path("a.parquet")
-    assert cache.path_now(file) == path
+    assert await cache.paths_now([file, file]) == [path, path]
     Path(path).chmod(0o600)
     Path(path).write_bytes(b"DATA")
     with pytest.raises(LakehouseError) as caught:
