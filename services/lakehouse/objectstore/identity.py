@@ -95,6 +95,17 @@ async def read_identity(store: ObjectStore) -> StoreIdentity:
     return _parse(data, store.url)
 
 
+async def is_store(store: ObjectStore) -> bool:
+    """Whether a store of this program is seen here, of whatever format; False also where nothing
+    may be read. Costs one read."""
+    try:
+        data = await store.get(STORE_FILE)
+        body = json.loads(data) if len(data) <= _SIZE_MAX else None
+    except (LakehouseError, ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and body.get("kind") == STORE_KIND
+
+
 def _parse(data: bytes, url: str) -> StoreIdentity:
     try:
         body = json.loads(data) if len(data) <= _SIZE_MAX else None

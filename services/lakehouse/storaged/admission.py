@@ -6,9 +6,11 @@ it must not make the node read the machine's files or speak to what only the mac
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -19,10 +21,11 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.model.buckets import check_bucket_class, check_bucket_name
 from lakehouse.model.refs import PRIMARY, check_key
 from lakehouse.model.residency import check_label
+from lakehouse.objectstore.places import as_host, inside, overlap, site_of, unwrapped
 from lakehouse.objectstore.settings import BucketSettings
 from lakehouse.storaged.settings import RegistrySettings
 
-__all__ = ["check_endpoint", "check_request", "overlapping"]
+__all__ = ["check_endpoint", "check_request", "led_to"]
 
 _TEXT_MAX: Final = 1024
 _HTTPS_PORT: Final = 443
@@ -31,7 +34,7 @@ _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in ("169.254.169.254", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
 )
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_RESOLVE_SECONDS: Final = 3.0
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -133,25 +136,13 @@ def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return _plain(ipaddress.ip_address(host)).is_loopback
+        return unwrapped(ipaddress.ip_address(host)).is_loopback
     except ValueError:
         return False
 
 
-def _plain(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one that only wraps it."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address.sixtofour is not None:
-            return address.sixtofour
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address
-
-
 def _refused(address: Address) -> bool:
-    plain = _plain(address)
+    plain = unwrapped(address)
     return (
         plain in _METADATA
         or plain.is_link_local
@@ -194,25 +185,29 @@ async def check_endpoint(request: AddBucketRequest) -> None:
             )
 
 
-def overlapping(request: AddBucketRequest, others: Iterable[BucketSettings]) -> str:
-    """The name of a bucket whose objects would also be objects of the new one, or "": an object
-    belongs to exactly one bucket, and no bucket reaches into another's ledger."""
-    mine = _place(request.url, request.endpoint)
-    for other in others:
-        theirs = _place(other.url, other.endpoint)
-        shorter = min(len(mine), len(theirs))
-        if mine[:shorter] == theirs[:shorter]:
-            return other.name
+async def led_to(request: AddBucketRequest, others: Iterable[BucketSettings]) -> str:
+    """The name of a bucket that is, or holds, or lies in the new one's place by what the names of
+    their servers lead to; "" if there is none. Names that lead nowhere are passed over."""
+    mine = site_of(request)
+    near = [(other.name, site_of(other), other.endpoint) for other in others]
+    near = [each for each in near if mine and each[1] and inside(mine, each[1])]
+    if mine is None or not mine.hosts or not near:
+        return ""
+    mine = replace(mine, hosts=mine.hosts | await _resolved(request.endpoint))
+    found = await asyncio.gather(*(_resolved(endpoint) for _, _, endpoint in near))
+    for (name, site, _), hosts in zip(near, found, strict=True):
+        if site is not None and overlap(mine, replace(site, hosts=site.hosts | hosts)):
+            return name
     return ""
 
 
-def _place(url: str, endpoint: str) -> tuple[str, ...]:
-    """Where a URL leads, from the outermost part inwards."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return ("file", *Path(unquote(parts.path)).resolve().parts)
-    inner = tuple(part for part in parts.path.split("/") if part)
-    server = urlsplit(endpoint)
-    default = _HTTPS_PORT if server.scheme == "https" else 80
-    where = f"{server.hostname}:{server.port or default}" if server.hostname else ""
-    return (parts.scheme, where, parts.netloc, *inner)
+async def _resolved(endpoint: str) -> frozenset[str]:
+    host = urlsplit(endpoint).hostname
+    if not host:
+        return frozenset()
+    try:
+        async with asyncio.timeout(_RESOLVE_SECONDS):
+            found = await run_blocking(socket.getaddrinfo, host, None, 0, socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError):
+        return frozenset()
+    return frozenset(as_host(str(each[4][0]).partition("%")[0]) for each in found)

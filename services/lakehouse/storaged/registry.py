@@ -41,10 +41,12 @@ from lakehouse.model.refs import PRIMARY
 from lakehouse.model.residency import strangers
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import read_identity
+from lakehouse.objectstore.places import overlapping
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.objectstore.probe import probe_store, refuse_unfit
-from lakehouse.storaged.admission import check_endpoint, check_request, overlapping
+from lakehouse.storaged.admission import check_endpoint, check_request, led_to
 from lakehouse.storaged.settings import RegistrySettings
+from lakehouse.storaged.trespass import refuse_trespass
 
 __all__ = ["CONFIGURATION", "OPERATOR", "Registry"]
 
@@ -260,7 +262,11 @@ class Registry:
             return
         if await self._is_there(ctx, request):
             return
-        other = overlapping(request, self._all_settings())
+        others = self._all_settings()
+        other = overlapping(request, others)
+        if not other:
+            await check_endpoint(request)
+            other = await led_to(request, others)
         if other:
             raise LakehouseError(
                 ErrorKind.INVALID,
@@ -269,7 +275,6 @@ class Registry:
                 other=other,
                 hint="give each bucket a prefix of its own",
             )
-        await check_endpoint(request)
         settings = _settled(request)
         await self._prove(settings)
         put = PutDocument(BUCKET_DOCUMENTS, request.name, _encoded(request))
@@ -341,8 +346,9 @@ class Registry:
             store = trial.raw(settings.name)
             report = await probe_store(store, settings.name, self._clock, self._ids)
             refuse_unfit(report)
-            self._proofs[settings.name] = report
             await _refuse_primary(store, settings.name)
+            await refuse_trespass(self._buckets, settings, store, self._ids)
+            self._proofs[settings.name] = report
         finally:
             await trial.close()
 

@@ -167,10 +167,23 @@ async def test_the_primary_of_a_store_is_refused(store: Store) -> None:
     place = BucketSettings("x", (store.root / "foreign").as_uri())
     foreign = Buckets([place], store.house.clock, store.house.ids)
     await init_store(foreign.raw("x"), store.house.clock, store.house.ids)
-    with pytest.raises(LakehouseError) as caught:
-        await one.add_bucket(CTX, store.wish("foreign"))
-    assert refused(caught) is ErrorKind.CONFLICT
-    assert "foreign" not in buckets.names()
+    for inner in ("", "/_catalog"):
+        with pytest.raises(LakehouseError) as caught:
+            await one.add_bucket(CTX, store.wish("foreign", url=place.url + inner))
+        assert refused(caught) is ErrorKind.CONFLICT
+        assert "foreign" not in buckets.names()
+        assert one.proof("foreign") is None
+
+
+async def test_the_primary_under_another_name_is_refused(store: Store) -> None:
+    one, buckets = store.process(http_endpoints=True)
+    main = BucketSettings("main", "s3://lake/main", endpoint="http://127.0.0.1:1")
+    buckets.add(main)
+    for host in ("localhost", "[::1]", "127.1"):
+        fields = {"url": "s3://lake/main/_catalog", "endpoint": f"http://{host}:1"}
+        with pytest.raises(LakehouseError) as caught:
+            await one.add_bucket(CTX, store.wish(secret_ref="env:HOME", **fields))
+        assert (refused(caught), caught.value.fields.get("other")) == (ErrorKind.INVALID, "main")
 
 
 async def test_a_bucket_of_the_configuration_is_not_removed(store: Store) -> None:
