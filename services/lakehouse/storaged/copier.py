@@ -58,7 +58,7 @@ class Copier:
         self._served = served
         self._asking = Asking(catalog, ids)
         pace = Pace(clock, settings.bandwidth_bytes_max)
-        self._copying = Copying(buckets, settings.bucket, pace)
+        self._copying = Copying(buckets, settings.bucket, pace, clock)
         self._keeping = Keeping(self._copying, settings, clock)
         self._sweeping = Sweeping(settings, self._asking, self._keeping, self._copying, clock, ids)
         self._standing = Standing()
@@ -136,7 +136,7 @@ class Copier:
     async def _follow(self) -> bool:
         """Bring every bucket to the catalog's version; False if one could not be."""
         standing = self._standing
-        version = (await self._asking.status()).version
+        version = standing.version = (await self._asking.status()).version
         names = [name for name in self._buckets.names() if name != self._settings.bucket]
         if version == self._version and set(names) == set(standing.coverage):
             return True

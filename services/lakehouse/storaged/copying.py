@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.model.dataset import DataFile, stats_key
+from lakehouse.objectstore.answers import was_done_perhaps, was_sent
 from lakehouse.objectstore.port import ObjectStore, StreamingReads, StreamingWrites
 from lakehouse.objectstore.rescue import STREAM_ABOVE_BYTES, KnownObject, rescue_key
 
@@ -53,12 +55,17 @@ class Copying:
     Args:
         stores: the buckets, with retries.
         rescue: the rescue bucket's name.
+
+    ``unsettled_at``: when (monotonic) a put of a copy last ended so that nobody knows whether it
+    took effect, or will yet; None where none did.
     """
 
-    def __init__(self, stores: Stores, rescue: str, pace: Pace) -> None:
+    def __init__(self, stores: Stores, rescue: str, pace: Pace, clock: Clock) -> None:
         self._stores = stores
         self._rescue = rescue
         self._pace = pace
+        self._clock = clock
+        self.unsettled_at: float | None = None
 
     @property
     def store(self) -> ObjectStore:
@@ -78,7 +85,9 @@ class Copying:
         large = wanted.size_bytes > STREAM_ABOVE_BYTES
         if large and isinstance(source, StreamingReads) and isinstance(target, StreamingWrites):
             if not await self._stands(wanted, key):
-                await target.put_stream(key, self._checked(source, wanted))
+                unread: list[LakehouseError] = []
+                with self._settling(unread):
+                    await target.put_stream(key, self._checked(source, wanted, unread))
             return
         if doubtful and await self._stands(wanted, key):
             return
@@ -86,12 +95,26 @@ class Copying:
         data = await source.get(wanted.key)
         _check(wanted, (await run_blocking(hashlib.sha256, data)).hexdigest())
         try:
-            await target.put(key, data, if_absent=True)
+            with self._settling():
+                await target.put(key, data, if_absent=True)
         except LakehouseError as error:
             if error.kind is not ErrorKind.ALREADY_EXISTS:
                 raise
             if not await self._stands(wanted, key):
-                await target.put(key, data, if_absent=True)
+                with self._settling():
+                    await target.put(key, data, if_absent=True)
+
+    @contextmanager
+    def _settling(self, unread: Sequence[LakehouseError] = ()) -> Iterator[None]:
+        """Remember a put that may take effect after its end, but not one that failed because its
+        bytes could not be had (``unread``)."""
+        try:
+            yield
+        except (LakehouseError, asyncio.CancelledError) as error:
+            known = isinstance(error, LakehouseError) and not was_done_perhaps(error)
+            if not (known or error in unread) and was_sent(error):
+                self.unsettled_at = self._clock.monotonic()
+            raise
 
     async def is_right(self, wanted: KnownObject) -> bool:
         """Whether the copy has the bytes it must have; all of it is read. Raises ``not_found``."""
@@ -127,16 +150,22 @@ class Copying:
         await self.remove([key])
         return False
 
-    async def _checked(self, source: StreamingReads, wanted: KnownObject) -> AsyncIterator[bytes]:
+    async def _checked(
+        self, source: StreamingReads, wanted: KnownObject, unread: list[LakehouseError]
+    ) -> AsyncIterator[bytes]:
         """The object's chunks; raises after the last one if they are not what is known, and so
-        keeps the copy from appearing."""
+        keeps the copy from appearing. What it raises is put into ``unread``."""
         digest = hashlib.sha256()
-        async for chunk in source.stream(wanted.key):
-            await self._pace.take(len(chunk))
-            await run_blocking(digest.update, chunk)
-            yield chunk
-            await asyncio.sleep(0)
-        _check(wanted, digest.hexdigest())
+        try:
+            async for chunk in source.stream(wanted.key):
+                await self._pace.take(len(chunk))
+                await run_blocking(digest.update, chunk)
+                yield chunk
+                await asyncio.sleep(0)
+            _check(wanted, digest.hexdigest())
+        except LakehouseError as error:
+            unread.append(error)
+            raise
 
 
 def _check(wanted: KnownObject, found: str) -> None:

@@ -14,6 +14,7 @@ from lakehouse.model.refs import ObjectRef
 from lakehouse.objectstore.rescue import KnownObject, RescueSettings, rescue_key
 from lakehouse.storaged.copying import Copying
 from lakehouse.storaged.fan import each_of
+from lakehouse.storaged.sweep import is_foreign
 
 __all__ = ["Counts", "Coverage", "Keeping", "Standing"]
 
@@ -39,12 +40,14 @@ class Standing:
     """How the copies of each bucket stand, by its name.
 
     Attributes:
+        version: of the catalog when it was last asked.
         cursors: where the catalog's changes go on; all before is copied. A bucket without one has
             yet to be filled.
         coverage: of every bucket there is but the rescue bucket.
         excluded: those whose objects residency keeps away, with how many live.
     """
 
+    version: int = -1
     cursors: dict[str, str] = field(default_factory=dict)
     coverage: dict[str, Coverage] = field(default_factory=dict)
     excluded: dict[str, int] = field(default_factory=dict)
@@ -74,7 +77,8 @@ class _Held:
 class Keeping:
     """``doubtful``: buckets whose next page may have been copied in part before the process died.
     ``failed``: objects without a copy for a reason of their own, since when it is known.
-    ``barred``: objects whose key leaves no place for a copy."""
+    ``barred``: objects whose key leaves no place for a copy. ``foreign``: there may be copies of
+    objects that were only registered."""
 
     def __init__(self, copying: Copying, settings: RescueSettings, clock: Clock) -> None:
         self._copying = copying
@@ -86,6 +90,7 @@ class Keeping:
         self.doubtful: set[str] = set()
         self.failed: dict[KnownObject, datetime] = {}
         self.barred: set[KnownObject] = set()
+        self.foreign = False
         self.counts = Counts()
         self.last_error = ""
 
@@ -94,6 +99,7 @@ class Keeping:
         bucket, does not answer: what was settled by then is not done again."""
         settled = self._settled.setdefault(bucket, set())
         left = [known for known in wanted if known not in settled and self._has_place(known)]
+        self.foreign = self.foreign or any(is_foreign(known.key) for known in left)
         held = self._held.get(bucket)
         if left and held is not None and self._clock.monotonic() < held.until:
             return False
@@ -139,8 +145,12 @@ class Keeping:
         self.counts.deletions += len(copies)
         for known in [*self.failed, *self.barred]:
             if ObjectRef(known.bucket, known.key) in removed:
-                self.failed.pop(known, None)
-                self.barred.discard(known)
+                self.let_go(known)
+
+    def let_go(self, known: KnownObject) -> None:
+        """No copy of the object is wanted any more."""
+        self.failed.pop(known, None)
+        self.barred.discard(known)
 
     def _has_place(self, known: KnownObject) -> bool:
         try:

@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,9 +22,11 @@ from lakehouse.contracts.inventory import ObjectStanding, ObjectState
 from lakehouse.kit.ids import Ids
 from lakehouse.model.refs import ObjectRef
 from lakehouse.objectstore.port import ObjectMeta
-from lakehouse.objectstore.rescue import place_of
+from lakehouse.objectstore.rescue import place_of, rescue_key
 
-__all__ = ["Sample", "Seen", "Verdict", "Walk", "judge", "origins"]
+__all__ = ["Sample", "Seen", "Verdict", "Walk", "is_foreign", "judge", "origins"]
+
+OURS: Final = "datasets/"
 
 
 class Verdict(Enum):
@@ -47,6 +50,11 @@ def judge(copy: ObjectMeta, origin: ObjectRef, state: ObjectState, excluded: boo
     if sized and copy.size_bytes != state.size_bytes:
         return Verdict.DAMAGED
     return Verdict.KEEP
+
+
+def is_foreign(key: str) -> bool:
+    """Whether an object was registered and not written by a session: its end is in no change."""
+    return not key.startswith(OURS)
 
 
 def origins(page: Collection[ObjectMeta]) -> list[tuple[ObjectMeta, ObjectRef]]:
@@ -122,6 +130,7 @@ class Walk:
             that are copied for the first time (``fresh``).
         listed: key of the last copy looked at; None once all were.
         cursors: bucket -> where to go on in its objects; a bucket is taken out when it is done.
+        foreign_only: it looks at copies of others' objects alone.
     """
 
     version: int
@@ -131,3 +140,13 @@ class Walk:
     listed: str | None = ""
     cursors: dict[str, str] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
+    foreign_only: bool = False
+
+    def go_on(self, page: Collection[ObjectMeta], limit: int) -> None:
+        """A page of at most ``limit`` copies was looked at."""
+        last = max((copy.key for copy in page), default="")
+        origin = place_of(last)
+        if self.foreign_only and origin is not None and not is_foreign(origin[1]):
+            # Nobody else's key is between there and the last one that a session can have written.
+            last = rescue_key(origin[0], f"{OURS}~")
+        self.listed = last if len(page) == limit else None

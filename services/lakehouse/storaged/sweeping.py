@@ -13,16 +13,23 @@ from lakehouse.objectstore.rescue import COPIES, KnownObject, RescueSettings
 from lakehouse.storaged.asking import PAGE, Asking
 from lakehouse.storaged.copying import Copying, known_objects
 from lakehouse.storaged.keeping import Coverage, Keeping, Standing
-from lakehouse.storaged.sweep import Sample, Seen, Verdict, Walk, judge, origins
+from lakehouse.storaged.sweep import Sample, Seen, Verdict, Walk, is_foreign, judge, origins
 
 __all__ = ["Sweeping"]
 
 _HOUR: Final = 3600.0
+# A request whose end nobody knows has ended by then, also at a server that was slow.
+_SETTLED_SECONDS: Final = 900.0
 
 
 class Sweeping:
     """One sweep at the start, one every ``sweep_seconds``, and one for buckets without a cursor:
-    it fills them, and then gives them theirs."""
+    it fills them, and then gives them theirs.
+
+    An object that was only registered is never condemned, so no change tells that it was given up.
+    While there are copies of such, those alone are compared within an hour of a change. After a put
+    of a copy whose end nobody knows all are, for it may come after the copy was removed.
+    """
 
     def __init__(
         self,
@@ -41,6 +48,8 @@ class Sweeping:
         self._ids = ids
         self._walk: Walk | None = None
         self._swept_at: float | None = None
+        self._looked_at = clock.monotonic()
+        self._looked_version = -1
         self._sample: list[ObjectRef] = []
         self._verified_at = clock.monotonic()
 
@@ -57,10 +66,20 @@ class Sweeping:
         self._swept_at = None
 
     def is_due(self, standing: Standing) -> bool:
-        now, seconds = self._clock.monotonic(), self._settings.sweep_seconds
-        if self._walk is not None or standing.eligible() - standing.cursors.keys():
+        if self._walk is not None or self._is_whole_due(standing):
             return True
-        return self._swept_at is None or now - self._swept_at >= seconds
+        since = self._clock.monotonic() - self._looked_at
+        late = since >= min(_HOUR, self._settings.sweep_seconds)
+        return late and self._keeping.foreign and standing.version != self._looked_version
+
+    def _is_whole_due(self, standing: Standing) -> bool:
+        now, seconds = self._clock.monotonic(), self._settings.sweep_seconds
+        if self._swept_at is None or standing.eligible() - standing.cursors.keys():
+            return True
+        unsettled = self._copying.unsettled_at
+        if unsettled is not None and now - unsettled >= min(_SETTLED_SECONDS, seconds):
+            return True
+        return now - self._swept_at >= seconds
 
     async def step(self, standing: Standing) -> bool:
         """One page of a sweep, of each bucket in its second half; whether it got on."""
@@ -75,7 +94,10 @@ class Sweeping:
         for bucket in list(walk.cursors):
             got_on = await self._walk_page(walk, bucket, standing) or got_on
         if not walk.cursors:
-            self._walk, self._swept_at = None, now
+            await self._let_go()
+            self._walk, self._looked_at, self._looked_version = None, now, walk.version
+            if not walk.foreign_only:
+                self._swept_at = now
         return got_on and self._walk is not None
 
     async def verify(self, standing: Standing) -> None:
@@ -101,10 +123,16 @@ class Sweeping:
 
     async def _begin(self, standing: Standing) -> Walk:
         hours = max(1.0, self._settings.sweep_seconds / _HOUR)
-        buckets = standing.eligible()
+        whole = self._is_whole_due(standing)
+        buckets = standing.eligible() if whole else set()
+        version = (await self._asking.status()).version
+        if whole:
+            self._copying.unsettled_at = None
+            self._keeping.foreign = False
         return Walk(
-            version=(await self._asking.status()).version,
+            version=version,
             began=self._clock.monotonic(),
+            foreign_only=not whole,
             seen=Seen(self._ids.token(16)),
             sample=Sample(int(self._settings.verify_objects * hours), self._ids),
             cursors=dict.fromkeys(sorted(buckets), ""),
@@ -114,7 +142,11 @@ class Sweeping:
     async def _list_page(self, walk: Walk, after: str, standing: Standing) -> None:
         """Look at a page of copies: what must not be there goes, what is left was seen."""
         page = await self._copying.store.list(COPIES, start_after=after, limit=PAGE)
-        found = origins(page)
+        found = [
+            (copy, origin)
+            for copy, origin in origins(page)
+            if not walk.foreign_only or is_foreign(origin.key)
+        ]
         states = await self._asking.states([origin for _, origin in found])
         counts = self._keeping.counts
         gone: list[str] = []
@@ -122,6 +154,7 @@ class Sweeping:
             verdict = judge(copy, origin, state, origin.bucket in standing.excluded)
             if verdict is Verdict.KEEP:
                 walk.seen.add(origin.bucket, origin.key)
+                self._keeping.foreign = self._keeping.foreign or is_foreign(origin.key)
                 if state.standing is ObjectStanding.NAMED:
                     walk.sample.offer(origin)
                 continue
@@ -129,9 +162,21 @@ class Sweeping:
             counts.damaged += verdict is Verdict.DAMAGED
             counts.deletions += verdict is Verdict.REMOVE
         await self._copying.remove(gone)
-        walk.listed = page[-1].key if len(page) == PAGE else None
-        if walk.listed is None:
+        walk.go_on(page, PAGE)
+        if walk.listed is None and not walk.foreign_only:
             self._sample = walk.sample.objects
+
+    async def _let_go(self) -> None:
+        """Of what could not be copied: what the catalog does not name any more, or not so."""
+        keeping = self._keeping
+        left = [*keeping.failed, *keeping.barred]
+        for at in range(0, len(left), PAGE):
+            page = left[at : at + PAGE]
+            states = await self._asking.states([ObjectRef(one.bucket, one.key) for one in page])
+            for known, state in zip(page, states, strict=True):
+                named = state.standing is ObjectStanding.NAMED
+                if not named or state.sha256 != known.sha256:
+                    keeping.let_go(known)
 
     async def _walk_page(self, walk: Walk, bucket: str, standing: Standing) -> bool:
         """Copy what is missing of a page of the bucket's objects; False if it is stuck."""

@@ -220,4 +220,4 @@ async def build_world(
         await house.close()
 
 
-__all__ = ["CARD", "HOME", "RESCUE", "Crash", "Script", "World", "build_world"]
+__all__ = ["CARD", "HOME", "RESCUE", "Crash", "Script", "Scripted", "World", "build_world"]
