@@ -113,6 +113,7 @@ ESCALATIONS: Final = [
         "Commit", c.CommitRequest((DeleteDocument("token", "0" * 16),)), id="delete a token"
     ),
     pytest.param("Documents", c.DocumentsRequest("token"), id="read the tokens"),
+    pytest.param("Documents", c.DocumentsRequest("bucket"), id="read where the buckets are"),
 ]
 NOT_FOR_A_FITTING_TOKEN: Final = (
     grpc.StatusCode.UNAUTHENTICATED,

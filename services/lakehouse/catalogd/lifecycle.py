@@ -32,12 +32,13 @@ from lakehouse.model.dataset import Card, Sensitivity
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import PRIMARY, check_name, name_key
 
-__all__ = ["Lifecycle", "parse_sensitivity", "without_foreign_stats"]
+__all__ = ["OPERATOR_DOCUMENTS", "Lifecycle", "parse_sensitivity", "without_foreign_stats"]
 
 _OWN_CALLS = (OpenSession, CloseSession, Condemn)
 _DOCUMENT_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _DOCUMENTS_BYTES_MAX = 8 << 20
-_OPERATOR_DOCUMENTS = frozenset({"token", BUCKET_DOCUMENTS})
+OPERATOR_DOCUMENTS = frozenset({"token", BUCKET_DOCUMENTS})
+"""Kinds that only operators read and write: who may come in, and where the buckets are."""
 
 
 def parse_sensitivity(text: str) -> Sensitivity:
@@ -64,7 +65,7 @@ def _scope_of(change: Change) -> Scope:
         )
     if isinstance(change, QuarantineDataset | PurgeDataset):
         return Scope.OPERATOR
-    if isinstance(change, PutDocument | DeleteDocument) and change.kind in _OPERATOR_DOCUMENTS:
+    if isinstance(change, PutDocument | DeleteDocument) and change.kind in OPERATOR_DOCUMENTS:
         return Scope.OPERATOR
     return Scope.WRITE
 

@@ -13,6 +13,7 @@ from typing import Final
 from immutables import Map
 
 from lakehouse.catalogd.core import Core, decode_cursor, encode_cursor
+from lakehouse.catalogd.lifecycle import OPERATOR_DOCUMENTS
 from lakehouse.catalogd.persistent import NameEntry
 from lakehouse.catalogd.state import CatalogState, DatasetState, DocumentState, Revision
 from lakehouse.catalogd.views import broken_view, check_readable, dataset_at, version_of
@@ -32,7 +33,6 @@ _YIELD_EVERY: Final = 500
 _REMEMBERED: Final = 256  # snapshots, of so many files each at most
 _REMEMBERED_FILES: Final = 64
 _NO_DOCUMENTS: Final[Map[str, DocumentState]] = Map()
-SECRET_KINDS: Final = frozenset({"token"})
 
 
 def _limited(limit: int, most: int) -> int:
@@ -217,7 +217,7 @@ class Reads:
         return c.VersionsResult(entries, at, cursor)
 
     async def documents(self, ctx: Context, request: c.DocumentsRequest) -> c.DocumentsResult:
-        secret = request.kind in SECRET_KINDS
+        secret = request.kind in OPERATOR_DOCUMENTS
         state = await self._core.read(ctx, Scope.OPERATOR if secret else Scope.READ)
         kind = state.documents.get(request.kind) or _NO_DOCUMENTS
         if request.id:

@@ -150,15 +150,33 @@ class Registry:
         """Open those of ``names`` that were added elsewhere and are not open here yet. Names that
         there are not stay so: opening them says it."""
         if any(name not in self._configured and name not in self._added for name in names):
-            await self.refresh(ctx)
+            try:
+                await self.refresh(ctx)
+            except LakehouseError as error:
+                if error.kind not in (ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN):
+                    raise
+                # It is this node that was refused, and not its caller.
+                raise LakehouseError(
+                    ErrorKind.UNAVAILABLE,
+                    "this node may not ask the catalog which buckets there are",
+                    reason=str(error),
+                    hint="node.secret_ref must lead to a token with the scope operator",
+                ) from error
         for name in names:
             known = self._added.get(name)
             if known is not None:
                 self._try_again(name, known)
 
     async def refresh(self, ctx: Context | None = None) -> None:
-        """Take up and give up what the catalog's documents say. Raises what the catalog raises."""
-        ctx = ctx or Context(_STORAGED, self._ids.ulid(), source="registry")
+        """Take up and give up what the catalog's documents say. Raises what the catalog raises.
+
+        Asked for whoever needs a bucket, and by this role itself: where buckets are and what opens
+        them is told to operators only.
+        """
+        if ctx is None:
+            ctx = Context(_STORAGED, self._ids.ulid(), source="registry")
+        elif not ctx.principal.allows(Scope.OPERATOR):
+            ctx = replace(ctx, principal=_STORAGED, credential=None)
         found = await self._catalog.documents(ctx, DocumentsRequest(BUCKET_DOCUMENTS))
         if found.version < self._version:
             return  # older than what this process did or saw since

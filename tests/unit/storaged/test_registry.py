@@ -15,6 +15,7 @@ from lakehouse.contracts import catalog as c
 from lakehouse.contracts.storage import AddBucketRequest, RemoveBucketRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.changes import AddFiles, DropDataset, PutDocument
+from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.identity import init_store
 from lakehouse.storaged.registry import Registry
@@ -83,6 +84,39 @@ async def test_a_process_that_meets_an_unknown_name_looks_at_once(store: Store) 
     await others.find(CTX, ("client_eu", "nobody"))
     assert "client_eu" in others.names()
     assert "nobody" not in others.names()
+
+
+async def test_callers_who_may_not_see_where_buckets_are_may_use_them(store: Store) -> None:
+    one, _ = store.process()
+    other, others = store.process()
+    await one.add_bucket(CTX, store.wish())
+    reader = Context(Principal("r", (Scope.READ,)), "q", credential="theirs")
+    with pytest.raises(LakehouseError) as caught:
+        await store.catalog.documents(reader, c.DocumentsRequest("bucket"))
+    assert refused(caught) is ErrorKind.FORBIDDEN
+    real = other._catalog
+
+    class Strict:
+        usage = store.catalog.usage
+        asked: Context | None = None
+
+        async def documents(self, ctx: Context, request: Any) -> Any:
+            if self.asked is None:
+                self.asked = ctx
+                raise LakehouseError(ErrorKind.UNAUTHENTICATED, "no credential")
+            return await real.documents(ctx, request)
+
+    other._catalog = strict = Strict()  # type: ignore[assignment]
+    with pytest.raises(LakehouseError) as caught:
+        await other.find(reader, ["client_eu"])
+    # The caller is who they say: it is the node that has no token.
+    assert refused(caught) is ErrorKind.UNAVAILABLE
+    assert "node.secret_ref" in str(caught.value.fields["hint"])
+    await other.find(reader, ["client_eu"])
+    assert "client_eu" in others.names()
+    # Never the caller's credential with the rights of the role.
+    assert strict.asked is not None
+    assert (strict.asked.credential, strict.asked.request_id) == (None, "q")
 
 
 async def test_removal_is_followed_and_what_is_used_is_not_removed(store: Store) -> None:
