@@ -192,7 +192,13 @@ async def test_what_is_not_taken_up(storage: Any, here: World) -> None:
         (asked_for(here, name="Client"), ErrorKind.INVALID),
         (asked_for(here, url="file:///etc/lake"), ErrorKind.FORBIDDEN),
         (asked_for(here, url="memory://x"), ErrorKind.INVALID),
-        (asked_for(here, url="s3://b", endpoint="https://169.254.169.254"), ErrorKind.FORBIDDEN),
+        (asked_for(here, url="s3://b", endpoint="https://127.0.0.1:1"), ErrorKind.INVALID),
+        (
+            asked_for(
+                here, url="s3://b", endpoint="https://169.254.169.254", secret_ref="env:HOME"
+            ),
+            ErrorKind.FORBIDDEN,
+        ),
         (asked_for(here, name="extra"), ErrorKind.ALREADY_EXISTS),
         (replace(asked_for(here), **nobody), ErrorKind.FORBIDDEN),
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
@@ -28,6 +29,7 @@ from lakehouse.storaged.settings import RegistrySettings
 __all__ = ["check_endpoint", "check_request", "led_to"]
 
 _TEXT_MAX: Final = 1024
+_REGION: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _HTTPS_PORT: Final = 443
 # The cloud's own service to its machines: keys to everything stand there for whoever asks.
 _METADATA: Final = frozenset(
@@ -55,6 +57,9 @@ def check_request(request: AddBucketRequest, settings: RegistrySettings) -> None
         if len(text) > _TEXT_MAX or not text.isprintable():
             # The text itself is not repeated: it may hold what should not be shown.
             raise _invalid("a text is too long or not printable", bucket=name, field=field)
+    if not _REGION.fullmatch(request.region):
+        # It becomes part of the server's name where no endpoint is given.
+        raise _invalid("the region is none, such as eu-central-1", bucket=name, field="region")
     parts = _parts(request)
     if parts.scheme == "file":
         _check_folder(request, parts, settings)
@@ -129,6 +134,13 @@ def _check_s3(request: AddBucketRequest, parts: SplitResult, settings: RegistryS
             "the endpoint must be https: over http anybody on the way reads and changes objects",
             bucket=request.name,
             hint="use https, or allow storage.http_endpoints in the configuration",
+        )
+    if not request.secret_ref:
+        # Keys of the machine's own would be shown to whatever server the request names.
+        raise _invalid(
+            "a bucket with an endpoint needs keys of its own",
+            bucket=request.name,
+            hint="set secret_ref to env:NAME, file:/path or aws-sm:name",
         )
 
 

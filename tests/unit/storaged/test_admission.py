@@ -36,10 +36,10 @@ def kind_of(request: AddBucketRequest, settings: RegistrySettings = CLOSED) -> E
     [
         wish(),
         wish("s3://bucket"),
-        wish(endpoint="https://s3.example.org"),
-        wish(endpoint="https://10.0.0.5:9000"),
-        wish(endpoint="http://127.0.0.1:9000"),
-        wish(endpoint="http://localhost:9000"),
+        wish(endpoint="https://s3.example.org", secret_ref="env:X"),
+        wish(endpoint="https://10.0.0.5:9000", secret_ref="env:X"),
+        wish(endpoint="http://127.0.0.1:9000", secret_ref="env:X"),
+        wish(endpoint="http://localhost:9000", secret_ref="env:X"),
         wish(bucket_class="profile:anna", residency="eu"),
     ],
     ids=repr,
@@ -73,6 +73,11 @@ def test_what_may_be_asked_for(request_: AddBucketRequest) -> None:
         wish(endpoint="https://host:99999"),
         wish(endpoint="host:9000"),
         wish(secret_ref="env:X" * 1000),
+        wish(endpoint="https://s3.example.org"),
+        wish(endpoint="http://127.0.0.1:9000"),
+        wish(region="x.evil.example/"),
+        wish(region="evil.example#"),
+        wish(region=""),
         wish("file:relative"),
         wish("file://host/abs"),
     ],
@@ -92,7 +97,8 @@ def test_what_only_the_configuration_may_allow(request_: AddBucketRequest) -> No
 
 
 def test_endpoints_without_tls_where_the_configuration_takes_them() -> None:
-    assert kind_of(wish(endpoint="http://s3.lan"), RegistrySettings(http_endpoints=True)) is None
+    asked = wish(endpoint="http://s3.lan", secret_ref="env:X")
+    assert kind_of(asked, RegistrySettings(http_endpoints=True)) is None
 
 
 def test_folders_only_below_the_one_that_is_allowed(tmp_path: Path) -> None:
