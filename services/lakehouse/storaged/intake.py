@@ -27,6 +27,51 @@ BLOCK_BYTES: Final = 4 << 20
 _HEX: Final = re.compile(r"[0-9a-f]*")
 
 
+class Waiting:
+    """Memory that bodies take before they are stored or have a place among the large ones; they
+    are refused where it is more than ``bytes_max``."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.held_bytes = 0
+
+
+class Share:
+    """What one body takes of it, from its first chunk until ``end``."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting: Waiting | None = waiting
+        self._held_bytes = 0
+
+    async def count(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The body, counted. Raises ``exhausted``."""
+        async for chunk in body:
+            self._take(len(chunk))
+            yield chunk
+
+    def end(self) -> None:
+        """It takes nothing more, and nothing of it is counted any more; idempotent."""
+        if self._waiting is not None:
+            self._waiting.held_bytes -= self._held_bytes
+            self._waiting = None
+
+    def _take(self, size: int) -> None:
+        waiting = self._waiting
+        if waiting is None:
+            return
+        if waiting.held_bytes + size > waiting.bytes_max:
+            raise LakehouseError(
+                ErrorKind.EXHAUSTED,
+                "too many objects are being received",
+                held_bytes=waiting.held_bytes,
+                bytes_max=waiting.bytes_max,
+                retry_after_seconds=2,
+                hint="nothing was stored; send it again",
+            )
+        waiting.held_bytes += size
+        self._held_bytes += size
+
+
 class Intake:
     """The blocks of one body; size and digests are known once all were taken.
 

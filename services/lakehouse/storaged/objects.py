@@ -46,11 +46,13 @@ from lakehouse.objectstore.port import (
     StreamingWrites,
 )
 from lakehouse.storaged.conditions import check_span, is_not_modified, sized, unsized
-from lakehouse.storaged.intake import Check, Intake
+from lakehouse.storaged.intake import Check, Intake, Share, Waiting
 
 _RACES_MAX: Final = 5
 # Each takes up to 64 MiB of memory: parts under way, or a conditional body that is not yet whole.
 _LARGE_AT_ONCE: Final = 32
+# Of bodies that are small or have yet to show that they are not, all together.
+_WAITING_BYTES_MAX: Final = 256 << 20
 
 
 class Inventory(Protocol):
@@ -69,6 +71,7 @@ class Objects:
         self._inventory = inventory
         self._clock = clock
         self._large = 0
+        self._waiting = Waiting(_WAITING_BYTES_MAX)
 
     async def list(self, ctx: Context, request: ListObjectsRequest) -> ListObjectsResult:
         ctx.require(Scope.READ)
@@ -118,13 +121,16 @@ class Objects:
         ctx.require(Scope.WRITE)
         key = check_foreign_key(request.key)
         store = self._buckets.get(request.bucket)
-        intake = Intake(self._until_deadline(ctx, body), request)
+        share = Share(self._waiting)
+        intake = Intake(self._until_deadline(ctx, share.count(body)), request)
         blocks = intake.blocks(self._unnamed(ctx, request))
         replayed = False
         try:
             await self._unnamed(ctx, request)()
             held, large = await _first(blocks)
             with self._room(large):
+                if large:
+                    share.end()
                 if request.if_absent:
                     data = b"".join([block async for block in _chained(held, blocks)])
                     meta, replayed = await _put_absent(store, key, data, ctx.idempotency_key)
@@ -138,6 +144,7 @@ class Objects:
             # One that is still asked for ends with its body.
             with suppress(RuntimeError):
                 await blocks.aclose()
+            share.end()
         meta = await _with_etag(store, replace(meta, size_bytes=intake.size_bytes))
         info = replace(_info(request.bucket, meta), size_bytes=intake.size_bytes)
         return PutObjectResult(info, intake.sha256, replayed)

@@ -202,6 +202,44 @@ async def test_many_large_bodies_at_once_are_refused_and_small_ones_are_not(
     assert [meta.key for meta in await memory.list()] == ["0", "1", "small", "third"]
 
 
+async def test_many_bodies_that_do_not_end_are_refused_from_their_first_bytes(
+    memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_module, "_WAITING_BYTES_MAX", 16 << 20)
+    objects, gate = over(memory), asyncio.Event()
+
+    async def slow(size: int) -> AsyncIterator[bytes]:
+        yield b"x" * size
+        await gate.wait()
+
+    def putting(key: str, body: AsyncIterator[bytes]) -> Any:
+        return objects.put(CTX, PutObjectRequest("b", key), body)
+
+    running = [asyncio.ensure_future(putting(f"{n}", slow(3 << 20))) for n in range(5)]
+    await asyncio.sleep(0.05)
+    for size in (2 << 20, 12 << 20):
+        with pytest.raises(LakehouseError) as caught:
+            await putting("refused", slow(size))
+        assert caught.value.kind is ErrorKind.EXHAUSTED
+        assert caught.value.fields["retry_after_seconds"]
+    await putting("small", whole(b"x" * (1 << 19)))
+    running.pop().cancel()
+    await asyncio.sleep(0.01)
+    # A large one has a place of its own as soon as it is known to be one.
+    large = asyncio.ensure_future(putting("large", over_time(b"x" * (1 << 20), 40)))
+    gate.set()
+    await asyncio.gather(*running, large)
+    await putting("whole", whole(b"x" * (15 << 20)))
+    names = [meta.key for meta in await memory.list()]
+    assert names == ["0", "1", "2", "3", "large", "small", "whole"]
+
+
+async def over_time(chunk: bytes, times: int) -> AsyncIterator[bytes]:
+    for _ in range(times):
+        await asyncio.sleep(0.001)
+        yield chunk
+
+
 class Remembered:
     def __init__(self) -> None:
         self.attempts: list[FailedAttempt] = []
