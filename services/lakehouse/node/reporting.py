@@ -73,12 +73,12 @@ class Reporter:
 
     async def _send(self, segment: Segment) -> None:
         """One report a segment, which is never larger than one may be."""
-        attempts = []
+        attempts, damaged = [], 0
         for line in (segment.lines or ())[:REPORT_MAX]:
             try:
                 attempts.append(from_event(decode_event(line) or {}))
             except LakehouseError:
-                self._outbox.drop("damaged", 1)
+                damaged += 1
         dropped = sum(self._outbox.status().dropped.values())
         ctx = Context(
             ANONYMOUS_OPERATOR,
@@ -89,3 +89,6 @@ class Reporter:
         request = ReportRequest(tuple(attempts), max(0, dropped - self._told))
         await self._storage.report(ctx, request)
         self._told = dropped
+        if damaged:
+            # Not before: the segment comes again as long as nobody has taken it.
+            self._outbox.drop("damaged", damaged)

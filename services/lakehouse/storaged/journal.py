@@ -125,8 +125,9 @@ class Journal:
             self._take(to_event(attempt))
             if number % _TAKEN_IN_A_ROW == 0:
                 await asyncio.sleep(0)
-        self._dropped += dropped
         await self._spooled()
+        # Last: a report that fails comes again, and its attempts have ids, but this has none.
+        self._dropped += dropped
 
     def _take(self, event: Event) -> None:
         if self._log is not None:

@@ -26,6 +26,7 @@ _HEARD: Final = timedelta(seconds=1)
 # Shorter: an operator looks whether it is back.
 _FAILED: Final = timedelta(seconds=0.25)
 _ASK_SECONDS: Final = 5.0
+_PROVE_SECONDS: Final = 2.5
 # Short, for what waits for an answer that does not come is not written when the primary is back;
 # and no breaker, for who asks again are a flush and a reader, both with pauses of their own.
 _OWN: Final = ResilienceSettings(attempt_seconds=2.0, breaker_failures=0)
@@ -68,13 +69,15 @@ class ProvenStore(ForwardingStore):
         if self._proven:
             return
         try:
-            await self._prove()
-        except LakehouseError as error:
+            # Its reads have the patience of others, who wait for a bucket; a flush comes again.
+            async with asyncio.timeout(_PROVE_SECONDS):
+                await self._prove()
+        except (LakehouseError, TimeoutError) as error:
             # Definitely not written, whatever kept it from being proven.
             raise LakehouseError(
                 ErrorKind.FORBIDDEN,
                 "nothing is written where no store of ours is known to be",
-                cause=str(error),
+                cause=str(error) or "no answer in time",
             ) from error
         self._proven = True
 

@@ -129,3 +129,17 @@ async def test_what_had_to_be_dropped_is_told_once(desk: Desk) -> None:
     reporter.failed(attempt(20))
     await until(lambda: attempt(20).id in desk.keeper.ids)
     assert sum(request.dropped for _, request in desk.keeper.reports) == 7
+
+
+async def test_a_line_of_another_version_is_counted_once_however_often_it_is_sent(
+    desk: Desk,
+) -> None:
+    desk.keeper.away = True
+    reporter = await desk.reporter()
+    reporter._outbox.offer_line({"id": "x", "from": "another version"})
+    await until(lambda: desk.keeper.asked >= 2)
+    assert reporter.figures()
+    assert sum(reporter._outbox.status().dropped.values()) == 0
+    desk.keeper.away = False
+    await until(lambda: reporter._outbox.status().dropped)
+    assert dict(reporter._outbox.status().dropped) == {"damaged": 1}

@@ -19,6 +19,7 @@ from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.objectstore.wrapping import ForwardingStore
 from lakehouse.storaged import journal as module
+from lakehouse.storaged import reach
 from lakehouse.storaged.journal import Journal, JournalPlace
 from lakehouse.storaged.reach import LAYOUT
 from lakehouse.storaged.settings import JournalSettings
@@ -359,3 +360,22 @@ async def test_what_another_process_still_wrote_is_seen_by_the_one_that_took_ove
     journal.failed(attempt(3))
     await until(lambda: _has(other, [3, 2, 1]))
     await until(lambda: _has(journal, [3, 2, 1]))
+
+
+async def test_a_proof_that_hangs_holds_no_flush_for_long(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "_PROVE_SECONDS", 0.1)
+    hangs = True
+
+    async def prove() -> None:
+        while hangs:
+            await asyncio.sleep(0.01)
+
+    desk.prove = prove  # type: ignore[method-assign]
+    journal = await desk.journal()
+    journal.failed(attempt(1))
+    await asyncio.sleep(0.3)
+    assert await desk.batches() == 0
+    hangs = False
+    assert await until(desk.batches) < 5
