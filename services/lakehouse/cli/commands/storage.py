@@ -112,7 +112,9 @@ async def remove(invocation: Invocation, name: str) -> None:
 @click.option("--since", default="", metavar="1h", help="From then on: 90s, 15m, 1h, 7d or a time.")
 @click.option("--until", default="", metavar="30m", help="Before then: 90s, 15m, 1h or a time.")
 @click.option("--final", is_flag=True, help="Only the attempt that decided each operation.")
-@click.option("--limit", default=100, show_default=True, help="At most so many; no more than 10000.")
+@click.option(
+    "--limit", default=100, show_default=True, help="At most so many; no more than 10000."
+)
 @click.option("--cursor", default="", help="From an earlier page.")
 @node_command
 async def errors(invocation: Invocation, **given: Any) -> None:
