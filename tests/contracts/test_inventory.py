@@ -41,7 +41,8 @@ async def test_the_standing_of_objects(catalog: Any) -> None:
     asked = ObjectStatesRequest((ObjectRef("primary", file.key), unnamed))
     named, gone = (await catalog.object_states(READER, asked)).states
     assert (named.standing, named.sha256, named.live) == (ObjectStanding.NAMED, file.sha256, True)
-    assert gone.standing is ObjectStanding.GIVEN_UP
+    assert (gone.standing, gone.dataset) == (ObjectStanding.GIVEN_UP, "")
+    assert named.dataset == "people"
     await catalog.drop(WRITER, DropRequest("people"))
     [still, _] = (await catalog.object_states(READER, asked)).states
     assert still.standing is ObjectStanding.NAMED

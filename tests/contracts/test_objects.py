@@ -55,7 +55,8 @@ class Named:
         standing = ObjectStanding.NAMED if "named" in ref.key else ObjectStanding.GIVEN_UP
         if ref.key == "puzzling":
             standing = ObjectStanding.UNKNOWN
-        return ObjectStatesResult((ObjectState(standing),), 1)
+        named = standing is ObjectStanding.NAMED
+        return ObjectStatesResult((ObjectState(standing, dataset="people" if named else ""),), 1)
 
 
 @pytest.fixture(params=["primary", "extra"])
@@ -279,7 +280,9 @@ async def test_what_a_dataset_names_stays_as_it_is(
     for data in (b"x", DATA * 1_000):
         await refused(put(objects, bucket, key, data), ErrorKind.CONFLICT, 409)
     call = objects.delete(WRITER, DeleteObjectRequest(bucket, key))
-    assert (await refused(call, ErrorKind.CONFLICT)).fields["hint"]
+    error = await refused(call, ErrorKind.CONFLICT)
+    assert error.fields["hint"]
+    assert error.fields.get("dataset") == ("people" if "named" in key else None)
     assert await here.buckets.get(bucket).get(key) == b"rows"
     # One that was lost may be brought back.
     await here.buckets.get(bucket).delete([key])

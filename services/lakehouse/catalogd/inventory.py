@@ -213,7 +213,7 @@ class Inventory:
         return i.ObjectStatesResult(states, state.version)
 
 
-Named = dict[str, list[tuple[DataFile, bool]]]
+Named = dict[str, list[tuple[DataFile, DatasetState]]]
 
 
 def _ours(key: str) -> bool:
@@ -231,34 +231,38 @@ async def _foreign(state: CatalogState, refs: Sequence[ObjectRef]) -> Named:
             if count % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
             for file in dataset.log.named(keys):
-                found.setdefault(file.key, []).append((file, dataset.log.lives(file)))
+                found.setdefault(file.key, []).append((file, dataset))
     return found
 
 
-def _named(state: CatalogState, key: str, foreign: Named) -> list[tuple[DataFile, bool]]:
-    """Every file by this key that a retained version names, and whether it lives."""
+def _named(state: CatalogState, key: str, foreign: Named) -> list[tuple[DataFile, DatasetState]]:
+    """Every file by this key that a retained version names, and of what dataset."""
     key = rows_key(key)
     if not _ours(key):
         return foreign.get(key, [])
-    found: list[tuple[DataFile, bool]] = []
+    found: list[tuple[DataFile, DatasetState]] = []
     for dataset_id in {key.split("/")[2], *state.adopted.get(key, ())}:
         dataset = state.datasets.get(dataset_id)
         file = dataset.log.find(key, retained=True) if dataset is not None else None
         if dataset is not None and file is not None:
-            found.append((file, dataset.log.lives(file)))
+            found.append((file, dataset))
     return found
 
 
 def _standing(state: CatalogState, ref: ObjectRef, foreign: Named) -> i.ObjectState:
     named = _named(state, ref.key, foreign)
-    here = [(live, file.seq, file) for file, live in named if file.bucket == ref.bucket]
+    here = [
+        (dataset.log.lives(file), file.seq, file, dataset.now.head.name)
+        for file, dataset in named
+        if file.bucket == ref.bucket
+    ]
     if here:
         # Of a key that was registered again, what the newest registration saw.
-        live, _, file = max(here, key=lambda each: each[:2])
+        live, _, file, name = max(here, key=lambda each: each[:2])
         if file.key == ref.key:
-            return i.ObjectState(i.ObjectStanding.NAMED, file.size_bytes, file.sha256, live)
+            return i.ObjectState(i.ObjectStanding.NAMED, file.size_bytes, file.sha256, live, name)
         if file.stats_sha256:
-            return i.ObjectState(i.ObjectStanding.NAMED, 0, file.stats_sha256, live)
+            return i.ObjectState(i.ObjectStanding.NAMED, 0, file.stats_sha256, live, name)
     if state.broken and state.broken_names(ref.key):
         return i.ObjectState(i.ObjectStanding.UNKNOWN)
     if not _ours(ref.key) or ref.key in state.objects.condemned or ref.key in state.orphaned:

@@ -63,12 +63,14 @@ class ObjectStatesRequest:
 @dataclass(frozen=True, slots=True)
 class ObjectState:
     """``size_bytes`` (0: not known) and ``sha256`` of a named object; ``live``: the newest version
-    names it."""
+    names it; ``dataset``: the name of a dataset that does, by its files or by older versions of
+    them ("" where that is not known)."""
 
     standing: ObjectStanding
     size_bytes: int = 0
     sha256: str = ""
     live: bool = False
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)

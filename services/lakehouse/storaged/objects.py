@@ -192,12 +192,15 @@ class Objects:
     async def _refuse_named(self, ctx: Context, ref: ObjectRef) -> None:
         """Raise ``conflict`` for an object that a dataset reads in place."""
         found = await self._inventory.object_states(ctx, ObjectStatesRequest((ref,)))
-        if found.states[0].standing is not ObjectStanding.GIVEN_UP:
+        state = found.states[0]
+        if state.standing is not ObjectStanding.GIVEN_UP:
+            told = state.dataset and ctx.principal.allows(Scope.READ)
             raise LakehouseError(
                 ErrorKind.CONFLICT,
                 "a dataset names this object, so it must stay as it is",
                 bucket=ref.bucket,
                 key=ref.key,
+                **({"dataset": state.dataset} if told else {}),
                 hint="use another key; or register it anew with copy, or purge the dataset, and"
                 " wait until no version that is kept names it",
             )

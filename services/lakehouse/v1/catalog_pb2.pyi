@@ -1465,11 +1465,14 @@ class ObjectState(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
     standing: _builtins.str
     """named | given_up | unknown"""
     size_bytes: _builtins.int
     sha256: _builtins.str
     live: _builtins.bool
+    dataset: _builtins.str
+    """the name of one that names it"""
     def __init__(
         self,
         *,
@@ -1477,10 +1480,11 @@ class ObjectState(_message.Message):
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
         live: _builtins.bool = ...,
+        dataset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "sha256", b"sha256", "size_bytes", b"size_bytes", "standing", b"standing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "live", b"live", "sha256", b"sha256", "size_bytes", b"size_bytes", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
