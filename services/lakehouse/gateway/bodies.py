@@ -194,7 +194,8 @@ class TokenBody(Body):
 
 
 class BucketBody(Body):
-    """``secret_ref`` is a reference (`env:`, `file:`, `aws-sm:`), never the secret itself."""
+    """``secret_ref`` is a reference (`env:`, `file:`, `aws-sm:`), never the secret itself; with an
+    ``endpoint`` it must be there."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
     url: Annotated[str, Field(min_length=1, max_length=2048)]
