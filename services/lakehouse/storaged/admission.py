@@ -89,7 +89,8 @@ def _check_folder(
     request: AddBucketRequest, parts: SplitResult, settings: RegistrySettings
 ) -> None:
     path = Path(unquote(parts.path))
-    if parts.netloc not in ("", "localhost") or not path.is_absolute() or request.endpoint:
+    odd = not path.is_absolute() or "\0" in str(path)
+    if parts.netloc not in ("", "localhost") or odd or request.endpoint:
         raise _invalid("a local bucket is file:///folder, without an endpoint", bucket=request.name)
     if not settings.local_root:
         raise LakehouseError(

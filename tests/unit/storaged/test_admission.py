@@ -79,6 +79,7 @@ def test_what_may_be_asked_for(request_: AddBucketRequest) -> None:
         wish(region="evil.example#"),
         wish(region=""),
         wish("file:relative"),
+        wish("file:///a%00b"),
         wish("file://host/abs"),
     ],
     ids=repr,
