@@ -153,6 +153,7 @@ def test_a_bucket_fails_and_comes_back(tmp_path: Path, place: S3Place, gate: Gat
 
         gate.open()
         until(lambda: answers_again(node, "others"))
+        until(lambda: covered(node, 6))
         gate.hang()
         began = time.monotonic()
         assert ask(node, 3).json()["served_from"] == ["rescue/client_a"]
