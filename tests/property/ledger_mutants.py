@@ -37,8 +37,15 @@ HARSH = Profile(
     seconds=120.0,
     faults=Faults(before=0.05, again=0.6, late_seconds=40.0, usual_seconds=0.1),
 )
-# The floor trails two checkpoints: it overtakes a sleeper only where there are many.
-_EAGER = replace(HARSH, settings=replace(HARSH.settings, fold_records=1))
+# The floor trails two checkpoints: it overtakes a sleeper only where there are many, and long sleep.
+_EAGER = replace(
+    HARSH,
+    stop_seconds=100.0,
+    seconds=240.0,
+    clients=6,
+    tokens_each=60,
+    settings=replace(HARSH.settings, fold_records=1),
+)
 # An old marker that arrives once more, late, is what an overwritten floor cannot bear.
 _TWICE = replace(HARSH, faults=Faults(before=0.05, again=1.0, late_seconds=25.0, usual_seconds=0.1))
 

@@ -14,7 +14,7 @@ from lakehouse.ledger.access import Access
 from lakehouse.ledger.layout import number_of
 
 NONE = -1
-PATIENCE_SECONDS: Final = (2.0, 4.0, 8.0, 16.0)
+PATIENCE_SECONDS: Final = (5.0, 10.0, 20.0)
 
 
 async def read_floor(access: Access) -> int:
