@@ -59,6 +59,10 @@ def split(
     with running(roles, gateway):
         roles.start("serve", "--roles", "catalogd,storaged,ingestd,queryd")
         gateway.start("serve", "--roles", "gateway")
+        # Each test may be the only one that this process runs.
+        assert gateway.ingest("people", PEOPLE_CSV).status_code == 201
+        for _ in range(2):
+            gateway.sql("select count(*) from people")
         yield gateway, roles
 
 
@@ -79,7 +83,7 @@ def test_one_trace_spans_http_grpc_and_the_bucket(
     split: tuple[Node, Node], receiver: Receiver
 ) -> None:
     gateway, _ = split
-    path = "/ingest/datasets/people"
+    path = "/ingest/datasets/more_people"
     answer = traced(gateway, "POST", path, content=PEOPLE_CSV, headers={"content-type": "text/csv"})
     assert answer.status_code == 201, answer.text
     wanted = (
@@ -210,8 +214,8 @@ def test_both_processes_show_figures_and_all_of_them_are_documented(
         for family in text_string_to_metric_families(pages[1])
         for sample in family.samples
     }
-    assert found["lakehouse_ingest_rows_total",] == 3
-    assert found["lakehouse_ingests_total", "done"] == 1
+    assert found["lakehouse_ingest_rows_total",] >= 3
+    assert found["lakehouse_ingests_total", "done"] >= 1
     done = [n for key, n in found.items() if key[0] == "lakehouse_queries_total" and "done" in key]
     assert sum(done) >= 2
     assert found["lakehouse_ledger_commits_total", "committed"] >= 1

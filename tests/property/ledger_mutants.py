@@ -37,7 +37,7 @@ HARSH = Profile(
     seconds=120.0,
     faults=Faults(before=0.05, again=0.6, late_seconds=40.0, usual_seconds=0.1),
 )
-# The floor trails two checkpoints: it overtakes a sleeper only where there are many, and long sleep.
+# The floor trails two checkpoints: it overtakes a sleeper where there are many, and long sleeps.
 _EAGER = replace(
     HARSH,
     stop_seconds=100.0,

@@ -216,7 +216,8 @@ def _too_large(message: str, status: HTTPStatus, bytes_max: int) -> LakehouseErr
 
 
 def _check_escapes(raw_path: bytes) -> None:
-    """A path whose escapes change how it is cut into segments, or are no UTF-8, is refused."""
+    """A path whose escapes change how it is cut into segments or matched, or are no UTF-8, is
+    refused."""
     decoded = unquote_to_bytes(raw_path)
     # The key of an object is all that is left of its path: a slash is a slash in it either way.
     before_key = raw_path.split(b"/", 4)[:4] if raw_path.startswith(_OBJECTS) else [raw_path]
@@ -224,6 +225,9 @@ def _check_escapes(raw_path: bytes) -> None:
         raise LakehouseError(
             ErrorKind.INVALID, "an encoded slash in the path; names must not contain slashes"
         )
+    if b"\n" in decoded:
+        # Routes are matched by expressions to which a name with a line break is that without it.
+        raise LakehouseError(ErrorKind.INVALID, "a line break in the path")
     try:
         decoded.decode()
     except UnicodeDecodeError:

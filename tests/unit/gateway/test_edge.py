@@ -121,6 +121,8 @@ async def test_a_path_that_is_none_asks_for_a_token_too() -> None:
         ("/catalog/datasets/a%2Frestore", 400),
         ("/catalog/datasets/%ff%fe", 400),
         ("/catalog/datasets/%c3%28", 400),
+        ("/catalog/datasets/people%0A", 400),
+        ("/storage/objects/primary/a%0A", 400),
         ("/catalog/datasets/my%20people", 200),
         ("/catalog/datasets/%E4%BA%BA", 200),
     ],
