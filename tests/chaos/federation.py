@@ -24,6 +24,8 @@ HOMES: Final = ("primary", "client_a", "client_eu")
 ATTEMPT_SECONDS: Final = 1.5
 # What a method is called in the journal.
 JOURNAL: Final = "_errors/"
+# The journal reads it to prove that the place is ours, by its own handle, before its first write.
+PROOF: Final = "store.json"
 OPERATIONS: Final = {"GET": "get", "PUT": "put", "HEAD": "head", "POST": "put", "DELETE": "delete"}
 
 
@@ -102,7 +104,7 @@ class Federation:
     def _known(self, name: str, one: Injected) -> tuple[str, str, str] | None:
         root = self.places[name].prefix + "/"
         key, prefix = one.key.removeprefix(root), one.prefix.removeprefix(root)
-        if key.startswith(JOURNAL) or prefix.startswith(JOURNAL):
+        if key.startswith(JOURNAL) or prefix.startswith(JOURNAL) or key == PROOF:
             return None
         if not key:
             return (name, "list" if one.method == "GET" else "delete", "")
@@ -117,7 +119,7 @@ def told(errors: list[dict[str, Any]]) -> Counter[tuple[str, str, str]]:
     """The journal in the terms of ``Federation.harmed``."""
     found: Counter[tuple[str, str, str]] = Counter()
     for error in errors:
-        if error["sent"]:
+        if error["sent"] and error["key"] != PROOF:
             many = error["operation"] in ("list", "delete")
             found[(error["bucket"], error["operation"], "" if many else error["key"])] += 1
     return found

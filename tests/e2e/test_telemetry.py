@@ -163,6 +163,19 @@ def test_a_trace_that_nobody_samples_is_not_sent(
     assert receiver.of(unwanted) == []
 
 
+def logged(node: Node, message: str, request_id: str) -> dict[str, Any]:
+    """The line of a request, which is written once its answer is out: it may take a moment."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        for text in node.log.splitlines():
+            if text.startswith("{") and text.endswith("}"):
+                line: dict[str, Any] = json.loads(text)
+                if line["message"] == message and line.get("request_id") == request_id:
+                    return line
+        time.sleep(0.05)
+    raise AssertionError(f"never logged: {message}")
+
+
 def test_every_line_of_a_request_has_its_ids(split: tuple[Node, Node]) -> None:
     gateway, roles = split
     trace_id = "4" * 32
@@ -172,19 +185,12 @@ def test_every_line_of_a_request_has_its_ids(split: tuple[Node, Node]) -> None:
         (gateway, "http", "POST /query/sql"),
         (roles, "grpc", "lakehouse.v1.Query/Run"),
     ):
-        lines = [json.loads(line) for line in node.log.splitlines() if line.startswith("{")]
-        mine = [line for line in lines if line.get("request_id") == "r-44444444"]
-        done = next(line for line in mine if line["message"] == "request")
+        done = logged(node, "request", "r-44444444")
         assert (done["protocol"], done["request"]) == (protocol, name)
         assert done["actor"] == "local"
         assert done["trace_id"] == trace_id
         assert done["seconds"] > 0
-    lines = [json.loads(line) for line in roles.log.splitlines() if line.startswith("{")]
-    slow = next(
-        line
-        for line in lines
-        if line["message"] == "a slow query" and line["request_id"] == "r-44444444"
-    )
+    slow = logged(roles, "a slow query", "r-44444444")
     assert slow["level"] == "warning"
     assert slow["statement"] == "select * from people where name = ?"
     assert slow["outcome"] == "done"
