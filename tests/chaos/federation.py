@@ -110,6 +110,11 @@ class Federation:
             return (name, "list" if one.method == "GET" else "delete", "")
         return (name, OPERATIONS[one.method], key)
 
+    def faults_at(self, known: tuple[str, str, str]) -> set[str]:
+        """What was done to the requests that ``harmed`` counts under ``known``."""
+        harmed = self.proxies[known[0]].harmed
+        return {one.fault for one in harmed if self._known(known[0], one) == known}
+
     def objects(self) -> dict[str, set[str]]:
         """The keys of each bucket, as another SDK sees them."""
         return {name: set(S3Oracle(place).keys()) for name, place in self.places.items()}

@@ -107,12 +107,19 @@ async def judge(lake: Federation, client: httpx.AsyncClient) -> None:
             assert bool(own) == (name == bucket), f"{dataset} of {bucket} lies in {name}"
         assert {file["key"] for file in files} <= objects[bucket]
     until = time.monotonic() + 15
-    while (journal := told(await lake.errors(client))) != (done := lake.harmed()):
+    while True:
+        journal, done = told(await lake.errors(client)), lake.harmed()
+        missing, extra = done - journal, journal - done
+        # One that its caller gave up before it was late is none that failed: guarantee P20.
+        unseen = {known for known in missing if lake.faults_at(known) == {"hang"}}
+        if not extra and not missing.keys() - unseen:
+            break
         if time.monotonic() > until:
-            missing, extra = done - journal, journal - done
-            raise AssertionError(f"not journaled: {missing}; journaled but not done: {extra}")
+            told_of = {known: lake.faults_at(known) for known in missing}
+            raise AssertionError(f"not journaled: {told_of}; journaled but not done: {extra}")
         await asyncio.sleep(0.2)
     assert done
+    assert len(unseen) <= done.total() // 20
 
 
 async def run_all(lake: Federation, rates: tuple[float, ...], rounds: int) -> None:
@@ -162,8 +169,8 @@ async def outage(lake: Federation, seconds: float) -> None:
             new = {key for key in lake.objects()[name] - before[name] if "datasets/" in key}
             assert not new, f"written to {name} instead: {new}"
         assert folder in lake.objects()["client_eu"]
-        errors = (await client.get("/storage/errors", params={"bucket": "client_eu"})).json()
-        assert "rescued" in {error["outcome"] for error in errors["errors"]}
+        errors = [one for one in await lake.errors(client) if one["bucket"] == "client_eu"]
+        assert "rescued" in {error["outcome"] for error in errors}
 
 
 async def covered(client: httpx.AsyncClient) -> None:

@@ -58,7 +58,7 @@ class Copier:
         self._served = served
         self._asking = Asking(catalog, ids)
         pace = Pace(clock, settings.bandwidth_bytes_max)
-        self._copying = Copying(buckets, settings.bucket, pace, clock)
+        self._copying = Copying(buckets, settings.bucket, pace, clock, ids)
         self._keeping = Keeping(self._copying, settings, clock)
         self._sweeping = Sweeping(settings, self._asking, self._keeping, self._copying, clock, ids)
         self._standing = Standing()

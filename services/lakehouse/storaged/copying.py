@@ -11,8 +11,10 @@ from typing import Protocol
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
+from lakehouse.kit.ids import Ids
 from lakehouse.model.dataset import DataFile, stats_key
 from lakehouse.objectstore.answers import was_done_perhaps, was_sent
+from lakehouse.objectstore.operations import operation
 from lakehouse.objectstore.port import ObjectStore, StreamingReads, StreamingWrites
 from lakehouse.objectstore.rescue import STREAM_ABOVE_BYTES, KnownObject, rescue_key
 
@@ -60,7 +62,8 @@ class Copying:
     took effect, or will yet; None where none did.
     """
 
-    def __init__(self, stores: Stores, rescue: str, pace: Pace, clock: Clock) -> None:
+    def __init__(self, stores: Stores, rescue: str, pace: Pace, clock: Clock, ids: Ids) -> None:
+        self._ids = ids
         self._stores = stores
         self._rescue = rescue
         self._pace = pace
@@ -92,8 +95,14 @@ class Copying:
         if doubtful and await self._stands(wanted, key):
             return
         await self._pace.take(wanted.size_bytes)
-        data = await source.get(wanted.key)
-        _check(wanted, (await run_blocking(hashlib.sha256, data)).hexdigest())
+        # One operation: bytes that are not the object's are a failed attempt like any other.
+        with operation(self._ids) as within:
+            data = await source.get(wanted.key)
+            try:
+                _check(wanted, (await run_blocking(hashlib.sha256, data)).hexdigest())
+            except LakehouseError as error:
+                within.refuse(error)
+                raise
         try:
             with self._settling():
                 await target.put(key, data, if_absent=True)
