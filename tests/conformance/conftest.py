@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -15,19 +13,11 @@ from support_s3 import S3Place, new_place
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = DomainDispatcherApplication(create_backend_app)
-    lock = threading.Lock()
+    from chaos.moto_process import one_at_a_time
 
-    def one_at_a_time(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        # moto checks a condition, then writes, and breaks on two puts of one key at once.
-        with lock:
-            return list(moto(environ, start_response))
-
-    server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True)
+    server = make_server("127.0.0.1", 0, one_at_a_time(), threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
