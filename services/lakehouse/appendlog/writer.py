@@ -201,14 +201,7 @@ class SlotWriter:
         """Nothing else is done until the slot is somebody's."""
         self.settling = True
         try:
-            while True:
-                try:
-                    outcome = await append.run(None)
-                except LakehouseError:
-                    await self._access.clock.sleep(self._access.settings.backoff_seconds_max)
-                    continue
-                if outcome is not Outcome.UNSETTLED:
-                    return outcome
+            return await append.settle()
         finally:
             self.settling = False
 

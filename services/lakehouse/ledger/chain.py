@@ -145,6 +145,17 @@ class Append(Generic[R]):
                 await clock.sleep(self._access.backoff_seconds(attempt))
                 attempt += 1
 
+    async def settle(self) -> Outcome:
+        """Go on until the slot is somebody's, whatever the store answers meanwhile."""
+        while True:
+            try:
+                outcome = await self.run(None)
+            except LakehouseError:
+                await self._access.clock.sleep(self._access.settings.backoff_seconds_max)
+                continue
+            if outcome is not Outcome.UNSETTLED:
+                return outcome
+
     async def _once(self, deadline: float | None) -> Outcome:
         if not self._occupied:
             result = await self._put(deadline)

@@ -310,14 +310,7 @@ class Committer(Generic[S]):
         self._settling = True
         self._refuse_queued(lambda: unavailable("the ledger is settling another commit"))
         try:
-            while True:
-                try:
-                    outcome = await append.run(None)
-                except LakehouseError:
-                    await self._access.clock.sleep(self._access.settings.backoff_seconds_max)
-                    continue
-                if outcome is not Outcome.UNSETTLED:
-                    return outcome
+            return await append.settle()
         finally:
             self._settling = False
 
