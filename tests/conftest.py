@@ -1,12 +1,25 @@
-"""What holds for every test: no generated example fails for the time that it takes."""
+"""What holds for every test: how its examples are drawn, and when it may run a second time."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+TESTS = Path(__file__).parent
+# These run whole processes against real clocks beside everything else on the machine. One that
+# fails is run once more and named in the summary ("R"); a defect that the code has fails again.
+WHOLE_PROCESSES = tuple(TESTS / name for name in ("chaos", "e2e"))
 
 # A deadline an example measures how busy the machine is; a hang ends by the timeout of the test.
 # CI judges a change by the same examples each time; new ones are looked for everywhere else.
 settings.register_profile("lakehouse", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("lakehouse")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(folder in item.path.parents for folder in WHOLE_PROCESSES):
+            item.add_marker(pytest.mark.flaky(reruns=1))
