@@ -19,6 +19,7 @@ import pytest
 
 from house.sources import ROOT
 from lakehouse.contracts.ingest import IngestReport, IngestRequest
+from lakehouse.contracts.journal import FeedRequest, FeedStream
 from lakehouse.contracts.objects import (
     GetObjectRequest,
     ObjectStream,
@@ -33,7 +34,7 @@ from unit.rpc.samples import SERVICES, contract_types
 
 # Messages that are no contract type: what proto3 has no word for, and the parts of streams.
 ENVELOPES = {"StringList", "Change", "Requirement", "IngestPart", "IngestEnd", "QueryPart"}
-ENVELOPES |= {"ObjectPart", "PutObjectPart", "PutObjectEnd"}
+ENVELOPES |= {"ObjectPart", "PutObjectPart", "PutObjectEnd", "FeedPart"}
 KEY = "idempotency_key"
 NUMBERS = ROOT / "tests/golden/wire/lakehouse_v1.txt"
 SCALARS = {str: "string", int: "int64", float: "double", bool: "bool", bytes: "bytes"}
@@ -131,6 +132,9 @@ def test_every_method_is_an_rpc_and_the_reverse() -> None:
             assert wire.pop("Get") == ("GetObjectRequest", "ObjectPart")
             assert said.pop("Put") == (PutObjectRequest.__name__, PutObjectResult.__name__)
             assert wire.pop("Put") == ("PutObjectPart", "PutObjectResult")
+        if noun == "Journal":
+            assert said.pop("Feed") == (FeedRequest.__name__, FeedStream.__name__)
+            assert wire.pop("Feed") == ("FeedRequest", "FeedPart")
         assert wire == said
 
 
@@ -146,7 +150,8 @@ def test_what_changes_something_takes_an_idempotency_key() -> None:
     asking |= {"run", "running", "cancel", "buckets", "probe", "errors", "stat"}
     # What is reported carries ids of its own: twice is once.
     asking |= {"report"}
-    asking |= {"object_changes", "object_states"}
+    asking |= {"object_changes", "object_states", "journal", "tags"}
+    asking |= {"diff", "events", "history", "feed"}
     every = {
         f"{noun}.{name}"
         for noun, protocol in SERVICES.items()

@@ -16,6 +16,7 @@ from lakehouse.catalogd.reads import Reads
 from lakehouse.catalogd.registering import Registering
 from lakehouse.catalogd.sessions import Sessions
 from lakehouse.catalogd.settings import CatalogSettings
+from lakehouse.catalogd.tags import Tags
 from lakehouse.catalogd.timetable import Timetable
 from lakehouse.catalogd.usage import Usage
 from lakehouse.contracts import catalog as c
@@ -71,6 +72,8 @@ class Catalog:
         self.import_datasets = importing.import_datasets
         self.dedupe = importing.dedupe
         self.fsck = Fsck(core).fsck
+        tags = Tags(core)
+        self.journal, self.set_tag, self.tags = tags.journal, tags.set_tag, tags.tags
         collecting = Collecting(core)
         self.collect = collecting.collect
         self._timetable = Timetable(core, collecting)

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from lakehouse.contracts.as_of import AsOf as AsOf
 from lakehouse.contracts.inventory import (
+    JournalRequest,
+    JournalResult,
     ObjectChangesRequest,
     ObjectChangesResult,
     ObjectStatesRequest,
     ObjectStatesResult,
 )
+from lakehouse.contracts.tags import SetTagRequest, TagResult, TagsRequest, TagsResult
 from lakehouse.model.changes import Change, Requirement
 from lakehouse.model.dataset import Card, DataFile, Dataset, VersionEntry
 from lakehouse.model.identity import Context
@@ -88,18 +92,6 @@ class DatasetResult:
     dataset: Dataset
     version: int
     created: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AsOf:
-    """A point in the store's history: a version, or a time (the last version at or before it).
-
-    At most one is set; none means now. ``min_version`` asks for at least that version.
-    """
-
-    version: int | None = None
-    time: datetime | None = None
-    min_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,3 +468,16 @@ class CatalogService(Protocol):
     async def object_states(
         self, ctx: Context, request: ObjectStatesRequest
     ) -> ObjectStatesResult: ...
+
+    async def journal(self, ctx: Context, request: JournalRequest) -> JournalResult:
+        """For who reads the journal: costs what it answers, not what there is. Scope read."""
+        ...
+
+    async def set_tag(self, ctx: Context, request: SetTagRequest) -> TagResult:
+        """Scope write. Raises ``conflict`` (the name is another version's), ``not_found`` (to
+        remove; or the version is below the horizon)."""
+        ...
+
+    async def tags(self, ctx: Context, request: TagsRequest) -> TagsResult:
+        """Scope read."""
+        ...

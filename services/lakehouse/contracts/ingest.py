@@ -13,12 +13,16 @@ from lakehouse.model.schema import Column
 
 
 class IngestMode(StrEnum):
-    """AUTO: create if absent, no-op if the same content is there, else 409 naming the others."""
+    """AUTO: create if absent, no-op if the same content is there, else 409 naming the others.
+
+    UPSERT: rows of a key that is there take its place, the others are added; the dataset has, or
+    gets with this call, a primary key."""
 
     AUTO = "auto"
     CREATE = "create"
     APPEND = "append"
     REPLACE = "replace"
+    UPSERT = "upsert"
 
 
 class SourceFormat(StrEnum):
@@ -103,6 +107,7 @@ class IngestRequest:
     object_key: str = ""
     object_bucket: str = PRIMARY
     bucket: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,8 @@ class IngestReport:
         created: this call made the dataset (HTTP 201); False for no-ops, append and replace.
         dead_letters: rows that could not be parsed at all; they are in ``dead_letter_dataset``.
         sample_json: for a dry run, up to 20 rows as a JSON array; else "".
+        inserted, updated, deleted, unchanged: rows by key, where the dataset has one and the mode
+            is upsert, or replace.
     """
 
     dataset: str
@@ -144,6 +151,10 @@ class IngestReport:
     elapsed_ms: float
     dry_run: bool = False
     sample_json: str = ""
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
 
 
 class IngestService(Protocol):

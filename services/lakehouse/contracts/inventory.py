@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from lakehouse.model.dataset import DataFile
+from lakehouse.model.dataset import DataFile, Dataset, VersionEntry
 from lakehouse.model.refs import ObjectRef
 
 
@@ -79,3 +79,30 @@ class ObjectStatesResult:
 
     states: tuple[ObjectState, ...]
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRequest:
+    """What is to be read of a dataset's journal after version ``after``; dropped ones too.
+
+    ``limit`` files and as many entries in [1, 1000]; ``cursor`` as in ``PageRequest``.
+    """
+
+    name: str
+    after: int = 0
+    limit: int = 1000
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalResult:
+    """``files``: the living event objects of which something is later than ``after``, by seq.
+    ``entries``: commits that changed rows after ``after`` and whose entries are in no event object
+    yet, rising. ``horizon``: versions below it cannot be read."""
+
+    dataset: Dataset
+    files: tuple[DataFile, ...]
+    entries: tuple[VersionEntry, ...]
+    horizon: int
+    version: int
+    cursor: str = ""

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestService
+from lakehouse.contracts.journal import JournalService
 from lakehouse.contracts.objects import ObjectsService
 from lakehouse.contracts.query import QueryService
 from lakehouse.contracts.readiness import ReadinessSource
+from lakehouse.contracts.rows import RowsService
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
 from lakehouse.kit.figures import FigureSource
@@ -28,6 +30,8 @@ class Services:
     query: QueryService
     storage: StorageService
     objects: ObjectsService
+    rows: RowsService
+    journal: JournalService
     readiness: ReadinessSource
     figures: tuple[FigureSource, ...] = ()
     log: RequestLog = RequestLog()

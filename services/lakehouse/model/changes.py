@@ -32,7 +32,9 @@ class AddFiles:
     """Add objects; with ``replace`` all files live before are removed in the same commit.
 
     ``content_digest`` (sha256 of the source bytes, "" if none) is what makes re-ingest a no-op.
-    ``operation`` and ``source`` go into the version entry.
+    ``operation``, ``source``, ``workspace`` and ``reason`` go into the version entry. A row change
+    adds its ``rows``, its ``keys`` and its ``events`` together; what a dataset with a primary key
+    gains or loses without events starts its row history anew. ``replace`` leaves the events.
     """
 
     dataset_id: str
@@ -41,6 +43,8 @@ class AddFiles:
     content_digest: str = ""
     operation: str = "append"
     source: str = ""
+    workspace: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,24 @@ class RemoveFiles:
     dataset_id: str
     keys: tuple[str, ...]
     operation: str = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteFiles:
+    """Put ``files`` in the place of the living files ``keys``: the same rows and the same events in
+    other objects (compaction).
+
+    Each file comes with its ``seq``, at most the highest of its inputs: what was committed later
+    goes on hiding it. Rows less keys, and their hashes, are the same before and after, or the
+    commit is refused. ``journaled``: version entries up to it are among the events now; 0 for as
+    before.
+    """
+
+    dataset_id: str
+    keys: tuple[str, ...]
+    files: tuple[DataFile, ...]
+    operation: str = "compact"
+    journaled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +175,7 @@ Change = (
     | OpenSession
     | CloseSession
     | Condemn
+    | RewriteFiles
 )
 
 
@@ -204,4 +227,12 @@ class DocumentAt:
     version: int
 
 
-Requirement = NameFree | DatasetAt | SchemaIs | InputsLive | DigestAbsent | DocumentAt
+@dataclass(frozen=True, slots=True)
+class RowsAt:
+    """The dataset lives and the last change to its rows is ``version``; a rewrite is none."""
+
+    dataset_id: str
+    version: int
+
+
+Requirement = NameFree | DatasetAt | SchemaIs | InputsLive | DigestAbsent | DocumentAt | RowsAt

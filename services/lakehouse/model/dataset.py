@@ -10,8 +10,15 @@ from typing import Final
 from lakehouse.model.refs import PRIMARY
 from lakehouse.model.schema import Schema
 
-CONTENTS: Final = frozenset({"rows"})
-"""What ``DataFile.content`` may say; ``keys`` and ``events`` are kept for deltas to come."""
+ROWS: Final = "rows"
+KEYS: Final = "keys"
+EVENTS: Final = "events"
+CONTENTS: Final = frozenset({ROWS, KEYS, EVENTS})
+"""What ``DataFile.content`` may say.
+
+``rows``: exactly the columns of its schema. ``keys``: the key of every row that the commit replaced
+or deleted; it hides rows with that key in files of a lower ``seq``, each exactly one. ``events``:
+the journal of the commit (``table.events``)."""
 
 
 class Sensitivity(StrEnum):
@@ -83,11 +90,14 @@ class DataFile:
     Attributes:
         sha256: lower-case hex of the object's bytes.
         rows_hash: commutative hash of the rows, ``rh1:`` and 16 hex digits; "" where not computed.
+            Of ``keys``: of the rows that they hide, so that the rows that can be seen have the hash
+            of all ``rows`` less that of all ``keys``.
         external: a foreign object, registered and not written by us; never deleted by us.
         ordinal: position in the dataset, rising with commit order; set by the catalog.
         content: what the object holds, of the closed set ``CONTENTS``; a reader that does not know
             it must refuse the dataset, not pass the file over.
-        seq: the commit that added it; with ``ordinal`` it orders deltas; set by the catalog.
+        seq: the commit that it stands for; it orders deltas; set by the catalog: the one that added
+            it, or for what a rewrite made the newest of those it was made of.
         encryption: how its bytes are encrypted; "" for not at all.
         stats_sha256: of the object beside it that has its statistics (``stats_key``), for rows
             outside the primary bucket; "" where there is none.
@@ -133,7 +143,15 @@ def objects_of(file: DataFile) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """One dataset at one version of the store. ``version`` is the seq of its last change;
-    ``bucket`` its home, and ``residency`` what that bucket was called when it was made."""
+    ``bucket`` its home, and ``residency`` what that bucket was called when it was made.
+
+    Attributes:
+        rows_version: the seq of the last change to its rows; a rewrite of files is none.
+        history_since: from this version on the journal tells every change to every row; 0 for a
+            dataset without a key.
+        journaled: version entries up to this version are in event objects too.
+        key_files, event_files: of ``files``, those with that content.
+    """
 
     id: str
     name: str
@@ -150,6 +168,11 @@ class Dataset:
     primary_key: tuple[str, ...] = ()
     bucket: str = PRIMARY
     residency: str = ""
+    rows_version: int = 0
+    history_since: int = 0
+    journaled: int = 0
+    key_files: int = 0
+    event_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +192,5 @@ class VersionEntry:
     schema_id: int
     content_digest: str = ""
     source: str = ""
+    workspace: str = ""
+    reason: str = ""

@@ -245,6 +245,8 @@ class Node:
 
     async def _start_ingestd(self, buckets: Buckets) -> None:
         if "ingestd" in self._config.node.roles:
+            from lakehouse.ingestd.journal.service import Journal
+            from lakehouse.ingestd.rows.service import Rows
             from lakehouse.ingestd.service import Ingest
 
             catalog = self._wiring.contracts["catalog"]
@@ -253,6 +255,8 @@ class Node:
                 await ingest.start()
             self._closing.append(ingest)
             self._wiring.contracts["ingest"] = ingest
+            self._wiring.contracts["rows"] = Rows()
+            self._wiring.contracts["journal"] = Journal()
             self._readiness.add("ingestd", ingest)
 
     def _add_queryd(self, buckets: Buckets) -> None:

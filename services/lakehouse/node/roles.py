@@ -14,6 +14,8 @@ SERVED_BY: Final[dict[str, str]] = {
     "objects": "storaged",
     "ingest": "ingestd",
     "query": "queryd",
+    "rows": "ingestd",
+    "journal": "ingestd",
 }
 """Contract -> the role that implements it."""
 

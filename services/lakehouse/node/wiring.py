@@ -63,8 +63,10 @@ class Wiring:
         from lakehouse.rpc.catalog import CatalogClient
         from lakehouse.rpc.channel import open_channel
         from lakehouse.rpc.ingest import IngestClient
+        from lakehouse.rpc.journal import JournalClient
         from lakehouse.rpc.objects import ObjectsClient
         from lakehouse.rpc.query import QueryClient
+        from lakehouse.rpc.rows import RowsClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
 
@@ -75,6 +77,8 @@ class Wiring:
             "objects": ObjectsClient,
             "ingest": IngestClient,
             "query": QueryClient,
+            "rows": RowsClient,
+            "journal": JournalClient,
         }
         channel = self.channels.get(address) or open_channel(address)
         self.channels[address] = channel

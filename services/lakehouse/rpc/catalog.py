@@ -6,6 +6,7 @@ import grpc
 
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts import inventory as i
+from lakehouse.contracts import tags as t
 from lakehouse.kit.clock import Clock
 from lakehouse.model.identity import Context
 from lakehouse.rpc.calls import Peer
@@ -84,6 +85,15 @@ class CatalogClient:
         self, ctx: Context, request: i.ObjectStatesRequest
     ) -> i.ObjectStatesResult:
         return await self._peer.unary("object_states", ctx, request, i.ObjectStatesResult)
+
+    async def journal(self, ctx: Context, request: i.JournalRequest) -> i.JournalResult:
+        return await self._peer.unary("journal", ctx, request, i.JournalResult)
+
+    async def set_tag(self, ctx: Context, request: t.SetTagRequest) -> t.TagResult:
+        return await self._peer.unary("set_tag", ctx, request, t.TagResult)
+
+    async def tags(self, ctx: Context, request: t.TagsRequest) -> t.TagsResult:
+        return await self._peer.unary("tags", ctx, request, t.TagsResult)
 
 
 class CatalogServicer(Servicer):

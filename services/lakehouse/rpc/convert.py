@@ -28,9 +28,11 @@ from lakehouse.v1 import (
     catalog_pb2,
     common_pb2,
     ingest_pb2,
+    journal_pb2,
     model_pb2,
     objects_pb2,
     query_pb2,
+    rows_pb2,
     storage_pb2,
     tokens_pb2,
 )
@@ -39,9 +41,11 @@ MODULES: Final = (
     catalog_pb2,
     common_pb2,
     ingest_pb2,
+    journal_pb2,
     model_pb2,
     objects_pb2,
     query_pb2,
+    rows_pb2,
     storage_pb2,
     tokens_pb2,
 )

@@ -20,8 +20,10 @@ from lakehouse.rpc.draining import DrainingServer, Leaving, Reflection
 from lakehouse.rpc.health import NAME as HEALTH
 from lakehouse.rpc.health import Health
 from lakehouse.rpc.ingest import IngestServicer
+from lakehouse.rpc.journal import JournalServicer
 from lakehouse.rpc.objects import ObjectsServicer
 from lakehouse.rpc.query import QueryServicer
+from lakehouse.rpc.rows import RowsServicer
 from lakehouse.rpc.serving import Edge, Servicer
 from lakehouse.rpc.storage import StorageServicer
 from lakehouse.rpc.tokens import TokensServicer
@@ -33,6 +35,8 @@ SERVICERS: Final[Mapping[str, Callable[[Any, Edge], Servicer]]] = {
     "query": QueryServicer,
     "storage": StorageServicer,
     "objects": ObjectsServicer,
+    "rows": RowsServicer,
+    "journal": JournalServicer,
 }
 """Noun to servicer: the same nouns as the files in contracts/."""
 

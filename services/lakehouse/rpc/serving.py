@@ -153,7 +153,7 @@ class Servicer:
         return behaviour
 
 
-async def close_chunks(chunks: AsyncIterator[bytes]) -> None:
+async def close_chunks(chunks: AsyncIterator[Any]) -> None:
     """Close an iterator that can be closed, so that what feeds it stops."""
     close = getattr(chunks, "aclose", None)
     if close is not None:

@@ -174,16 +174,18 @@ class IngestRequest(_message.Message):
     OBJECT_KEY_FIELD_NUMBER: _builtins.int
     OBJECT_BUCKET_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     mode: _builtins.str
-    """auto | create | append | replace; default auto"""
+    """auto | create | append | replace | upsert; default auto"""
     dry_run: _builtins.bool
     object_key: _builtins.str
     object_bucket: _builtins.str
     """default primary"""
     bucket: _builtins.str
     """the home of a dataset that is made; "" is primary"""
+    reason: _builtins.str
     idempotency_key: _builtins.str
     @_builtins.property
     def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -203,11 +205,12 @@ class IngestRequest(_message.Message):
         object_key: _builtins.str = ...,
         object_bucket: _builtins.str | None = ...,
         bucket: _builtins.str = ...,
+        reason: _builtins.str = ...,
         idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_mode", b"_mode", "_object_bucket", b"_object_bucket", "card", b"card", "idempotency_key", b"idempotency_key", "mode", b"mode", "object_bucket", b"object_bucket", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_mode", b"_mode", "_object_bucket", b"_object_bucket", "bucket", b"bucket", "card", b"card", "dataset", b"dataset", "dry_run", b"dry_run", "idempotency_key", b"idempotency_key", "key", b"key", "mode", b"mode", "object_bucket", b"object_bucket", "object_key", b"object_key", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_mode", b"_mode", "_object_bucket", b"_object_bucket", "bucket", b"bucket", "card", b"card", "dataset", b"dataset", "dry_run", b"dry_run", "idempotency_key", b"idempotency_key", "key", b"key", "mode", b"mode", "object_bucket", b"object_bucket", "object_key", b"object_key", "options", b"options", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
@@ -344,6 +347,10 @@ class IngestReport(_message.Message):
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     SAMPLE_JSON_FIELD_NUMBER: _builtins.int
+    INSERTED_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     version: _builtins.int
     rows: _builtins.int
@@ -359,6 +366,11 @@ class IngestReport(_message.Message):
     elapsed_ms: _builtins.float
     dry_run: _builtins.bool
     sample_json: _builtins.str
+    inserted: _builtins.int
+    """these four: rows by key, where the mode is upsert, or replace"""
+    updated: _builtins.int
+    deleted: _builtins.int
+    unchanged: _builtins.int
     @_builtins.property
     def schema(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Column]: ...
     @_builtins.property
@@ -383,10 +395,14 @@ class IngestReport(_message.Message):
         elapsed_ms: _builtins.float = ...,
         dry_run: _builtins.bool = ...,
         sample_json: _builtins.str = ...,
+        inserted: _builtins.int = ...,
+        updated: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        unchanged: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_read", b"bytes_read", "content_digest", b"content_digest", "created", b"created", "dataset", b"dataset", "dead_letter_dataset", b"dead_letter_dataset", "dead_letters", b"dead_letters", "dry_run", b"dry_run", "elapsed_ms", b"elapsed_ms", "files", b"files", "format", b"format", "mode", b"mode", "no_op", b"no_op", "rows", b"rows", "sample_json", b"sample_json", "schema", b"schema", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_read", b"bytes_read", "content_digest", b"content_digest", "created", b"created", "dataset", b"dataset", "dead_letter_dataset", b"dead_letter_dataset", "dead_letters", b"dead_letters", "deleted", b"deleted", "dry_run", b"dry_run", "elapsed_ms", b"elapsed_ms", "files", b"files", "format", b"format", "inserted", b"inserted", "mode", b"mode", "no_op", b"no_op", "rows", b"rows", "sample_json", b"sample_json", "schema", b"schema", "unchanged", b"unchanged", "updated", b"updated", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

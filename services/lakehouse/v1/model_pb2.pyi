@@ -331,6 +331,11 @@ class Dataset(_message.Message):
     PRIMARY_KEY_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
+    ROWS_VERSION_FIELD_NUMBER: _builtins.int
+    HISTORY_SINCE_FIELD_NUMBER: _builtins.int
+    JOURNALED_FIELD_NUMBER: _builtins.int
+    KEY_FILES_FIELD_NUMBER: _builtins.int
+    EVENT_FILES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     fingerprint: _builtins.str
@@ -344,6 +349,14 @@ class Dataset(_message.Message):
     """its home; default primary"""
     residency: _builtins.str
     """of its home when it was made"""
+    rows_version: _builtins.int
+    """the seq of the last change to its rows; a rewrite of files is none"""
+    history_since: _builtins.int
+    """from this version on the journal tells every change to every row"""
+    journaled: _builtins.int
+    """version entries up to this version are in event objects too"""
+    key_files: _builtins.int
+    event_files: _builtins.int
     @_builtins.property
     def schema(self) -> Global___Schema: ...
     @_builtins.property
@@ -372,10 +385,15 @@ class Dataset(_message.Message):
         primary_key: _abc.Iterable[_builtins.str] | None = ...,
         bucket: _builtins.str | None = ...,
         residency: _builtins.str = ...,
+        rows_version: _builtins.int = ...,
+        history_since: _builtins.int = ...,
+        journaled: _builtins.int = ...,
+        key_files: _builtins.int = ...,
+        event_files: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_row_count", b"_row_count", "bucket", b"bucket", "card", b"card", "created_at", b"created_at", "row_count", b"row_count", "schema", b"schema", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_row_count", b"_row_count", "bucket", b"bucket", "card", b"card", "created_at", b"created_at", "files", b"files", "fingerprint", b"fingerprint", "id", b"id", "name", b"name", "primary_key", b"primary_key", "residency", b"residency", "row_count", b"row_count", "schema", b"schema", "size_bytes", b"size_bytes", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_row_count", b"_row_count", "bucket", b"bucket", "card", b"card", "created_at", b"created_at", "event_files", b"event_files", "files", b"files", "fingerprint", b"fingerprint", "history_since", b"history_since", "id", b"id", "journaled", b"journaled", "key_files", b"key_files", "name", b"name", "primary_key", b"primary_key", "residency", b"residency", "row_count", b"row_count", "rows_version", b"rows_version", "schema", b"schema", "size_bytes", b"size_bytes", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
@@ -407,6 +425,8 @@ class VersionEntry(_message.Message):
     SCHEMA_ID_FIELD_NUMBER: _builtins.int
     CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     operation: _builtins.str
     actor: _builtins.str
@@ -419,6 +439,8 @@ class VersionEntry(_message.Message):
     schema_id: _builtins.int
     content_digest: _builtins.str
     source: _builtins.str
+    workspace: _builtins.str
+    reason: _builtins.str
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -437,10 +459,12 @@ class VersionEntry(_message.Message):
         schema_id: _builtins.int = ...,
         content_digest: _builtins.str = ...,
         source: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_row_count", b"_row_count", "at", b"at", "row_count", b"row_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_row_count", b"_row_count", "actor", b"actor", "at", b"at", "content_digest", b"content_digest", "files_added", b"files_added", "files_removed", b"files_removed", "operation", b"operation", "request_id", b"request_id", "row_count", b"row_count", "rows_added", b"rows_added", "rows_removed", b"rows_removed", "schema_id", b"schema_id", "source", b"source", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_row_count", b"_row_count", "actor", b"actor", "at", b"at", "content_digest", b"content_digest", "files_added", b"files_added", "files_removed", b"files_removed", "operation", b"operation", "reason", b"reason", "request_id", b"request_id", "row_count", b"row_count", "rows_added", b"rows_added", "rows_removed", b"rows_removed", "schema_id", b"schema_id", "source", b"source", "version", b"version", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__row_count: _TypeAlias = _typing.Literal["row_count"]  # noqa: Y015
     _WhichOneofArgType__row_count: _TypeAlias = _typing.Literal["_row_count", b"_row_count"]  # noqa: Y015
@@ -500,7 +524,7 @@ class AddFiles(_message.Message):
     """Add objects; with `replace` all files live before are removed in the same commit.
 
     `content_digest` (sha256 of the source bytes, "" if none) is what makes re-ingest a no-op.
-    `operation` and `source` go into the version entry.
+    `operation`, `source`, `workspace` and `reason` go into the version entry.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -511,12 +535,16 @@ class AddFiles(_message.Message):
     CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
     OPERATION_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     replace: _builtins.bool
     content_digest: _builtins.str
     operation: _builtins.str
     """default append"""
     source: _builtins.str
+    workspace: _builtins.str
+    reason: _builtins.str
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataFile]: ...
     def __init__(
@@ -528,10 +556,12 @@ class AddFiles(_message.Message):
         content_digest: _builtins.str = ...,
         operation: _builtins.str | None = ...,
         source: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_operation", b"_operation", "operation", b"operation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_operation", b"_operation", "content_digest", b"content_digest", "dataset_id", b"dataset_id", "files", b"files", "operation", b"operation", "replace", b"replace", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_operation", b"_operation", "content_digest", b"content_digest", "dataset_id", b"dataset_id", "files", b"files", "operation", b"operation", "reason", b"reason", "replace", b"replace", "source", b"source", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__operation: _TypeAlias = _typing.Literal["operation"]  # noqa: Y015
     _WhichOneofArgType__operation: _TypeAlias = _typing.Literal["_operation", b"_operation"]  # noqa: Y015
@@ -567,6 +597,47 @@ class RemoveFiles(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__operation) -> _WhichOneofReturnType__operation | None: ...
 
 Global___RemoveFiles: _TypeAlias = RemoveFiles  # noqa: Y015
+
+@_typing.final
+class RewriteFiles(_message.Message):
+    """Put `files` in the place of the living files `keys`: the same rows and the same events in other
+    objects. Each file comes with its `seq`, at most the highest of its inputs.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    JOURNALED_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    operation: _builtins.str
+    """default compact"""
+    journaled: _builtins.int
+    """version entries up to it are among the events now; 0: as before"""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataFile]: ...
+    def __init__(
+        self,
+        *,
+        dataset_id: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        files: _abc.Iterable[Global___DataFile] | None = ...,
+        operation: _builtins.str | None = ...,
+        journaled: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_operation", b"_operation", "operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_operation", b"_operation", "dataset_id", b"dataset_id", "files", b"files", "journaled", b"journaled", "keys", b"keys", "operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__operation: _TypeAlias = _typing.Literal["operation"]  # noqa: Y015
+    _WhichOneofArgType__operation: _TypeAlias = _typing.Literal["_operation", b"_operation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__operation) -> _WhichOneofReturnType__operation | None: ...
+
+Global___RewriteFiles: _TypeAlias = RewriteFiles  # noqa: Y015
 
 @_typing.final
 class SetSchema(_message.Message):
@@ -1012,6 +1083,30 @@ class DocumentAt(_message.Message):
 Global___DocumentAt: _TypeAlias = DocumentAt  # noqa: Y015
 
 @_typing.final
+class RowsAt(_message.Message):
+    """The dataset lives and the last change to its rows is `version`; a rewrite is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        dataset_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowsAt: _TypeAlias = RowsAt  # noqa: Y015
+
+@_typing.final
 class Change(_message.Message):
     """One of these; a reader that does not know the one that is set refuses the message."""
 
@@ -1033,6 +1128,7 @@ class Change(_message.Message):
     OPEN_SESSION_FIELD_NUMBER: _builtins.int
     CLOSE_SESSION_FIELD_NUMBER: _builtins.int
     CONDEMN_FIELD_NUMBER: _builtins.int
+    REWRITE_FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def create_dataset(self) -> Global___CreateDataset: ...
     @_builtins.property
@@ -1065,6 +1161,8 @@ class Change(_message.Message):
     def close_session(self) -> Global___CloseSession: ...
     @_builtins.property
     def condemn(self) -> Global___Condemn: ...
+    @_builtins.property
+    def rewrite_files(self) -> Global___RewriteFiles: ...
     def __init__(
         self,
         *,
@@ -1084,12 +1182,13 @@ class Change(_message.Message):
         open_session: Global___OpenSession | None = ...,
         close_session: Global___CloseSession | None = ...,
         condemn: Global___Condemn | None = ...,
+        rewrite_files: Global___RewriteFiles | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "rewrite_files", b"rewrite_files", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_files", b"add_files", "change", b"change", "close_session", b"close_session", "condemn", b"condemn", "create_dataset", b"create_dataset", "delete_document", b"delete_document", "drop_dataset", b"drop_dataset", "open_session", b"open_session", "purge_dataset", b"purge_dataset", "put_document", b"put_document", "quarantine_dataset", b"quarantine_dataset", "remove_files", b"remove_files", "rename_dataset", b"rename_dataset", "restore_dataset", b"restore_dataset", "rewrite_files", b"rewrite_files", "set_card", b"set_card", "set_primary_key", b"set_primary_key", "set_schema", b"set_schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_dataset", "add_files", "remove_files", "set_schema", "set_card", "set_primary_key", "rename_dataset", "drop_dataset", "restore_dataset", "purge_dataset", "quarantine_dataset", "put_document", "delete_document", "open_session", "close_session", "condemn"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_dataset", "add_files", "remove_files", "set_schema", "set_card", "set_primary_key", "rename_dataset", "drop_dataset", "restore_dataset", "purge_dataset", "quarantine_dataset", "put_document", "delete_document", "open_session", "close_session", "condemn", "rewrite_files"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -1107,6 +1206,7 @@ class Requirement(_message.Message):
     INPUTS_LIVE_FIELD_NUMBER: _builtins.int
     DIGEST_ABSENT_FIELD_NUMBER: _builtins.int
     DOCUMENT_AT_FIELD_NUMBER: _builtins.int
+    ROWS_AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def name_free(self) -> Global___NameFree: ...
     @_builtins.property
@@ -1119,6 +1219,8 @@ class Requirement(_message.Message):
     def digest_absent(self) -> Global___DigestAbsent: ...
     @_builtins.property
     def document_at(self) -> Global___DocumentAt: ...
+    @_builtins.property
+    def rows_at(self) -> Global___RowsAt: ...
     def __init__(
         self,
         *,
@@ -1128,12 +1230,13 @@ class Requirement(_message.Message):
         inputs_live: Global___InputsLive | None = ...,
         digest_absent: Global___DigestAbsent | None = ...,
         document_at: Global___DocumentAt | None = ...,
+        rows_at: Global___RowsAt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset_at", b"dataset_at", "digest_absent", b"digest_absent", "document_at", b"document_at", "inputs_live", b"inputs_live", "name_free", b"name_free", "requirement", b"requirement", "schema_is", b"schema_is"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset_at", b"dataset_at", "digest_absent", b"digest_absent", "document_at", b"document_at", "inputs_live", b"inputs_live", "name_free", b"name_free", "requirement", b"requirement", "rows_at", b"rows_at", "schema_is", b"schema_is"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_at", b"dataset_at", "digest_absent", b"digest_absent", "document_at", b"document_at", "inputs_live", b"inputs_live", "name_free", b"name_free", "requirement", b"requirement", "schema_is", b"schema_is"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_at", b"dataset_at", "digest_absent", b"digest_absent", "document_at", b"document_at", "inputs_live", b"inputs_live", "name_free", b"name_free", "requirement", b"requirement", "rows_at", b"rows_at", "schema_is", b"schema_is"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_requirement: _TypeAlias = _typing.Literal["name_free", "dataset_at", "schema_is", "inputs_live", "digest_absent", "document_at"]  # noqa: Y015
+    _WhichOneofReturnType_requirement: _TypeAlias = _typing.Literal["name_free", "dataset_at", "schema_is", "inputs_live", "digest_absent", "document_at", "rows_at"]  # noqa: Y015
     _WhichOneofArgType_requirement: _TypeAlias = _typing.Literal["requirement", b"requirement"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_requirement) -> _WhichOneofReturnType_requirement | None: ...
 

@@ -17,9 +17,11 @@ from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.rpc.catalog import CatalogClient
 from lakehouse.rpc.channel import open_channel
 from lakehouse.rpc.ingest import IngestClient
+from lakehouse.rpc.journal import JournalClient
 from lakehouse.rpc.methods import methods_of
 from lakehouse.rpc.objects import ObjectsClient
 from lakehouse.rpc.query import QueryClient
+from lakehouse.rpc.rows import RowsClient
 from lakehouse.rpc.server import ServerOptions, build_server
 from lakehouse.rpc.storage import StorageClient
 from lakehouse.rpc.tokens import TokensClient
@@ -32,6 +34,8 @@ CLIENTS = {
     "Query": QueryClient,
     "Storage": StorageClient,
     "Objects": ObjectsClient,
+    "Rows": RowsClient,
+    "Journal": JournalClient,
 }
 CLOCK = SystemClock()
 IDS = SystemIds(CLOCK)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestService
+from lakehouse.contracts.journal import JournalService
 from lakehouse.contracts.objects import ObjectsService
 from lakehouse.contracts.query import QueryService
+from lakehouse.contracts.rows import RowsService
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
 
@@ -26,20 +28,43 @@ SERVICES: dict[str, object] = {
     "Query": QueryService,
     "Storage": StorageService,
     "Objects": ObjectsService,
+    "Rows": RowsService,
+    "Journal": JournalService,
 }
 
 _MODULES = (
     *(
         f"lakehouse.contracts.{noun}"
-        for noun in ("catalog", "inventory", "tokens", "ingest", "query", "storage", "objects")
+        for noun in (
+            "as_of",
+            "catalog",
+            "inventory",
+            "tags",
+            "tokens",
+            "ingest",
+            "query",
+            "storage",
+            "objects",
+            "rows",
+            "journal",
+        )
     ),
     *(
         f"lakehouse.model.{name}"
-        for name in ("schema", "dataset", "changes", "identity", "probe", "failures", "refs")
+        for name in (
+            "schema",
+            "dataset",
+            "changes",
+            "events",
+            "identity",
+            "probe",
+            "failures",
+            "refs",
+        )
     ),
 )
 # Values of a process that have no wire form: a context is metadata, a stream is a call.
-LOCAL_ONLY = frozenset({"Context", "QueryStream", "ObjectStream", "ColumnDifference"})
+LOCAL_ONLY = frozenset({"Context", "QueryStream", "ObjectStream", "FeedStream"})
 
 
 def contract_types() -> list[type]:

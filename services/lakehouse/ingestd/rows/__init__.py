@@ -1,0 +1,1 @@
+"""Rows by key: read, change, widen, restore, compare; and compaction of what changes leave."""
