@@ -23,7 +23,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
-from lakehouse.queryd.folders import Claim, claim
+from lakehouse.objectstore.folders import Claim, claim
 from lakehouse.queryd.process import Drain, Held, Inbox, Link, WorkerProcess
 from lakehouse.queryd.settings import GIB, QuerySettings
 from lakehouse.queryd.wire import Frame

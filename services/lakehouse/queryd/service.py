@@ -43,11 +43,11 @@ from lakehouse.kit.ids import Ids
 from lakehouse.model.dataset import DataFile
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
+from lakehouse.objectstore.folders import Claim, claim
+from lakehouse.objectstore.readcache import Local, ReadCache
 from lakehouse.objectstore.rescue import KnownReads
-from lakehouse.queryd.cache import Local, ReadCache
 from lakehouse.queryd.choose import choose_engine
 from lakehouse.queryd.figures import QueryFigures
-from lakehouse.queryd.folders import Claim, claim
 from lakehouse.queryd.limits import effective_limits
 from lakehouse.queryd.live import LIVE_COLUMNS, LiveTables
 from lakehouse.queryd.plan import Plan, encode

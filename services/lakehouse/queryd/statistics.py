@@ -16,8 +16,8 @@ from lakehouse.contracts.catalog import DatasetSnapshot
 from lakehouse.errors import LakehouseError
 from lakehouse.model.dataset import ColumnStats, DataFile, stats_key
 from lakehouse.model.refs import PRIMARY
-from lakehouse.queryd.cache import ReadCache
-from lakehouse.queryd.in_place import SilentError
+from lakehouse.objectstore.in_place import SilentError
+from lakehouse.objectstore.readcache import ReadCache
 from lakehouse.queryd.prepare import Lru
 from lakehouse.queryd.scan import STATISTICS_MIN_FILES
 from lakehouse.table.statsfile import decode_stats

@@ -28,9 +28,9 @@ from lakehouse.model.schema import Column, Schema
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.metered import MeteredStore
 from lakehouse.objectstore.port import ObjectStore
+from lakehouse.objectstore.readcache import ReadCache
 from lakehouse.objectstore.rescue import KnownReads
 from lakehouse.queryd import statistics
-from lakehouse.queryd.cache import ReadCache
 from lakehouse.queryd.scan import relation
 from lakehouse.queryd.statistics import Statistics
 from lakehouse.table.stats import Term

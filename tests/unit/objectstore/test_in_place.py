@@ -16,13 +16,13 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.dataset import DataFile
+from lakehouse.objectstore import in_place
+from lakehouse.objectstore import readcache as cache_module
 from lakehouse.objectstore.buckets import Buckets, BucketSettings, ResilienceSettings
+from lakehouse.objectstore.in_place import Beat, InPlace, SilentError
 from lakehouse.objectstore.local_tree import LocalTree
+from lakehouse.objectstore.readcache import ReadCache
 from lakehouse.objectstore.rescue import STREAM_ABOVE_BYTES, KnownReads, RescueSettings
-from lakehouse.queryd import cache as cache_module
-from lakehouse.queryd import in_place
-from lakehouse.queryd.cache import ReadCache
-from lakehouse.queryd.in_place import Beat, InPlace, SilentError
 
 CLOCK = SystemClock()
 IDS = SystemIds(CLOCK)

@@ -20,9 +20,9 @@ from typing import Final, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.dataset import DataFile
+from lakehouse.objectstore.in_place import Beat, InPlace, SilentError
 from lakehouse.objectstore.port import LocalFiles, ObjectStore
 from lakehouse.objectstore.rescue import COPIES, KnownObject, KnownReads, Stores
-from lakehouse.queryd.in_place import Beat, InPlace, SilentError
 
 R = TypeVar("R")
 _HASH_BYTES: Final = 1 << 20
@@ -66,12 +66,19 @@ def hash_file(path: str, beat: Beat) -> tuple[str, int]:
 
 class ReadCache:
     """Local paths of objects. ``size_bytes`` stays at or below ``bytes_max`` but for files that
-    running queries hold."""
+    running queries hold. ``setting``: what the bound is called, for who has to raise it."""
 
     def __init__(
-        self, folder: Path, bytes_max: int, stores: Stores, fetches_max: int, known: KnownReads
+        self,
+        folder: Path,
+        bytes_max: int,
+        stores: Stores,
+        fetches_max: int,
+        known: KnownReads,
+        setting: str = "query.cache_bytes_max",
     ) -> None:
         self._folder = folder
+        self._setting = setting
         self._known = known
         self._opened: dict[str, tuple[ObjectStore, LocalFiles | None]] = {}
         self._bytes_max = bytes_max
@@ -236,7 +243,7 @@ class ReadCache:
                 key=file.key,
                 size_bytes=file.size_bytes,
                 cache_bytes_max=self._bytes_max,
-                hint="raise query.cache_bytes_max",
+                hint=f"raise {self._setting}",
             )
 
     def _evict(self) -> None:

@@ -12,13 +12,13 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.dataset import DataFile
+from lakehouse.objectstore.folders import Claim
 from lakehouse.objectstore.local import LocalStore
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.objectstore.metered import MeteredStore
 from lakehouse.objectstore.port import ByteRange, ObjectStore
+from lakehouse.objectstore.readcache import ReadCache
 from lakehouse.objectstore.rescue import KnownReads
-from lakehouse.queryd.cache import ReadCache
-from lakehouse.queryd.folders import Claim
 
 
 class Stores:
