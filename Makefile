@@ -47,6 +47,8 @@ docs: setup ## regenerate docs/api/{cli,config,errors}.md from the code
 	$(BIN)/python tools/make_docs.py
 
 bench: setup ## timings against budgets; writes docs/BENCHMARKS.md (SUBJECT=start: that one alone)
+	@$(BIN)/python -c "import deltalake, lance, pyiceberg" 2>/dev/null || $(BIN)/python -m pip install \
+	  --quiet --require-hashes --only-binary :all: -r tests/bench/requirements.lock
 	$(BIN)/python tests/bench/run.py $(SUBJECT)
 
 soak: setup ## the long runs: more seeds, more kills, more malformed requests
@@ -58,3 +60,6 @@ lock: setup ## resolve requirements.lock, and the image's, anew from pyproject.t
 	uv pip compile pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -c requirements.lock \
 	  -o deploy/requirements.lock
+	uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -c requirements.lock \
+	  -o tests/bench/requirements.lock
