@@ -29,7 +29,7 @@ from lakehouse.ingestd.reports import (
     sample_json,
     stated_sensitivity,
 )
-from lakehouse.ingestd.sessions import WriterSession
+from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.spool import Spool, SpooledBody
 from lakehouse.kit import tracing
@@ -44,6 +44,7 @@ from lakehouse.model.residency import check_may_keep
 from lakehouse.model.schema import Schema
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.port import StreamingReads
+from lakehouse.objectstore.rescue import KnownReads
 
 __all__ = ["Ingest"]
 
@@ -71,7 +72,8 @@ class Ingest:
     """Implements ``contracts.ingest.IngestService``; belongs to one event loop.
 
     ``start`` before the first call, ``close`` at the end: ingests under way stop at their next
-    block, and their callers are told ``unavailable``; nothing of them was committed.
+    block, and their callers are told ``unavailable``; nothing of them was committed. ``parts`` are
+    shared with the services of rows and of the journal.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Ingest:
         buckets: Buckets,
         clock: Clock,
         ids: Ids,
+        known: KnownReads | None = None,
     ) -> None:
         self._settings = settings
         self._buckets = buckets
         self._clock = clock
         self._spool = Spool(settings, ids)
-        self._sessions = WriterSession(settings, catalog, clock, ids)
+        self.parts = RowParts(settings, catalog, buckets, clock, ids, known)
+        self._sessions = self.parts.sessions
         self._committer = Committer(settings, catalog, buckets, ids)
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._present = 0
@@ -104,13 +108,13 @@ class Ingest:
         self._jobs = ThreadPoolExecutor(settings.concurrent_max, "ingest")
         self._parsers = ThreadPoolExecutor(threads, "ingest-parse")
         self._disk = ThreadPoolExecutor(_SPOOL_THREADS, "ingest-spool")
-        await self._sessions.start()
+        await self.parts.start(self._spool.folder)
 
     async def close(self) -> None:
         """Stop ingests under way; end the session, the threads and the spool folder. Idempotent."""
         for stop in self._stops:
             stop.set()
-        await self._sessions.close()
+        await self.parts.close()
         for pool in (self._jobs, self._parsers, self._disk):
             if pool is not None:
                 await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)

@@ -22,6 +22,9 @@ class IngestSettings:
             ``ratio_free_bytes`` decoded.
         record_bytes_max: one CSV record or one JSON value of an array or line.
         file_bytes_target: a Parquet file is closed when it is this large.
+        cache_bytes_max: of verified copies of objects that are read for row changes.
+        decoded_cache_bytes_max: of their row groups, decoded for finding rows by key, on disk.
+        changes_memory_bytes_max: of row changes that were read, in memory.
         upload_whole_bytes_max: smaller files are one PUT, larger ones are streamed in parts.
     """
 
@@ -44,5 +47,8 @@ class IngestSettings:
     row_group_bytes: int = 64 * _MIB
     file_bytes_target: int = 192 * _MIB
     upload_whole_bytes_max: int = 8 * _MIB
+    cache_bytes_max: int = 8 * _GIB
+    decoded_cache_bytes_max: int = 8 * _GIB
+    changes_memory_bytes_max: int = 256 * _MIB
     heartbeat_seconds: float = 10.0
     session_seconds: float = 3_600.0

@@ -250,13 +250,17 @@ class Node:
             from lakehouse.ingestd.service import Ingest
 
             catalog = self._wiring.contracts["catalog"]
-            ingest = Ingest(self._config.ingest, catalog, buckets, self._clock, self._ids)
+            assert self._rescue is not None
+            ingest = Ingest(
+                self._config.ingest, catalog, buckets, self._clock, self._ids, self._rescue.reads
+            )
+            ingest.parts.query = self._wiring.contracts.get("query")
             with act_as("ingestd"):
                 await ingest.start()
             self._closing.append(ingest)
             self._wiring.contracts["ingest"] = ingest
-            self._wiring.contracts["rows"] = Rows()
-            self._wiring.contracts["journal"] = Journal()
+            self._wiring.contracts["rows"] = Rows(ingest.parts)
+            self._wiring.contracts["journal"] = Journal(ingest.parts)
             self._readiness.add("ingestd", ingest)
 
     def _add_queryd(self, buckets: Buckets) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lakehouse.contracts import journal as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.model.identity import Context
 
 __all__ = ["Journal"]
@@ -15,6 +16,9 @@ def _not_yet() -> LakehouseError:
 
 class Journal:
     """Implements ``contracts.journal.JournalService``."""
+
+    def __init__(self, parts: RowParts) -> None:
+        self._parts = parts
 
     async def events(self, ctx: Context, request: c.EventsRequest) -> c.EventsResult:
         raise _not_yet()

@@ -1,10 +1,11 @@
-"""The rows service: use cases only."""
+"""The rows service: joins the use cases, one module each."""
 
 from __future__ import annotations
 
 from lakehouse.contracts import rows as c
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.model.identity import Context
+from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.model.identity import Context, Scope
 
 __all__ = ["Rows"]
 
@@ -16,23 +17,33 @@ def _not_yet() -> LakehouseError:
 class Rows:
     """Implements ``contracts.rows.RowsService``."""
 
+    def __init__(self, parts: RowParts) -> None:
+        self._parts = parts
+
     async def get(self, ctx: Context, request: c.RowRequest) -> c.RowResult:
+        ctx.require(Scope.READ)
         raise _not_yet()
 
     async def change(self, ctx: Context, request: c.ChangeRowsRequest) -> c.ChangeRowsReport:
+        ctx.require(Scope.WRITE)
         raise _not_yet()
 
     async def set_key(self, ctx: Context, request: c.SetKeyRequest) -> c.SetKeyReport:
+        ctx.require(Scope.WRITE)
         raise _not_yet()
 
     async def widen(self, ctx: Context, request: c.WidenRequest) -> c.WidenReport:
+        ctx.require(Scope.WRITE)
         raise _not_yet()
 
     async def restore(self, ctx: Context, request: c.RestoreRowsRequest) -> c.ChangeRowsReport:
+        ctx.require(Scope.WRITE)
         raise _not_yet()
 
     async def diff(self, ctx: Context, request: c.DiffRequest) -> c.DiffResult:
+        ctx.require(Scope.READ)
         raise _not_yet()
 
     async def compact(self, ctx: Context, request: c.CompactRequest) -> c.CompactReport:
+        ctx.require(Scope.WRITE)
         raise _not_yet()
