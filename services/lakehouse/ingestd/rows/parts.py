@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.query import QueryService
-from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.reading import TableReader
+from lakehouse.ingestd.rows.turns import Turns
 from lakehouse.ingestd.rows.writing import TableWriter
 from lakehouse.ingestd.sessions import WriterSession
 from lakehouse.ingestd.settings import IngestSettings
@@ -24,6 +25,10 @@ __all__ = ["RowParts"]
 _THREADS: Final = 4
 
 
+def _nobody_compacts(name: str) -> None:
+    """Until a compactor takes its place."""
+
+
 class RowParts:
     """Belongs to one event loop. ``start`` before the first use, ``close`` at the end.
 
@@ -31,6 +36,8 @@ class RowParts:
         sessions: the writing session that objects are put under.
         reader, writer: of tables and of their objects.
         query: for predicates; None in a process that has no query service and no peer for it.
+        turns: writers of one dataset in this process take turns, so that none redoes its work.
+        compaction_wanted: told the name of a dataset that has many row changes; must not block.
         jobs: threads for whatever blocks or takes longer than a millisecond.
     """
 
@@ -49,29 +56,21 @@ class RowParts:
         self.clock = clock
         self.ids = ids
         self.sessions = WriterSession(settings, catalog, clock, ids)
-        self.reader = TableReader(
-            settings, catalog, buckets, known or KnownReads(buckets, clock, ids)
-        )
-        self.writer = TableWriter(settings, buckets, ids)
+        self.jobs = ThreadPoolExecutor(_THREADS, "rows")
+        known = known or KnownReads(buckets, clock, ids)
+        self.reader = TableReader(settings, catalog, buckets, known, self.jobs)
+        self.writer = TableWriter(settings, buckets, ids, self.jobs)
         self.query: QueryService | None = None
-        self._jobs: ThreadPoolExecutor | None = None
-
-    @property
-    def jobs(self) -> ThreadPoolExecutor:
-        if self._jobs is None:
-            raise LakehouseError(ErrorKind.UNAVAILABLE, "ingest has not been started")
-        return self._jobs
+        self.turns = Turns()
+        self.compaction_wanted: Callable[[str], None] = _nobody_compacts
 
     async def start(self, folder: Path) -> None:
         """``folder``: this process's own on a local disk; what is put in it goes with it."""
-        self._jobs = ThreadPoolExecutor(_THREADS, "rows")
-        self.reader.start(folder, self._jobs)
+        self.reader.start(folder)
         await self.sessions.start()
 
     async def close(self) -> None:
         """End the session, the threads and what is held locally. Idempotent."""
         await self.sessions.close()
-        if self._jobs is not None:
-            await asyncio.to_thread(self._jobs.shutdown, wait=True, cancel_futures=True)
-            self._jobs = None
+        await asyncio.to_thread(self.jobs.shutdown, wait=True, cancel_futures=True)
         self.reader.close()

@@ -38,18 +38,18 @@ class TableReader:
         catalog: CatalogService,
         buckets: Buckets,
         known: KnownReads,
+        jobs: ThreadPoolExecutor,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._buckets = buckets
         self._known = known
+        self._jobs = jobs
         self._cache: ReadCache | None = None
         self._objects = Path()
-        self._jobs: ThreadPoolExecutor | None = None
 
-    def start(self, folder: Path, jobs: ThreadPoolExecutor) -> None:
+    def start(self, folder: Path) -> None:
         """``folder``: local scratch that is this process's own."""
-        self._jobs = jobs
         self._objects = folder / "objects"
         self._cache = ReadCache(
             self._objects,
@@ -64,7 +64,7 @@ class TableReader:
         """Let what is held locally go; idempotent."""
         if self._cache is not None:
             self._cache.close()
-        self._cache = self._jobs = None
+        self._cache = None
 
     async def snapshot(
         self, ctx: Context, name: str, as_of: AsOf = _NOW
@@ -79,7 +79,7 @@ class TableReader:
 
         key = snapshot.dataset.primary_key
         table = await self.read(snapshot)
-        return await run_in(self._pool(), lambda: table.filter(match(table, keys, key).is_valid()))
+        return await run_in(self._jobs, lambda: table.filter(match(table, keys, key).is_valid()))
 
     async def read(
         self, snapshot: DatasetSnapshot, columns: Sequence[str] | None = None
@@ -110,7 +110,7 @@ class TableReader:
             whole = pa.concat_tables([arrow_schema(dataset.schema).empty_table(), *seen])
             return whole.select(list(columns)) if columns is not None else whole
 
-        return await run_in(self._pool(), work)
+        return await run_in(self._jobs, work)
 
     async def local(self, files: Sequence[DataFile]) -> list[str]:
         """Local paths of verified copies of ``files``, in order."""
@@ -119,11 +119,6 @@ class TableReader:
         self._objects.mkdir(exist_ok=True)
         with self._cache.held(files):
             return (await self._cache.paths(files)).paths
-
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._jobs is None:
-            raise LakehouseError(ErrorKind.UNAVAILABLE, "ingest has not been started")
-        return self._jobs
 
 
 def under_schema(table: pa.Table, written: Schema, wanted: Schema) -> pa.Table:
