@@ -14,7 +14,7 @@ __all__ = ["asked_sha256", "kept_answer", "told_again"]
 
 
 # Fields that requests did not always have: one that does not use them is what it was before.
-_LATER: Final = ("bucket",)
+_LATER: Final = ("bucket", "reason")
 
 
 def asked_sha256(request: IngestRequest, digest: str) -> str:

@@ -7,7 +7,6 @@ the session, and is collected when that has ended.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from lakehouse.ingestd.reports import (
     without_texts,
 )
 from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.ingestd.uploading import PASSING, PREFIX, not_uploaded, put_stats
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.ids import Ids
 from lakehouse.model.changes import (
@@ -50,21 +50,18 @@ from lakehouse.model.changes import (
     SetCard,
     SetPrimaryKey,
 )
-from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, VersionEntry, stats_key
+from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, VersionEntry
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY, ObjectRef
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.port import ObjectStore, StreamingWrites
 from lakehouse.objectstore.scoped import ScopedStore
 from lakehouse.table.fingerprint import fingerprint
-from lakehouse.table.statsfile import encode_stats
 
-_PREFIX: Final = "datasets/"
 _PART_BYTES: Final = 8 << 20
 _VERSIONS: Final = 100
 _ROUTE: Final = "ingest"
 _UPLOADS_MAX: Final = 2
-_PASSING: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +155,14 @@ class Committer:
         if outcome.dead_letter_files:
             dead = await self.find(ctx, job.name + DEAD_LETTERS_SUFFIX)
             dead_id = dead.id if dead else self._ids.ulid()
-        store = ScopedStore(self._buckets.get(bucket), (_PREFIX,))
+        store = ScopedStore(self._buckets.get(bucket), (PREFIX,))
 
         async def send(local: LocalParquet, owner: str, schema: int) -> DataFile:
-            folder = f"{_PREFIX}{session_id}/{owner}/"
+            folder = f"{PREFIX}{session_id}/{owner}/"
             ref = ObjectRef(bucket, await self._send(store, folder, local))
-            return data_file(local, ref, schema, await _put_stats(store, ref, local))
+            return data_file(
+                local, ref, schema, await put_stats(store, bucket, ref.key, local.stats)
+            )
 
         files = [await send(local, dataset_id, schema_id) for local in outcome.files]
         dead_files = [await send(local, dead_id, 1) for local in outcome.dead_letter_files]
@@ -183,10 +182,10 @@ class Committer:
                     await streams.put_stream(key, _parts(local.path))
                 return key
             except LakehouseError as error:
-                if error.kind not in _PASSING:
+                if error.kind not in PASSING:
                     raise
                 if not left:
-                    raise _not_uploaded(error) from error
+                    raise not_uploaded(error) from error
         raise AssertionError("the last attempt returns or raises")
 
     async def commit(
@@ -313,21 +312,6 @@ class Committer:
         return [create, add], [NameFree(name)]
 
 
-async def _put_stats(store: ObjectStore, ref: ObjectRef, local: LocalParquet) -> str:
-    """Put the statistics of rows outside the primary bucket beside them: their values stay where
-    the rows are. The hash of that object; "" for rows in the primary bucket."""
-    if ref.bucket == PRIMARY or not local.stats:
-        return ""
-    data = encode_stats(local.stats)
-    try:
-        await store.put(stats_key(ref.key), data)
-    except LakehouseError as error:
-        if error.kind not in _PASSING:
-            raise
-        raise _not_uploaded(error) from error
-    return hashlib.sha256(data).hexdigest()
-
-
 def _bare_entry(dataset: Dataset, version: int, digest: str) -> VersionEntry:
     """For content that came so long ago that its entry is not on the newest page."""
     return VersionEntry(
@@ -343,16 +327,6 @@ def _bare_entry(dataset: Dataset, version: int, digest: str) -> VersionEntry:
         row_count=dataset.row_count,
         schema_id=dataset.schema.id,
         content_digest=digest,
-    )
-
-
-def _not_uploaded(error: LakehouseError) -> LakehouseError:
-    """Whatever became of the object: it is not live, so of the ingest it is known."""
-    return LakehouseError(
-        ErrorKind.UNAVAILABLE,
-        "the rows could not be written to the bucket, and nothing was committed",
-        hint="send the file again when the bucket answers",
-        cause=str(error),
     )
 
 

@@ -1,19 +1,27 @@
-"""Small objects of a row change: Parquet in memory, one PUT each (ADR-009)."""
+"""Small tables as objects of a dataset: encoded in memory, one PUT each, several at once.
+
+What was put and is not committed belongs to its session, and is collected when that has ended.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lakehouse.errors import LakehouseError
 from lakehouse.ingestd.settings import IngestSettings
-from lakehouse.kit.blocking import run_blocking
+from lakehouse.ingestd.uploading import PASSING, PREFIX, not_uploaded, put_stats
+from lakehouse.kit.blocking import run_in
 from lakehouse.kit.ids import Ids
-from lakehouse.model.dataset import KEYS, ROWS, ColumnStats, DataFile, Dataset, stats_key
+from lakehouse.model.dataset import KEYS, ROWS, ColumnStats, DataFile, Dataset
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY
 from lakehouse.model.schema import Schema
@@ -21,29 +29,56 @@ from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.scoped import ScopedStore
 from lakehouse.table.rowhash import format_hash, rows_hash
 from lakehouse.table.stats import file_stats
-from lakehouse.table.statsfile import encode_stats
+from lakehouse.table.types import arrow_schema
 
-__all__ = ["TableWriter"]
+__all__ = ["Encoded", "Piece", "TableWriter", "encode"]
 
-_PREFIX: Final = "datasets/"
-_MASK: Final = 2**64 - 1
+_ZSTD_LEVEL: Final = 1
+_ROW_HASH: Final = "__row_hash"
+_INDEXED_ROWS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
+class Piece:
+    """A table that is to become an object with ``content`` (``model.dataset.CONTENTS``).
+
+    ``schema``: of the rows; of ``keys`` that of the rows they hide; of ``events`` their own.
+    ``key``: of the object, where it had to be known before.
+    """
+
+    content: str
+    table: pa.Table
+    schema: Schema
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An object's bytes, and what the catalog wants to know of them."""
+
     data: bytes
+    rows: int
     sha256: str
     rows_hash: str
     stats: tuple[ColumnStats, ...]
 
 
 class TableWriter:
-    """Puts tables as objects of a dataset; whoever calls it makes them live by a commit."""
+    """Puts tables that fit into memory; whoever calls it makes them live by a commit.
 
-    def __init__(self, settings: IngestSettings, buckets: Buckets, ids: Ids) -> None:
+    ``jobs``: the threads that encode."""
+
+    def __init__(
+        self, settings: IngestSettings, buckets: Buckets, ids: Ids, jobs: Executor
+    ) -> None:
         self._settings = settings
         self._buckets = buckets
         self._ids = ids
+        self._jobs = jobs
+
+    def new_key(self, dataset: Dataset, session_id: str) -> str:
+        """A key that no object has, for one that others must name before it is put."""
+        return f"{PREFIX}{session_id}/{dataset.id}/{self._ids.ulid()}.parquet"
 
     async def put(
         self,
@@ -54,50 +89,79 @@ class TableWriter:
         content: str,
         schema: Schema,
     ) -> DataFile:
-        """One object with the rows of ``table``, which has the Arrow schema of ``content``.
+        """Put ``table``; the file as a commit adds it. Raises ``unavailable`` (nothing is lost: it
+        is not live)."""
+        files = await self.put_all(ctx, dataset, session_id, (Piece(content, table, schema),))
+        return files[0]
 
-        ``schema``: the dataset's; it bounds the columns that the table has of it. Raises
-        ``unavailable`` where the bucket does not take it.
-        """
+    async def put_all(
+        self, ctx: Context, dataset: Dataset, session_id: str, pieces: Sequence[Piece]
+    ) -> tuple[DataFile, ...]:
+        """Put all of ``pieces`` at once; the files in their order. Raises as ``put``."""
         await self._buckets.find(ctx, (dataset.bucket,))
-        store = ScopedStore(self._buckets.get(dataset.bucket), (_PREFIX,))
-        encoded = await run_blocking(_encode, table, content, schema)
-        key = f"{_PREFIX}{session_id}/{dataset.id}/{self._ids.ulid()}.parquet"
-        await store.put(key, encoded.data)
-        file = DataFile(
-            key,
-            len(encoded.data),
-            table.num_rows,
-            encoded.sha256,
-            dataset.bucket,
-            schema.id,
-            encoded.rows_hash,
-            content=content,
+        puts = [self._put(dataset, session_id, piece) for piece in pieces]
+        # What is still on its way when one fails is waited for: nothing of it is left running.
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return tuple(result for result in results if isinstance(result, DataFile))
+
+    async def _put(self, dataset: Dataset, session_id: str, piece: Piece) -> DataFile:
+        made = await run_in(self._jobs, encode, piece, self._settings.row_group_rows)
+        key = piece.key or self.new_key(dataset, session_id)
+        bucket = dataset.bucket
+        store = ScopedStore(self._buckets.get(bucket), (PREFIX,))
+        try:
+            await store.put(key, made.data)
+        except LakehouseError as error:
+            if error.kind not in PASSING:
+                raise
+            raise not_uploaded(error) from error
+        beside = await put_stats(store, bucket, key, made.stats)
+        return DataFile(
+            key=key,
+            size_bytes=len(made.data),
+            rows=made.rows,
+            sha256=made.sha256,
+            bucket=bucket,
+            # Events have a schema of their own: any of the dataset's will do.
+            schema_id=piece.schema.id if piece.content in (ROWS, KEYS) else dataset.schema.id,
+            rows_hash=made.rows_hash,
+            stats=made.stats if bucket == PRIMARY else (),
+            content=piece.content,
+            stats_sha256=beside,
         )
-        if dataset.bucket == PRIMARY or not encoded.stats:
-            return replace(file, stats=encoded.stats)
-        beside = encode_stats(encoded.stats)
-        await store.put(stats_key(key), beside)
-        return replace(file, stats_sha256=hashlib.sha256(beside).hexdigest())
 
 
-def _encode(table: pa.Table, content: str, schema: Schema) -> _Encoded:
+def encode(piece: Piece, row_group_rows: int) -> Encoded:
+    """The Parquet file of a piece: field ids, all nullable, microseconds, zstd, page checksums."""
+    table = piece.table
+    hashed = ""
+    if piece.content == ROWS:
+        wanted = arrow_schema(piece.schema)
+        table = pa.table(table.select(wanted.names).columns, schema=wanted)
+        hashed = format_hash(rows_hash(table, piece.schema))
+    elif piece.content == KEYS:
+        total = pc.sum(table.column(_ROW_HASH), min_count=0).as_py() or 0
+        hashed = format_hash(total)
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         sink,
+        table.schema,
         version="2.6",
         compression="zstd",
+        compression_level=_ZSTD_LEVEL,
+        write_statistics=True,
         write_page_checksum=True,
-        write_page_index=True,
-    )
+        write_page_index=table.num_rows > _INDEXED_ROWS,
+    ) as writer:
+        writer.write_table(table, row_group_size=row_group_rows)
     data = sink.getvalue().to_pybytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if content == ROWS:
-        return _Encoded(
-            data, digest, format_hash(rows_hash(table, schema)), file_stats(table, schema)
-        )
-    if content == KEYS:
-        total = pc.sum(table.column("__row_hash")).as_py() or 0
-        return _Encoded(data, digest, format_hash(total & _MASK), file_stats(table, schema))
-    return _Encoded(data, digest, "", ())
+    return Encoded(
+        data=data,
+        rows=table.num_rows,
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows_hash=hashed,
+        stats=file_stats(table, piece.schema),
+    )
