@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.types as pat
 
 from lakehouse.contracts.ingest import IngestWarning
 from lakehouse.ingestd.convert import Work
-from lakehouse.ingestd.decoded import Decoded
+from lakehouse.ingestd.decoded import Body, Decoded, read_full
 from lakehouse.ingestd.dialect import unique_names
 from lakehouse.ingestd.limits import beyond, unreadable
 from lakehouse.ingestd.settings import IngestSettings
@@ -35,10 +34,11 @@ class _TypedSource:
     null_texts: tuple[str, ...] = ()
     first_line = 1
 
-    def __init__(self, path: Path, compression: str, work: Work) -> None:
+    def __init__(self, body: Body, compression: str, work: Work) -> None:
         self._settings = work.settings
-        self._path = path if compression == "none" else _unpack(path, compression, work)
-        self._size = self._path.stat().st_size
+        self._body = body if compression == "none" else _unpack(body, compression, work)
+        plain = self._body
+        self._size = len(plain) if isinstance(plain, bytes) else plain.stat().st_size
         self.warnings: tuple[IngestWarning, ...] = ()
         self.columns: pa.Schema | None = None
 
@@ -111,8 +111,8 @@ class ParquetSource(_TypedSource):
 
     format = "parquet"
 
-    def __init__(self, path: Path, compression: str, work: Work) -> None:
-        super().__init__(path, compression, work)
+    def __init__(self, body: Body, compression: str, work: Work) -> None:
+        super().__init__(body, compression, work)
         try:
             with self._open() as file:
                 schema = file.schema_arrow
@@ -123,7 +123,7 @@ class ParquetSource(_TypedSource):
 
     def _open(self) -> pq.ParquetFile:
         return pq.ParquetFile(
-            str(self._path),
+            pa.BufferReader(self._body) if isinstance(self._body, bytes) else str(self._body),
             page_checksum_verification=True,
             thrift_string_size_limit=100 << 20,
             thrift_container_size_limit=10_000_000,
@@ -153,11 +153,11 @@ class ArrowSource(_TypedSource):
 
     format = "arrow"
 
-    def __init__(self, path: Path, compression: str, head: bytes, work: Work) -> None:
-        super().__init__(path, compression, work)
+    def __init__(self, body: Body, compression: str, head: bytes, work: Work) -> None:
+        super().__init__(body, compression, work)
         self._is_file = head.startswith(_ARROW_FILE)
         try:
-            with pa.memory_map(str(self._path)) as file:
+            with _mapped(self._body) as file:
                 opened = pa.ipc.open_file(file) if self._is_file else pa.ipc.open_stream(file)
                 schema = opened.schema
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -166,12 +166,12 @@ class ArrowSource(_TypedSource):
 
     def blocks(self) -> Iterator[pa.RecordBatch]:
         try:
-            with pa.memory_map(str(self._path)) as file:
+            with _mapped(self._body) as file:
                 yield from self._checked(self._batches(file))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged("arrow", error) from error
 
-    def _batches(self, file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
         if self._is_file:
             reader = pa.ipc.open_file(file)
             batches: Iterator[pa.RecordBatch] = (
@@ -211,15 +211,21 @@ def _damaged(what: str, error: BaseException) -> Exception:
     )
 
 
-def _unpack(path: Path, compression: str, work: Work) -> Path:
+def _mapped(body: Body) -> pa.NativeFile:
+    return pa.BufferReader(body) if isinstance(body, bytes) else pa.memory_map(str(body))
+
+
+def _unpack(body: Body, compression: str, work: Work) -> Body:
     """Random access needs the plain bytes: decompress beside the body, within the budgets."""
-    unpacked = work.folder / "unpacked"
-    decoded = Decoded(path, compression, work.settings)
+    decoded = Decoded(body, compression, work.settings)
     try:
+        if isinstance(body, bytes):
+            return read_full(decoded, work.settings.decoded_bytes_max + 1)
+        unpacked = work.folder / "unpacked"
         with unpacked.open("wb") as file:
             while chunk := decoded.read(_COPY_BYTES):
                 work.check()
                 file.write(chunk)
+        return unpacked
     finally:
         decoded.close()
-    return unpacked

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.csv as pa_csv
 
 from lakehouse.contracts.ingest import IngestOptions, IngestWarning
 from lakehouse.ingestd.charset import Charset
-from lakehouse.ingestd.decoded import Decoded, Utf8Text, read_full
+from lakehouse.ingestd.decoded import Body, Decoded, Utf8Text, read_full
 from lakehouse.ingestd.dialect import SAMPLE_BYTES, Dialect, dialect_of, fields_of
 from lakehouse.ingestd.limits import beyond
 from lakehouse.ingestd.records import Piece, pieces, spans
@@ -38,14 +37,14 @@ class CsvSource:
 
     def __init__(
         self,
-        path: Path,
+        body: Body,
         compression: str,
         charset: Charset,
         options: IngestOptions,
         settings: IngestSettings,
         is_tsv: bool = False,
     ) -> None:
-        self._path = path
+        self._body = body
         self._compression = compression
         self._charset = charset
         self._settings = settings
@@ -81,7 +80,7 @@ class CsvSource:
             decoded.close()
 
     def _open(self) -> tuple[Decoded, Utf8Text]:
-        decoded = Decoded(self._path, self._compression, self._settings)
+        decoded = Decoded(self._body, self._compression, self._settings)
         return decoded, Utf8Text(decoded, self._charset.encoding, self._charset.mark_bytes)
 
     def blocks(self) -> Iterator[Piece]:

@@ -1,4 +1,4 @@
-"""The bytes of a spooled body after decompression, and as UTF-8 text; with budgets, streaming."""
+"""The bytes of a body after decompression, and as UTF-8 text; with budgets, streaming."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ _FOREIGN: Final = {
     b"ORC": ("an ORC file", "convert it to Parquet"),
 }
 _TEXTUAL: Final = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 256))
+
+
+Body = Path | bytes
+"""A body at rest: spooled, or in memory."""
 
 
 class Reader(Protocol):
@@ -65,10 +69,10 @@ def refuse_foreign(head: bytes) -> None:
 
 
 class Decoded:
-    """A spooled body after decompression. Not safe for use by several threads at once."""
+    """A body after decompression. Not safe for use by several threads at once."""
 
-    def __init__(self, path: Path, compression: str, settings: IngestSettings) -> None:
-        self._file = pa.OSFile(str(path))
+    def __init__(self, body: Body, compression: str, settings: IngestSettings) -> None:
+        self._file = pa.BufferReader(body) if isinstance(body, bytes) else pa.OSFile(str(body))
         self._compression = compression
         self._stream = (
             self._file

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ import pyarrow.types as pat
 from lakehouse.contracts.ingest import IngestOptions, IngestWarning, NestedAs, SourceFormat
 from lakehouse.errors import LakehouseError
 from lakehouse.ingestd.charset import Charset
-from lakehouse.ingestd.decoded import Decoded, Utf8Text, read_full
+from lakehouse.ingestd.decoded import Body, Decoded, Utf8Text, read_full
 from lakehouse.ingestd.json_values import (
     Inexact,
     bulk,
@@ -65,14 +64,14 @@ class JsonSource:
 
     def __init__(
         self,
-        path: Path,
+        body: Body,
         compression: str,
         charset: Charset,
         options: IngestOptions,
         settings: IngestSettings,
         source_format: SourceFormat,
     ) -> None:
-        self._path = path
+        self._body = body
         self._compression = compression
         self._charset = charset
         self._settings = settings
@@ -83,7 +82,7 @@ class JsonSource:
         self.format = "ndjson" if self._shape == "lines" else "json"
 
     def _open(self) -> tuple[Decoded, Utf8Text]:
-        decoded = Decoded(self._path, self._compression, self._settings)
+        decoded = Decoded(self._body, self._compression, self._settings)
         return decoded, Utf8Text(decoded, self._charset.encoding, self._charset.mark_bytes)
 
     def _find_shape(self, source_format: SourceFormat) -> str:
@@ -224,7 +223,7 @@ class JsonSource:
         objects, places, rejects = [], [], []
         known: dict[str, str] = {}
         for place, value in enumerate(values, start=1):
-            problem = _problem(value)
+            problem = problem_of(value)
             if problem:
                 raw = json_text(value)[:_RAW_MAX].encode(errors="backslashreplace")
                 rejects.append(Reject(place, problem, raw.decode()))
@@ -267,7 +266,7 @@ class JsonSource:
                 if too_deep(line, self._settings.json_depth_max):
                     raise ValueError("is nested too deep")
                 value = decode(line.decode())
-                problem = _problem(value)
+                problem = problem_of(value)
             except UnicodeDecodeError:
                 problem = "is not valid utf-8"
             except (ValueError, RecursionError) as error:
@@ -327,7 +326,8 @@ def _clear(value: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
     return {known.setdefault(name_key(name), name): one for name, one in named}
 
 
-def _problem(value: Any) -> str:
+def problem_of(value: Any) -> str:
+    """Why ``value`` is no object of a table; "" if it is one."""
     if not isinstance(value, dict):
         return "is not a json object"
     if len({name_key(name or _UNNAMED) for name in value}) < len(value):
