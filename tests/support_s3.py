@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,3 +86,11 @@ def new_place(endpoint: str, access_key: str, secret_key: str) -> S3Place:
     client.create_bucket(Bucket=place.bucket)
     client.close()
     return place
+
+
+def place_of_environment() -> S3Place:
+    """A new bucket on the server that ``tools/s3_server.py`` started."""
+    names = ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")
+    found = [os.environ.get(f"LAKEHOUSE_TEST_S3_{name}", "") for name in names]
+    assert all(found), "set LAKEHOUSE_TEST_S3_*, or run: tools/s3_server.py --run pytest -m s3"
+    return new_place(*found)

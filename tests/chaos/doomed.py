@@ -12,6 +12,8 @@ from typing import TypeVar
 from lakehouse.catalogd.service import Catalog, open_catalog
 from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.catalogd.tokens import Tokens
+from lakehouse.ingestd.journal.service import Journal
+from lakehouse.ingestd.rows.service import Rows
 from lakehouse.ingestd.service import Ingest
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.kit.clock import SystemClock
@@ -101,9 +103,9 @@ class DoomedStore(ForwardingStore):
 class DoomedBuckets(Buckets):
     """One bucket, that of a process which may die."""
 
-    def __init__(self, memory: MemoryStore, doom: Doom) -> None:
-        super().__init__([BucketSettings("primary", memory.url)], CLOCK, IDS)
-        self._only = MeteredStore(DoomedStore(memory, doom))
+    def __init__(self, store: ObjectStore, doom: Doom) -> None:
+        super().__init__([BucketSettings("primary", store.url)], CLOCK, IDS)
+        self._only = MeteredStore(DoomedStore(store, doom))
 
     def _meter(self, name: str) -> MeteredStore:
         self.settings(name)
@@ -119,6 +121,8 @@ class Roles:
     catalog: Catalog
     tokens: Tokens
     ingest: Ingest
+    rows: Rows
+    journal: Journal
 
     async def close(self) -> None:
         await self.ingest.close()
@@ -137,7 +141,8 @@ async def start(
     if graves is not None:
         graves.append(ingest)
     await ingest.start()
-    return Roles(memory, buckets, catalog, Tokens(catalog, CLOCK, IDS), ingest)
+    rows, journal = Rows(ingest.parts), Journal(ingest.parts)
+    return Roles(memory, buckets, catalog, Tokens(catalog, CLOCK, IDS), ingest, rows, journal)
 
 
 async def live(doom: Doom, life: Awaitable[None]) -> bool:
@@ -166,7 +171,8 @@ async def live(doom: Doom, life: Awaitable[None]) -> bool:
 
 def bury(ingest: Ingest) -> None:
     """Free what a dead process would have left to the operating system: threads and files."""
-    for pool in (ingest._jobs, ingest._parsers, ingest._disk):
+    for pool in (ingest._jobs, ingest._parsers, ingest._disk, ingest.parts.jobs):
         if isinstance(pool, ThreadPoolExecutor):
             pool.shutdown(wait=True, cancel_futures=True)
+    ingest.parts.reader.close()
     ingest._spool.close()

@@ -18,11 +18,13 @@ import pytest
 
 from chaos.doomed import CLOCK, IDS, Doom, Roles, bury, live, start
 from lakehouse.contracts import catalog as c
+from lakehouse.contracts import rows as r
 from lakehouse.contracts import tokens as t
-from lakehouse.contracts.ingest import IngestMode, IngestOptions, IngestRequest
+from lakehouse.contracts.ingest import ColumnOverride, IngestMode, IngestOptions, IngestRequest
+from lakehouse.contracts.journal import EventsRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.service import Ingest
-from lakehouse.model.dataset import Card, DatasetStatus
+from lakehouse.model.dataset import Card, Dataset, DatasetStatus
 from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context, Scope
 from lakehouse.objectstore.identity import init_store
 from lakehouse.objectstore.memory import MemoryStore
@@ -108,6 +110,53 @@ async def make_token(roles: Roles, ctx: Context) -> object:
     return made.info.id
 
 
+ROW_JSON = IngestOptions(content_type="application/json")
+
+
+async def arrange_keyed(roles: Roles) -> None:
+    request = IngestRequest("people", IngestMode.CREATE, ("id",))
+    await roles.ingest.ingest(CTX, request, chunks(CSV + b"3,c\n4,d\n"))
+
+
+async def arrange_changed(roles: Roles) -> None:
+    await arrange_keyed(roles)
+    for body in (b'[{"id": 1, "name": "x"}, {"id": 9, "name": "i"}]', b'{"id": 9, "name": "j"}'):
+        await change(r.RowChange.UPSERT, body)(roles, CTX)
+    await change(r.RowChange.DELETE, b"[2]")(roles, CTX)
+
+
+def change(how: r.RowChange, body: bytes) -> Act:
+    request = r.ChangeRowsRequest("people", how, body, ROW_JSON, reason="chaos")
+    return lambda roles, ctx: roles.rows.change(ctx, request)
+
+
+def keeping(method: str, request: Any) -> Act:
+    return lambda roles, ctx: getattr(roles.rows, method)(ctx, request)
+
+
+def keyed(mode: IngestMode) -> Act:
+    request = IngestRequest("people", mode, options=IngestOptions(force=True))
+    data = b"id,name\n5,e\n" if mode is IngestMode.APPEND else b"id,name\n1,z\n5,e\n"
+    return lambda roles, ctx: roles.ingest.ingest(ctx, request, chunks(data))
+
+
+async def compact(roles: Roles, ctx: Context) -> object:
+    """What it did differs when it is done again; what it leaves does not."""
+    report = await roles.rows.compact(ctx, r.CompactRequest("people", full=True))
+    return report.rows, report.rows_hash, report.key_files_after
+
+
+async def tag(roles: Roles, ctx: Context) -> object:
+    request = c.SetTagRequest("march", "people", c.AsOf(version=2))
+    return replace(await roles.catalog.set_tag(ctx, request), created=False)
+
+
+async def restore_rows(roles: Roles, ctx: Context) -> object:
+    versions = await roles.catalog.versions(CTX, c.PageRequest("people", limit=1000))
+    first = min(entry.version for entry in versions.versions)
+    return await roles.rows.restore(ctx, r.RestoreRowsRequest("people", c.AsOf(version=first)))
+
+
 async def many_commits(roles: Roles, ctx: Context) -> object:
     """Enough records for folds on the way; each has a key of its own."""
     answers = []
@@ -155,6 +204,25 @@ CASES = {
     "dedupe": Case(arrange_twice, cataloguing("dedupe", c.PlanRequest())),
     "fsck": Case(arrange_damaged, cataloguing("fsck", c.FsckRequest(dry_run=False))),
     "collect": Case(arrange_garbage, cataloguing("collect", c.PlanRequest())),
+    "upsert": Case(
+        arrange_keyed, change(r.RowChange.UPSERT, b'[{"id": 1, "name": "x"}, {"id": 7}]')
+    ),
+    "patch": Case(
+        arrange_changed,
+        change(r.RowChange.PATCH, b'{"key": 1, "set": {"name": "y"}, "expect": {"name": "x"}}'),
+    ),
+    "delete": Case(arrange_changed, change(r.RowChange.DELETE, b"[1, 3]")),
+    "ingest-upsert": Case(arrange_changed, keyed(IngestMode.UPSERT)),
+    "append-keyed": Case(arrange_changed, keyed(IngestMode.APPEND)),
+    "replace-keyed": Case(arrange_changed, keyed(IngestMode.REPLACE)),
+    "set-key": Case(arrange_ingested, keeping("set_key", r.SetKeyRequest("people", ("id",)))),
+    "widen": Case(
+        arrange_changed,
+        keeping("widen", r.WidenRequest("people", (ColumnOverride("phone", "string"),))),
+    ),
+    "restore-rows": Case(arrange_changed, restore_rows),
+    "compact": Case(arrange_changed, compact),
+    "tag": Case(arrange_changed, tag),
     "token": Case(nothing, make_token),
     "fold": Case(arrange_ingested, many_commits, whole=False),
 }
@@ -167,15 +235,37 @@ async def observe(roles: Roles) -> Facts:
     for each in page.datasets:
         owner, status = each.card.owner, each.status.value
         facts.append((each.name, status, owner, each.files, each.row_count, each.size_bytes))
-    names = {each.name for each in page.datasets if each.status is DatasetStatus.LIVE}
-    for name in sorted(names):
-        for file in (await roles.catalog.files(CTX, c.PageRequest(name))).files:
-            there = file.key in roles.memory._objects
-            facts.append((name, "file", file.rows, there))
-            assert not there or len(await roles.memory.get(file.key)) == file.size_bytes
+    facts += [("tag", one.name, one.dataset) for one in (await _tags(roles)).tags]
+    for each in page.datasets:
+        if each.status is DatasetStatus.LIVE:
+            facts += await _contents(roles, each)
     tokens = (await roles.tokens.list(CTX, t.ListTokensRequest())).tokens
     facts += [("token", token.name, token.scopes) for token in tokens]
     return tuple(sorted(facts, key=repr))
+
+
+async def _tags(roles: Roles) -> c.TagsResult:
+    return await roles.catalog.tags(CTX, c.TagsRequest())
+
+
+async def _contents(roles: Roles, dataset: Dataset) -> Facts:
+    """Its objects, and where it has a key its rows, its columns and what is told of them."""
+    facts: list[tuple[object, ...]] = []
+    for file in (await roles.catalog.files(CTX, c.PageRequest(dataset.name))).files:
+        there = file.key in roles.memory._objects
+        facts.append((dataset.name, "file", file.content, file.rows, there))
+        assert not there or len(await roles.memory.get(file.key)) == file.size_bytes
+    if dataset.primary_key:
+        reader = roles.ingest.parts.reader
+        snapshot, _ = await reader.snapshot(CTX, dataset.name)
+        facts += [("row", *row.items()) for row in (await reader.read(snapshot)).to_pylist()]
+        facts += [("column", column) for column in dataset.schema.columns]
+        page = await roles.journal.events(CTX, EventsRequest(dataset=dataset.name))
+        facts += [
+            (one.kind, one.operation, one.entity, one.field, one.old_json, one.new_json, one.rows)
+            for one in page.events
+        ]
+    return tuple(facts)
 
 
 def keys_of(memory: MemoryStore) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from support_s3 import S3Place, new_place
+from support_s3 import S3Place, new_place, place_of_environment
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +33,4 @@ def moto_place(moto_endpoint: str) -> S3Place:
 @pytest.fixture
 def real_place() -> S3Place:
     """For tests marked ``s3`` only: ``make test`` deselects those, and nothing skips them."""
-    names = ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")
-    found = [os.environ.get(f"LAKEHOUSE_TEST_S3_{name}", "") for name in names]
-    assert all(found), "set LAKEHOUSE_TEST_S3_*, or run: tools/s3_server.py --run pytest -m s3"
-    return new_place(*found)
+    return place_of_environment()

@@ -15,7 +15,10 @@ from lakehouse.contracts.inventory import (
     ObjectStatesRequest,
     ObjectStatesResult,
 )
-from lakehouse.contracts.tags import SetTagRequest, TagResult, TagsRequest, TagsResult
+from lakehouse.contracts.tags import SetTagRequest as SetTagRequest
+from lakehouse.contracts.tags import TagResult as TagResult
+from lakehouse.contracts.tags import TagsRequest as TagsRequest
+from lakehouse.contracts.tags import TagsResult as TagsResult
 from lakehouse.model.changes import Change, Requirement
 from lakehouse.model.dataset import Card, DataFile, Dataset, VersionEntry
 from lakehouse.model.identity import Context
