@@ -1,0 +1,77 @@
+"""Cells side by side: which are the same, bit for bit, null with null. Vectorised, nested or not.
+
+Two cells are the same only if their rows hash alike (``table.rowhash``): NaN is the same as that
+NaN, and 0.0 is not the same as -0.0.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pat
+
+__all__ = ["flat", "same"]
+
+
+def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The same values in one array."""
+    if isinstance(values, pa.ChunkedArray):
+        return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(_chunks(values))
+    return values
+
+
+def _chunks(values: pa.ChunkedArray) -> list[pa.Array]:
+    return values.chunks or [pa.array([], values.type)]
+
+
+def same(left: pa.Array, right: pa.Array) -> pa.Array:
+    """For each position whether both cells are the same; never null.
+
+    Args:
+        left, right: of one type and one length.
+    """
+    if left.null_count == 0 and right.null_count == 0:
+        return _same_values(left, right)
+    both = pc.and_(pc.is_valid(left), pc.is_valid(right))
+    neither = pc.and_(pc.is_null(left), pc.is_null(right))
+    alike = pc.and_(both, pc.fill_null(_same_values(left, right), False))
+    return pc.or_(neither, alike)
+
+
+def _same_values(left: pa.Array, right: pa.Array) -> pa.Array:
+    """As ``same``; at a null of either side the result is null or means nothing."""
+    arrow = left.type
+    if pat.is_floating(arrow):
+        return pc.equal(left.view(pa.uint64()), right.view(pa.uint64()))
+    if pat.is_struct(arrow):
+        result = pa.repeat(pa.scalar(True), len(left))
+        for one, other in zip(left.flatten(), right.flatten(), strict=True):
+            result = pc.and_(result, same(one, other))
+        return result
+    if pat.is_map(arrow) or pat.is_list(arrow):
+        return _same_lists(left, right)
+    return pc.equal(left, right)
+
+
+def _same_lists(left: pa.Array, right: pa.Array) -> pa.Array:
+    """Lists of the same length are laid side by side, item by item; the items that differ are
+    counted, and a list is the same where the count does not rise."""
+    lengths = pc.fill_null(pc.list_value_length(_as_list(left)), -1)
+    alike = pc.equal(lengths, pc.fill_null(pc.list_value_length(_as_list(right)), -1))
+    rows = pc.indices_nonzero(alike)
+    one, other = _as_list(left).take(rows), _as_list(right).take(rows)
+    differs = pc.invert(same(one.flatten(), other.flatten())).cast(pa.int64())
+    counted = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(differs)])
+    sizes = pc.fill_null(pc.list_value_length(one), 0).cast(pa.int64())
+    ends = pc.cumulative_sum(sizes)
+    starts = pc.subtract(ends, sizes)
+    equal = pc.equal(counted.take(starts), counted.take(ends))
+    return pc.replace_with_mask(alike, alike, equal)
+
+
+def _as_list(values: pa.Array) -> pa.Array:
+    """A map as the list of its entries, which is what it is."""
+    if not pat.is_map(values.type):
+        return values
+    fields = [("key", values.type.key_type), ("value", values.type.item_type)]
+    return values.cast(pa.list_(pa.struct(fields)))
