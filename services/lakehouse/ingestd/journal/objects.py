@@ -1,0 +1,226 @@
+"""Event objects as tables: verified by the read cache, decoded once, kept within a bound."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.dataset import DataFile
+from lakehouse.model.events import EventKind
+from lakehouse.model.identity import Context
+from lakehouse.table.events import EVENT_COLUMNS, EVENT_SCHEMA
+
+__all__ = ["EventObjects", "Span"]
+
+KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+WHOLE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""An object that is larger than this when decoded is read a row group at a time, and not kept."""
+_SPANS_MAX: Final = 100_000
+_OPENINGS_MAX: Final = 4
+_NAMES: Final = "entities"
+_VERSION_ID: Final = next(c.id for c in EVENT_COLUMNS.columns if c.name == "version")
+_INSERT: Final = EventKind.INSERT.value
+
+Reduce = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The versions that an object may have events of, both included."""
+
+    low: int
+    high: int
+
+
+class EventObjects:
+    """Belongs to one event loop."""
+
+    def __init__(self, parts: RowParts) -> None:
+        self._parts = parts
+        self._kept: OrderedDict[tuple[str, bool], pa.Table] = OrderedDict()
+        self._kept_bytes = 0
+        self._spans: dict[str, Span] = {}
+
+    def span(self, file: DataFile) -> Span:
+        """By its statistics, or as it was seen; ``low`` is 0 where neither says."""
+        stats = next((one for one in file.stats if one.column_id == _VERSION_ID), None)
+        if stats is not None and stats.null_count == file.rows:
+            return Span(file.seq, file.seq)  # written with the change, before it had a version
+        if stats is not None and stats.null_count == 0 and stats.minimum and stats.maximum:
+            return Span(int(stats.minimum), int(stats.maximum))
+        return self._spans.get(file.sha256, Span(0, file.seq))
+
+    async def read(
+        self, ctx: Context, files: Sequence[DataFile], entity: str, reduce: Reduce
+    ) -> pa.Table:
+        """``reduce`` of the events of ``files``; it is called with parts of them and with what it
+        made of parts, and what it returns is to be far less than it was given.
+
+        With ``entity`` the lists of entities are read too (else they are null), and what cannot be
+        of it may be left out. Raises ``corrupt`` (named), ``unavailable``.
+        """
+        names = bool(entity)
+        tables = [self._kept.get((file.sha256, names)) for file in files]
+        missing = [file for file, table in zip(files, tables, strict=True) if table is None]
+        if missing:
+            await self._parts.buckets.find(ctx, {file.bucket for file in missing})
+        opened = await self._open(missing) if missing else []
+        try:
+            made = await run_in(
+                self._parts.jobs, _reduced, [t for t in tables if t is not None], opened, entity,
+                reduce,
+            )  # fmt: skip
+        finally:
+            for one in opened:
+                one.parquet.close()
+        for whole in made.whole:
+            self._keep((whole.file.sha256, names), whole.events)
+        self._spans.update(made.spans)
+        while len(self._spans) > _SPANS_MAX:
+            del self._spans[next(iter(self._spans))]
+        return made.events
+
+    async def _open(self, files: Sequence[DataFile]) -> list[_Opened]:
+        """Verified copies, open: one that is dropped from the cache now can still be read."""
+        for attempt in range(_OPENINGS_MAX):
+            paths = await self._parts.reader.local(files)
+            try:
+                return await run_in(self._parts.jobs, _opened, files, paths)
+            except FileNotFoundError:
+                if attempt == _OPENINGS_MAX - 1:
+                    break
+        raise LakehouseError(
+            ErrorKind.UNAVAILABLE,
+            "the read cache is too small for what is read at once",
+            hint="raise ingest.cache_bytes_max",
+        )
+
+    def _keep(self, key: tuple[str, bool], events: pa.Table) -> None:
+        if key in self._kept:
+            return
+        self._kept[key] = events
+        self._kept_bytes += events.nbytes
+        while self._kept_bytes > KEPT_BYTES_MAX:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    file: DataFile
+    parquet: pq.ParquetFile
+
+    def decoded_bytes(self) -> int:
+        footer = self.parquet.metadata
+        return sum(footer.row_group(at).total_byte_size for at in range(footer.num_row_groups))
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    file: DataFile
+    events: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    events: pa.Table
+    whole: list[_Whole]
+    spans: dict[str, Span]
+
+
+def _opened(files: Sequence[DataFile], paths: Sequence[str]) -> list[_Opened]:
+    found: list[_Opened] = []
+    try:
+        for file, path in zip(files, paths, strict=True):
+            found.append(_Opened(file, pq.ParquetFile(path, page_checksum_verification=True)))
+    except BaseException:
+        for one in found:
+            one.parquet.close()
+        raise
+    return found
+
+
+def _reduced(
+    known: list[pa.Table], opened: Sequence[_Opened], entity: str, reduce: Reduce
+) -> _Made:
+    whole: list[_Whole] = []
+    spans: dict[str, Span] = {}
+    large: list[pa.Table] = []
+    for one in opened:
+        try:
+            if one.decoded_bytes() <= WHOLE_BYTES_MAX:
+                events = _filled(one, one.parquet.read(_columns(entity)))
+                whole.append(_Whole(one.file, events))
+                span = pc.min_max(events["version"])
+                spans[one.file.sha256] = Span(span["min"].as_py(), span["max"].as_py())
+            else:
+                for events in _groups(one, entity):
+                    large.append(reduce(events))
+                    if len(large) > 1:
+                        large = [reduce(pa.concat_tables(large))]
+        except (pa.ArrowException, OSError) as error:
+            raise LakehouseError(
+                ErrorKind.CORRUPT,
+                "an event object cannot be read",
+                bucket=one.file.bucket,
+                key=one.file.key,
+                hint="run catalog fsck --deep, restore the object from a backup",
+            ) from error
+    tables = [EVENT_SCHEMA.empty_table(), *known, *(one.events for one in whole), *large]
+    return _Made(reduce(pa.concat_tables(tables)), whole, spans)
+
+
+def _columns(entity: str) -> list[str]:
+    return [name for name in EVENT_SCHEMA.names if entity or name != _NAMES]
+
+
+def _groups(one: _Opened, entity: str) -> Iterator[pa.Table]:
+    """Row groups that may have an event of ``entity``, one after the other."""
+    footer = one.parquet.metadata
+    for at in range(footer.num_row_groups):
+        if entity and not _may_have(footer.row_group(at), entity):
+            continue
+        yield _filled(one, one.parquet.read_row_group(at, _columns(entity)))
+
+
+def _may_have(group: pq.RowGroupMetaData, entity: str) -> bool:
+    bounds = {}
+    for at in range(group.num_columns):
+        column = group.column(at)
+        if column.path_in_schema in ("entity", "kind"):
+            bounds[column.path_in_schema] = column.statistics
+    entities, kinds = bounds.get("entity"), bounds.get("kind")
+    if entities is None or kinds is None:
+        return True
+    return _within(entities, entity) or _within(kinds, _INSERT)
+
+
+def _within(statistics: pq.Statistics, value: str) -> bool:
+    if not statistics.has_min_max:
+        return bool(statistics.num_values)
+    low, high = statistics.min, statistics.max
+    return bool(low <= value <= high) if isinstance(low, str) else True
+
+
+def _filled(one: _Opened, events: pa.Table) -> pa.Table:
+    """``events`` under ``EVENT_SCHEMA`` with their version: that of the commit that brought the
+    object, where it was written before it had one."""
+    columns = []
+    for field in EVENT_SCHEMA:
+        if events.schema.get_field_index(field.name) < 0:
+            columns.append(pa.chunked_array([pa.nulls(events.num_rows, field.type)]))
+            continue
+        values = events[field.name]
+        if field.name == "version" and values.null_count:
+            values = pc.fill_null(values, one.file.seq)
+        columns.append(values.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=EVENT_SCHEMA)
