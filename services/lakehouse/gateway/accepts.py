@@ -20,6 +20,9 @@ RESULT_TYPES: Final[dict[ResultFormat, str]] = {
     ResultFormat.ARROW: ARROW_STREAM,
 }
 
+LISTINGS: Final = frozenset({ResultFormat.JSON, ResultFormat.NDJSON, ResultFormat.CSV})
+"""The formats of lists of records."""
+
 # In order of preference where a wildcard takes several.
 _OFFERED: Final[dict[str, ResultFormat]] = {
     "application/json": ResultFormat.JSON,

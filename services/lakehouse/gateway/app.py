@@ -9,17 +9,20 @@ from starlette.types import ASGIApp
 
 from lakehouse import __version__
 from lakehouse.contracts.tokens import Authenticator
-from lakehouse.gateway import bodies, openapi
+from lakehouse.gateway import bodies, openapi, row_bodies
 from lakehouse.gateway.edge import Edge
 from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.routes import (
     catalog,
     health,
     ingest,
+    journal,
     maintenance,
     objects,
     query,
+    rows,
     storage,
+    tags,
     tokens,
 )
 from lakehouse.gateway.services import Services
@@ -34,6 +37,10 @@ _MODELS: list[type[BaseModel]] = [
     bodies.ImportBody,
     bodies.BucketBody,
     bodies.TokenBody,
+    row_bodies.KeyBody,
+    row_bodies.SchemaBody,
+    row_bodies.RestoreRowsBody,
+    row_bodies.TagBody,
     query.SqlBody,
 ]
 
@@ -80,6 +87,9 @@ def create_app(
         query.routes(services.query, settings),
         catalog.routes(services.catalog, settings),
         ingest.routes(services.ingest, settings),
+        rows.routes(services.rows, settings),
+        journal.routes(services.journal, clock),
+        tags.routes(services.catalog, settings),
         maintenance.routes(services.catalog, settings),
         storage.routes(services.storage, settings, clock),
         objects.routes(services.objects, settings),

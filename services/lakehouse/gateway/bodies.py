@@ -30,12 +30,16 @@ from lakehouse.model.schema import Column
 
 INT64_MAX: Final = 2**63 - 1
 STALL_SECONDS: Final = 60.0
+AS_OF_CHARS_MAX: Final = 300
 SECONDS_MAX: Final = 100 * 366 * 24 * 3600
 M = TypeVar("M", bound=BaseModel)
 
 Text = Annotated[str, Field(max_length=100_000)]
 Whole = Annotated[int, Field(ge=0, le=INT64_MAX)]
 Seconds = Annotated[int, Field(gt=0, le=SECONDS_MAX)]
+Point = (
+    Annotated[int, Field(ge=0, le=INT64_MAX)] | Annotated[str, Field(max_length=AS_OF_CHARS_MAX)]
+)
 
 
 class Body(BaseModel):

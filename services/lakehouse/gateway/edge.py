@@ -26,7 +26,7 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNROUTED: Final = "(none)"
 # A result holds what users sent in: no browser may take it for a page.
-_OBJECTS: Final = b"/storage/objects/"
+_KEYED: Final = (b"/storage/objects/", b"/datasets/", b"/journal/rows/")
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -219,8 +219,9 @@ def _check_escapes(raw_path: bytes) -> None:
     """A path whose escapes change how it is cut into segments or matched, or are no UTF-8, is
     refused."""
     decoded = unquote_to_bytes(raw_path)
-    # The key of an object is all that is left of its path: a slash is a slash in it either way.
-    before_key = raw_path.split(b"/", 4)[:4] if raw_path.startswith(_OBJECTS) else [raw_path]
+    # The key of an object, or of a row, is all that is left of its path: a slash is a slash in it
+    # either way.
+    before_key = raw_path.split(b"/", 4)[:4] if raw_path.startswith(_KEYED) else [raw_path]
     if any(unquote_to_bytes(part).count(b"/") != part.count(b"/") for part in before_key):
         raise LakehouseError(
             ErrorKind.INVALID, "an encoded slash in the path; names must not contain slashes"

@@ -41,6 +41,8 @@ DATASET: Final[JsonObject] = {
     "created_at": _AT,
     "updated_at": _AT,
     "created": False,
+    "rows_version": 812,
+    "history_since": 790,
 }
 DATASETS: Final[JsonObject] = {"datasets": [DATASET], "version": 815, "next": None}
 REGISTER: Final[JsonObject] = {
@@ -291,6 +293,10 @@ INGEST: Final[JsonObject] = {
     "elapsed_ms": 18.4,
     "dry_run": False,
     "sample": None,
+    "inserted": 0,
+    "updated": 0,
+    "deleted": 0,
+    "unchanged": 0,
 }
 SQL: Final[JsonObject] = {
     "sql": "select count(*) as n from people where age > ?",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
-from typing import Annotated, Final
+import dataclasses
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Path, Query
 from pydantic import BeforeValidator
 
 from lakehouse.contracts.catalog import AsOf
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.gateway.bodies import INT64_MAX, aware
+from lakehouse.gateway.bodies import AS_OF_CHARS_MAX, INT64_MAX, aware
 
 _DIGITS_MAX: Final = 19
+_TAG: Final = "tag:"
+REASON_CHARS_MAX: Final = 1000
 
 Name = Annotated[
     str,
@@ -26,6 +29,7 @@ Cursor = Annotated[
     str, Query(description="`next` of the page before; absent for the first.", max_length=4000)
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most entries on a page.")]
+LongLimit = Annotated[int, Query(ge=1, le=10_000, description="Most entries on a page.")]
 # A flag that is named and given no value is meant: ``?dry_run`` must not become a run.
 Flag = Annotated[bool, BeforeValidator(lambda text: text if text != "" else True)]
 DryRun = Annotated[Flag, Query(description="Only say what would be done.")]
@@ -36,10 +40,17 @@ ExpectedVersion = Annotated[
     int | None,
     Query(ge=0, le=INT64_MAX, description="Refuse unless the dataset is at this version."),
 ]
+Reason = Annotated[
+    str,
+    Query(
+        description="Why: it stays in the journal.", examples=["moved"], max_length=REASON_CHARS_MAX
+    ),
+]
 
 
 def parse_as_of(text: str) -> AsOf:
-    """``812`` is a version of the store, ``2026-11-01T12:00:00Z`` a time; "" is now.
+    """``812`` is a version of the store, ``2026-11-01T12:00:00Z`` a time, ``tag:march`` the version
+    that the tag names; "" is now.
 
     Raises ``invalid`` for anything else.
     """
@@ -47,27 +58,35 @@ def parse_as_of(text: str) -> AsOf:
         return AsOf()
     if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text) <= INT64_MAX:
         return AsOf(version=int(text))
+    if text.startswith(_TAG) and len(text) > len(_TAG):
+        return AsOf(tag=text.removeprefix(_TAG))
     # A plus sign that was not percent-encoded arrives as a space.
     when = aware(text.replace(" ", "+") if "T" in text else text)
     if when is None:
         raise LakehouseError(
             ErrorKind.INVALID,
-            "as_of must be a version of the store or an RFC 3339 time with its zone",
+            "as_of must be a version of the store, an RFC 3339 time with its zone, or a tag",
             as_of=ascii(text[:80])[1:-1],
-            hint="for example 812 or 2026-11-01T12:00:00Z",
+            hint="for example 812, 2026-11-01T12:00:00Z or tag:march",
         )
     return AsOf(time=when)
 
 
+def point(at: int | str | None) -> AsOf:
+    """The same of a value in a JSON body, where a version is a number; None is now."""
+    return AsOf(version=at) if isinstance(at, int) else parse_as_of(at or "")
+
+
+AS_OF: Final[dict[str, Any]] = {
+    "description": "A version of the store, an RFC 3339 time or a tag (`tag:march`); absent: now.",
+    "examples": ["812"],
+    "max_length": AS_OF_CHARS_MAX,
+}
+"""What every parameter that is a point in time says of itself."""
+
+
 async def _as_of(
-    as_of: Annotated[
-        str,
-        Query(
-            description="Read as of a version of the store or an RFC 3339 time.",
-            examples=["812"],
-            max_length=64,
-        ),
-    ] = "",
+    as_of: Annotated[str, Query(**AS_OF)] = "",
     lakehouse_min_version: Annotated[
         int | None, Header(ge=0, le=INT64_MAX, description="Read at least this version.")
     ] = None,
@@ -75,7 +94,7 @@ async def _as_of(
     found = parse_as_of(as_of)
     if lakehouse_min_version is None:
         return found
-    return AsOf(found.version, found.time, lakehouse_min_version)
+    return dataclasses.replace(found, min_version=lakehouse_min_version)
 
 
 AsOfParam = Annotated[AsOf, Depends(_as_of)]

@@ -49,14 +49,15 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
             raise ClientDisconnect
         return working.result()
     finally:
-        await _stop(watching, working)
+        await stop(watching, working)
 
 
 class ChunkedReply(Response):
     """Chunks as they come, one in flight; ``chunks`` is closed whatever happens.
 
     An error in mid-stream leaves the body without its end. A client that goes away closes
-    ``chunks`` at once, also while the next one is awaited.
+    ``chunks`` at once, also while the next one is awaited. ``at_once``: the head goes out before
+    the first chunk is there, which may be long in coming.
     """
 
     def __init__(
@@ -65,8 +66,11 @@ class ChunkedReply(Response):
         media_type: str,
         headers: dict[str, str],
         status: int = HTTPStatus.OK.value,
+        *,
+        at_once: bool = False,
     ) -> None:
         self.chunks = chunks
+        self.at_once = at_once
         self.status_code = status
         self.media_type = media_type
         self.background = None
@@ -88,15 +92,17 @@ class ChunkedReply(Response):
                 raise ClientDisconnect
             pumping.result()
         finally:
-            await _stop(watching, pumping)
+            await stop(watching, pumping)
             await _close(self.chunks)
 
     async def _pump(self, send: Send) -> None:
         start: dict[str, Any] = {"type": "http.response.start", "status": self.status_code}
         # The first chunk is awaited before the status goes out: what fails before any row is
         # still a problem document.
-        chunk = await _next_full(self.chunks)
+        chunk = b"" if self.at_once else await _next_full(self.chunks)
         await send({**start, "headers": self.raw_headers})
+        if self.at_once:
+            chunk = await _next_full(self.chunks)
         while chunk:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             chunk = await _next_full(self.chunks)
@@ -116,7 +122,8 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _stop(*tasks: asyncio.Future[Any]) -> None:
+async def stop(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what still runs and wait until it has ended; nothing is raised."""
     running = [task for task in tasks if not task.done()]
     for task in running:
         task.cancel()

@@ -20,7 +20,9 @@ from lakehouse.model.schema import Column
 
 @dataclass(frozen=True, slots=True)
 class DatasetShape:
-    """A dataset. ``version`` is that of its last change, ``store_version`` the one read at."""
+    """A dataset. ``version`` is that of its last change, ``rows_version`` of the last one to its
+    rows, ``store_version`` the one read at. ``history_since``: from then on the journal tells every
+    change to every row; 0 where there is no key."""
 
     name: str
     id: str
@@ -40,6 +42,8 @@ class DatasetShape:
     updated_at: datetime
     created: bool = False
     residency: str = ""
+    rows_version: int = 0
+    history_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Happening:
     summary: str
     source: str
     request_id: str
+    reason: str = ""
+    workspace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,8 @@ class DroppedShape:
 
 @dataclass(frozen=True, slots=True)
 class IngestShape:
-    """What an ingest did; ``sample`` holds rows for a dry run, else null."""
+    """What an ingest did; ``sample`` holds rows for a dry run, else null. ``inserted`` to
+    ``unchanged`` count rows by key, of upsert and of replace."""
 
     dataset: str
     version: int
@@ -143,6 +150,10 @@ class IngestShape:
     elapsed_ms: float
     dry_run: bool
     sample: object
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +291,10 @@ def ingest_shape(report: IngestReport, sample: object) -> IngestShape:
         elapsed_ms=report.elapsed_ms,
         dry_run=report.dry_run,
         sample=sample,
+        inserted=report.inserted,
+        updated=report.updated,
+        deleted=report.deleted,
+        unchanged=report.unchanged,
     )
 
 
@@ -335,6 +350,8 @@ def _dataset(found: Dataset, store_version: int, created: bool) -> DatasetShape:
         created_at=found.created_at,
         updated_at=found.updated_at,
         created=created,
+        rows_version=found.rows_version,
+        history_since=found.history_since,
     )
 
 
@@ -352,4 +369,6 @@ def _happening(entry: VersionEntry) -> Happening:
         summary=summary,
         source=entry.source,
         request_id=entry.request_id,
+        reason=entry.reason,
+        workspace=entry.workspace,
     )

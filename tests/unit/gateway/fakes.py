@@ -6,7 +6,6 @@ import dataclasses
 import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
@@ -14,10 +13,8 @@ from fastapi import FastAPI
 
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts import ingest as i
-from lakehouse.contracts import journal as j
 from lakehouse.contracts import objects as o
 from lakehouse.contracts import query as q
-from lakehouse.contracts import rows as r
 from lakehouse.contracts import storage as s
 from lakehouse.contracts import tags as g
 from lakehouse.contracts import tokens as t
@@ -30,17 +27,14 @@ from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.figures import FigureSource
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus, VersionEntry
-from lakehouse.model.events import EventKind, JournalEvent
 from lakehouse.model.failures import AttemptOutcome, FailedAttempt
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.model.probe import ProbeCheck, ProbeReport
-from lakehouse.model.schema import Column, Schema
+from lakehouse.model.schema import Schema
+from unit.gateway.recording import AT, COLUMNS, VERSION, Recorder
+from unit.gateway.row_fakes import FakeJournal, FakeRows, tag
 
 Chunks = Callable[[], AsyncIterator[bytes]]
-Groups = Callable[[], AsyncIterator[tuple[JournalEvent, ...]]]
-AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
-COLUMNS = (Column(1, "id", "string"), Column(2, "age", "int64"))
-VERSION = 812
 
 
 def dataset(name: str = "people") -> Dataset:
@@ -82,51 +76,6 @@ def failed_attempt() -> FailedAttempt:
 
 def entry() -> VersionEntry:
     return VersionEntry(800, AT, "create", "local", "R1", 3, 0, 1, 0, 3, 1)
-
-
-def tag(name: str) -> g.Tag:
-    return g.Tag(name, 800, AT, "people", "D1", "books closed", "crm")
-
-
-def event() -> JournalEvent:
-    return JournalEvent(
-        version=810,
-        ordinal=0,
-        at=AT,
-        dataset_id="D1",
-        dataset="people",
-        kind=EventKind.UPDATE,
-        operation="patch",
-        actor="crm",
-        entity="[7]",
-        field="phone",
-        old_json='"444"',
-        new_json='{"a":[1]}',
-        reason='a "good", one',
-    )
-
-
-def inserted() -> JournalEvent:
-    return JournalEvent(809, 0, AT, "D1", "people", EventKind.INSERT, "upsert", "crm", rows=3)
-
-
-@dataclass
-class Recorder:
-    """Remembers calls; an error put into ``failing`` by method name is raised instead."""
-
-    calls: list[tuple[str, Context, Any]] = field(default_factory=list)
-    failing: dict[str, Exception] = field(default_factory=dict)
-
-    def saw(self, method: str, ctx: Context, request: Any) -> None:
-        self.calls.append((method, ctx, request))
-        if method in self.failing:
-            raise self.failing[method]
-
-    def last(self, method: str) -> tuple[Context, Any]:
-        for name, ctx, request in reversed(self.calls):
-            if name == method:
-                return ctx, request
-        raise AssertionError(f"{method} was not called; calls: {[c[0] for c in self.calls]}")
 
 
 class FakeCatalog(Recorder):
@@ -221,72 +170,6 @@ class FakeCatalog(Recorder):
         return g.TagsResult((tag("april"),), VERSION, "more")
 
 
-class FakeRows(Recorder):
-    """Row 7 of every dataset, with values whose JSON must come through as it is."""
-
-    row_json = '{"id":7,"big":"9007199254740993","note":null}'
-
-    async def get(self, ctx: Context, request: r.RowRequest) -> r.RowResult:
-        self.saw("get", ctx, request)
-        return r.RowResult(request.dataset, "[7]", self.row_json, VERSION)
-
-    def _changed(self, dataset: str, dry_run: bool) -> r.ChangeRowsReport:
-        return r.ChangeRowsReport(dataset, VERSION, 1, 2, 3, 4, 5, dry_run=dry_run)
-
-    async def change(self, ctx: Context, request: r.ChangeRowsRequest) -> r.ChangeRowsReport:
-        self.saw("change", ctx, request)
-        return self._changed(request.dataset, request.dry_run)
-
-    async def set_key(self, ctx: Context, request: r.SetKeyRequest) -> r.SetKeyReport:
-        self.saw("set_key", ctx, request)
-        return r.SetKeyReport(request.dataset, VERSION, request.columns, 3)
-
-    async def widen(self, ctx: Context, request: r.WidenRequest) -> r.WidenReport:
-        self.saw("widen", ctx, request)
-        return r.WidenReport(request.dataset, VERSION, COLUMNS, ())
-
-    async def restore(self, ctx: Context, request: r.RestoreRowsRequest) -> r.ChangeRowsReport:
-        self.saw("restore", ctx, request)
-        return self._changed(request.dataset, request.dry_run)
-
-    async def diff(self, ctx: Context, request: r.DiffRequest) -> r.DiffResult:
-        self.saw("diff", ctx, request)
-        fields = (r.FieldChange("phone", '"444"', '"555"'), r.FieldChange("note", None, "[1]"))
-        rows = (r.RowDifference("[7]", "changed", fields),)
-        return r.DiffResult(request.dataset, 1, VERSION, 0, 0, 9, rows, "more")
-
-    async def compact(self, ctx: Context, request: r.CompactRequest) -> r.CompactReport:
-        self.saw("compact", ctx, request)
-        numbers = (4, 2, 40, 20, 1, 0, 3, "rh1:00", 4, 2, 40, 20, 1.5)
-        return r.CompactReport(request.dataset, VERSION, "major", *numbers)
-
-
-class FakeJournal(Recorder):
-    """``groups`` makes what the next feed tells."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.groups: Groups = _one_group
-
-    async def events(self, ctx: Context, request: j.EventsRequest) -> j.EventsResult:
-        self.saw("events", ctx, request)
-        return j.EventsResult((event(), inserted()), VERSION, "more")
-
-    async def history(self, ctx: Context, request: j.HistoryRequest) -> j.HistoryResult:
-        self.saw("history", ctx, request)
-        fields = (r.FieldChange("phone", '"444"', '"555"'),)
-        revisions = (
-            j.RowRevision(810, AT, "update", "patch", "crm", fields, reason="moved"),
-            j.RowRevision(800, AT, "insert", "upsert", "crm", ()),
-        )
-        row_json = FakeRows.row_json
-        return j.HistoryResult(request.dataset, "[7]", VERSION, revisions, 790, row_json)
-
-    async def feed(self, ctx: Context, request: j.FeedRequest) -> j.FeedStream:
-        self.saw("feed", ctx, request)
-        return j.FeedStream(request.dataset, self.groups())
-
-
 class FakeIngest(Recorder):
     """Reads the body in full; ``received`` holds its chunks."""
 
@@ -349,10 +232,6 @@ class FakeQuery(Recorder):
     async def cancel(self, ctx: Context, request: q.CancelRequest) -> q.CancelResult:
         self.saw("cancel", ctx, request)
         return q.CancelResult(request.query_id, True)
-
-
-async def _one_group() -> AsyncIterator[tuple[JournalEvent, ...]]:
-    yield (event(), inserted())
 
 
 async def _one_row() -> AsyncIterator[bytes]:
@@ -489,7 +368,7 @@ class _Current:
 def _shared_app() -> FastAPI:
     """One application for all worlds without settings of their own: making one takes longer than
     most tests."""
-    return _app(GatewaySettings(), Services(*(_Current(noun) for noun in _NOUNS)))
+    return _app(GatewaySettings(), Services(**{noun: _Current(noun) for noun in _NOUNS}))
 
 
 def _app(settings: GatewaySettings, services: Services) -> FastAPI:

@@ -13,22 +13,19 @@ from fastapi.responses import Response
 
 from lakehouse.contracts.ingest import (
     CardHints,
-    ColumnOverride,
     IngestMode,
     IngestOptions,
     IngestReport,
     IngestRequest,
     IngestService,
-    NestedAs,
-    SourceFormat,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway import examples
-from lakehouse.gateway.accepts import compression, source_format
 from lakehouse.gateway.auth import Writer
 from lakehouse.gateway.bodies import SECONDS_MAX
 from lakehouse.gateway.openapi import told, with_body
-from lakehouse.gateway.params import DryRun, Flag, Name, split_list, split_schema
+from lakehouse.gateway.params import DryRun, Flag, Name, Reason, split_list
+from lakehouse.gateway.reading import Reading, as_sent
 from lakehouse.gateway.replies import made
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.gateway.shapes import IngestShape, ingest_shape
@@ -36,50 +33,6 @@ from lakehouse.gateway.strict import StrictRoute
 from lakehouse.gateway.uploads import Upload, open_upload
 from lakehouse.model.dataset import Sensitivity
 from lakehouse.model.refs import PRIMARY
-
-Texts = Annotated[list[str], Query(max_length=1000)]
-
-
-async def _reading(
-    format: Annotated[  # noqa: A002 - the parameter's name on the wire
-        SourceFormat, Query(description="States the file's format over its media type.")
-    ] = SourceFormat.AUTO,
-    delimiter: Annotated[
-        str, Query(max_length=8, description="Of a CSV; detected if absent.", examples=[";"])
-    ] = "",
-    quote: Annotated[str, Query(max_length=1, description="The quote character of a CSV.")] = "",
-    encoding: Annotated[
-        str, Query(max_length=100, description="For example latin-1; detected if absent.")
-    ] = "",
-    header: Annotated[
-        bool | None, Query(description="Whether a CSV has a header line; detected if absent.")
-    ] = None,
-    null_values: Annotated[
-        list[str] | None,
-        Query(description="Texts that are null, with commas or repeated.", examples=[["N/A,-"]]),
-    ] = None,
-    schema: Annotated[
-        str,
-        Query(
-            description="Types of columns over what is inferred.",
-            examples=["id:string,age:int64"],
-            max_length=16_000,
-        ),
-    ] = "",
-    nested: Annotated[
-        NestedAs, Query(description="What a nested JSON value becomes.")
-    ] = NestedAs.STRUCT,
-) -> IngestOptions:
-    return IngestOptions(
-        format=format,
-        delimiter=delimiter,
-        quote=quote,
-        encoding=encoding,
-        header=header,
-        null_values=None if null_values is None else split_list(null_values),
-        columns=tuple(ColumnOverride(*pair) for pair in split_schema(schema)),
-        nested=nested,
-    )
 
 
 async def _hints(
@@ -111,6 +64,7 @@ class _How:
     object_bucket: str
     object_key: str
     bucket: str
+    reason: str
 
 
 async def _how(
@@ -118,6 +72,7 @@ async def _how(
         IngestMode,
         Query(
             description="auto: create if absent, nothing if the same content is there, else a 409."
+            " upsert: rows of a key that is there take its place, the others are added."
         ),
     ] = IngestMode.AUTO,
     key: Annotated[
@@ -142,6 +97,7 @@ async def _how(
             max_length=1000,
         ),
     ] = "",
+    reason: Reason = "",
 ) -> _How:
     source, slash, object_key = object.partition("/")
     if object and not (source and slash and object_key):
@@ -149,10 +105,9 @@ async def _how(
             ErrorKind.INVALID, "object must be bucket/key", object=ascii(object[:80])[1:-1]
         )
     keys = tuple(name for name in split_list(key or []) if name)
-    return _How(mode, keys, force, dry_run, source or PRIMARY, object_key, bucket)
+    return _How(mode, keys, force, dry_run, source or PRIMARY, object_key, bucket, reason)
 
 
-Reading = Annotated[IngestOptions, Depends(_reading)]
 Hints = Annotated[CardHints, Depends(_hints)]
 How = Annotated[_How, Depends(_how)]
 
@@ -197,25 +152,11 @@ def routes(ingest: IngestService, settings: GatewaySettings) -> APIRouter:
         """CSV, TSV, JSON, NDJSON, Parquet or Arrow, plain or compressed, as the body or in a
         multipart form; it streams. All of it is committed at once, or nothing."""
         upload = await open_upload(request, settings.upload_bytes_max)
-        wanted = _request(name, how, _with_upload(reading, how.force, upload), hints)
+        wanted = _request(name, how, as_sent(reading, upload), hints)
         report = await ingest.ingest(ctx, wanted, _body(how, upload))
         return made(ingest_shape(report, _sample(report)), report.version, report.created)
 
     return router
-
-
-def _with_upload(reading: IngestOptions, force: bool, upload: Upload) -> IngestOptions:
-    """What the request states of itself, where the caller's options do not say otherwise."""
-    stated = source_format(upload.media_type) if reading.format is SourceFormat.AUTO else None
-    return dataclasses.replace(
-        reading,
-        # A hint and not a stated format: a file is the same whichever way it came in.
-        content_type=upload.media_type if stated not in (None, SourceFormat.AUTO) else "",
-        compression=compression(upload.encoding),
-        file_name=upload.file_name,
-        encoding=reading.encoding or upload.charset,
-        force=force,
-    )
 
 
 def _request(name: str, how: _How, options: IngestOptions, card: CardHints) -> IngestRequest:
@@ -223,12 +164,13 @@ def _request(name: str, how: _How, options: IngestOptions, card: CardHints) -> I
         dataset=name,
         mode=how.mode,
         key=how.key,
-        options=options,
+        options=dataclasses.replace(options, force=how.force),
         card=card,
         dry_run=how.dry_run,
         object_key=how.object_key,
         object_bucket=how.object_bucket,
         bucket=how.bucket,
+        reason=how.reason,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Annotated, Any, Final
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from lakehouse.contracts.catalog import AsOf, Pin
+from lakehouse.contracts.catalog import Pin
 from lakehouse.contracts.query import (
     CancelRequest,
     CancelResult,
@@ -29,13 +30,14 @@ from lakehouse.gateway.auth import Reader
 from lakehouse.gateway.bodies import (
     INT64_MAX,
     Body,
+    Point,
     media_type,
     parse_body,
     read_limited,
     unsupported,
 )
 from lakehouse.gateway.openapi import result_content, told, with_body
-from lakehouse.gateway.params import parse_as_of
+from lakehouse.gateway.params import parse_as_of, point
 from lakehouse.gateway.replies import VERSION_HEADER, ChunkedReply, reply, while_connected
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.gateway.strict import StrictRoute
@@ -45,7 +47,6 @@ _JSON_TYPES: Final = frozenset({"", "application/json", "application/x-www-form-
 _PARAMS_MAX: Final = 10_000
 
 Whole = Annotated[int, Field(gt=0, le=INT64_MAX)]
-Point = Annotated[int, Field(ge=0, le=INT64_MAX)] | Annotated[str, Field(max_length=64)]
 
 
 class LimitsBody(Body):
@@ -58,7 +59,8 @@ class LimitsBody(Body):
 
 
 class SqlBody(Body):
-    """``as_of``: a version of the store, a time, or an object of dataset to either."""
+    """``as_of``: a version of the store, a time, a tag (`tag:march`), or an object of dataset to
+    one of these."""
 
     sql: str
     params: (
@@ -73,15 +75,15 @@ class SqlBody(Body):
     def request(self, wanted: ResultFormat, min_version: int | None) -> QueryRequest:
         """The contract's value. Raises ``invalid`` for a time or parameter that is none."""
         pinned = self.as_of if isinstance(self.as_of, dict) else {}
-        point = None if isinstance(self.as_of, dict) else self.as_of
-        as_of = _point(point)
+        at = None if isinstance(self.as_of, dict) else self.as_of
+        as_of = point(at)
         limits = self.limits
         return QueryRequest(
             sql=self.sql,
             params_json=_params(self.params),
             engine=self.engine,
-            as_of=AsOf(as_of.version, as_of.time, min_version),
-            pins=tuple(Pin(name, _point(at)) for name, at in pinned.items()),
+            as_of=dataclasses.replace(as_of, min_version=min_version),
+            pins=tuple(Pin(name, point(one)) for name, one in pinned.items()),
             limits=QueryLimits(
                 limits.timeout_seconds,
                 limits.rows_max,
@@ -197,10 +199,6 @@ def _version(stated: str) -> int:
             header="Lakehouse-Min-Version",
         )
     return found.version
-
-
-def _point(at: int | str | None) -> AsOf:
-    return AsOf(version=at) if isinstance(at, int) else parse_as_of(at or "")
 
 
 def _params(params: list[Any] | dict[str, Any] | None) -> str:

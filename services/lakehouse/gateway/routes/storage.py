@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from lakehouse.contracts.query import ResultFormat
 from lakehouse.contracts.storage import (
     BucketInfo,
     BucketsRequest,
@@ -19,7 +18,7 @@ from lakehouse.contracts.storage import (
     StorageService,
 )
 from lakehouse.gateway import examples
-from lakehouse.gateway.accepts import result_format
+from lakehouse.gateway.accepts import LISTINGS, result_format
 from lakehouse.gateway.auth import Operator
 from lakehouse.gateway.bodies import BucketBody, read_json
 from lakehouse.gateway.listings import errors_reply
@@ -32,8 +31,6 @@ from lakehouse.gateway.strict import StrictRoute
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.when import parse_when
 from lakehouse.model.probe import ProbeReport
-
-LISTINGS: Final = frozenset({ResultFormat.JSON, ResultFormat.NDJSON, ResultFormat.CSV})
 
 Bucket = Annotated[
     str,
