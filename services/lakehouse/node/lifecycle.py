@@ -277,6 +277,7 @@ class Node:
             self._config.query, catalog, buckets, self._clock, self._ids, self._rescue.reads
         )
         query.use_storage(self._wiring.contracts.get("storage"))
+        query.use_journal(self._wiring.contracts.get("journal"))
         try:
             with act_as("queryd"):
                 await query.start()

@@ -20,6 +20,7 @@ from lakehouse.contracts.catalog import (
     DatasetSnapshot,
     SnapshotRequest,
 )
+from lakehouse.contracts.journal import JournalService
 from lakehouse.contracts.query import (
     CancelRequest,
     CancelResult,
@@ -135,6 +136,7 @@ class Query:
         self._cache: ReadCache | None = None
         self._system: SystemTables | None = None
         self._storage: StorageService | None = None
+        self._journal: JournalService | None = None
         self._statistics: Statistics | None = None
         self._running: dict[str, _Running] = {}
         self._figures = QueryFigures()
@@ -145,6 +147,10 @@ class Query:
         """Whom to ask for ``system.buckets`` and ``system.bucket_errors``; before ``start``."""
         self._storage = storage
 
+    def use_journal(self, journal: JournalService | None) -> None:
+        """Whom to ask for ``system.events``; before ``start``."""
+        self._journal = journal
+
     async def start(self) -> None:
         """Claim the scratch folders and start the warm workers. Raises ``unavailable``."""
         settings = self._settings
@@ -153,7 +159,7 @@ class Query:
         self._cache = ReadCache(
             folder, settings.cache_bytes_max, self._buckets, settings.fetches_max, self._known
         )
-        live = LiveTables(self._storage, folder, self._clock)
+        live = LiveTables(self._storage, folder, self._clock, self._journal)
         self._system = SystemTables(self._catalog, folder, live)
         self._statistics = Statistics(self._cache)
         try:

@@ -1,5 +1,5 @@
 """``system.*``: the catalog itself as relations, over its contract alone; beside them what the
-storage contract knows now (``live``)."""
+contracts for storage and for the journal know now (``live``)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lakehouse.contracts.catalog import (
     GetRequest,
     ListRequest,
     PageRequest,
+    SnapshotRequest,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
@@ -37,10 +38,10 @@ _COLUMNS: Final[dict[str, str]] = {
     " fingerprint:string",
     "columns": "dataset:string position:int64 column_id:int64 name:string type:string",
     "files": "dataset:string ordinal:int64 bucket:string key:string size_bytes:int64 rows:int64"
-    " sha256:string schema_id:int64 external:bool",
+    " sha256:string schema_id:int64 external:bool content:string seq:int64",
     "versions": "dataset:string version:int64 at:timestamptz operation:string actor:string"
     " request_id:string rows_added:int64 rows_removed:int64 files_added:int64 files_removed:int64"
-    " row_count:int64 schema_id:int64 source:string",
+    " row_count:int64 schema_id:int64 source:string workspace:string reason:string",
 }
 _ALL: Final = {**_COLUMNS, **LIVE_COLUMNS}
 SYSTEM_TABLES: Final = tuple(sorted(_ALL))
@@ -83,7 +84,7 @@ class SystemTables:
         """``as_of`` as a version, if the catalog can say which; version 0 if it cannot."""
         if as_of.version is not None:
             return as_of, as_of.version
-        if as_of.time is not None:
+        if as_of.time is not None or as_of.tag:
             return as_of, 0
         head = await self._catalog.list(ctx, ListRequest(limit=1))
         return AsOf(version=head.version), head.version
@@ -93,12 +94,13 @@ class SystemTables:
     ) -> SystemRelation:
         """``system.<table>`` at ``as_of``, which is ``version`` (0: known by its time alone).
 
-        Live tables are as of now, have the rows that the statement ``tree`` may need (None: all),
-        and are the caller's to delete.
+        Live tables are as of now but for the events, which have a version each; they have the rows
+        that the statement ``tree`` may need (None: all), and are the caller's to delete.
         """
         schema = schema_of(table)
         if table in LIVE_COLUMNS:
-            live = await self._live.open(ctx, table, schema, tree)
+            until = await self._version(ctx, as_of) if table == "events" else 0
+            live = await self._live.open(ctx, table, schema, tree, until)
             name = Path(live.path).name
             return SystemRelation(_relation(table, schema, version, live.rows, name), live.path)
         kept = self._kept.get((table, version)) if version else None
@@ -113,6 +115,12 @@ class SystemTables:
         if version:
             self._keep((table, version), made)
         return made
+
+    async def _version(self, ctx: Context, as_of: AsOf) -> int:
+        """The version that ``as_of`` means; 0 for now. Raises ``not_found``."""
+        if as_of.time is None and not as_of.tag:
+            return as_of.version or 0
+        return (await self._catalog.snapshot(ctx, SnapshotRequest((), as_of))).version
 
     def _keep(self, key: tuple[str, int], made: SystemRelation) -> None:
         self._kept[key] = made
@@ -243,6 +251,8 @@ async def _file_rows(
                     "sha256": file.sha256,
                     "schema_id": file.schema_id,
                     "external": file.external,
+                    "content": file.content,
+                    "seq": file.seq,
                 }
                 for file in page.files
             ]
@@ -272,6 +282,8 @@ async def _version_rows(
                     "row_count": entry.row_count,
                     "schema_id": entry.schema_id,
                     "source": entry.source,
+                    "workspace": entry.workspace,
+                    "reason": entry.reason,
                 }
                 for entry in page.versions
             ]

@@ -1,4 +1,5 @@
-"""``system.bucket_errors`` and ``system.buckets``: asked by each query, narrowed if it is sure."""
+"""``system.bucket_errors``, ``system.buckets`` and ``system.events``: asked by each query, narrowed
+if it is sure."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 
+from lakehouse.contracts.journal import EventsRequest, EventsResult
 from lakehouse.contracts.storage import (
     BucketInfo,
     BucketsRequest,
@@ -18,10 +20,11 @@ from lakehouse.contracts.storage import (
     ErrorsResult,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.events import EventKind, JournalEvent
 from lakehouse.model.failures import FailedAttempt
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.queryd import live
-from lakehouse.queryd.live import LiveTables, narrowed
+from lakehouse.queryd.live import LiveTables, narrowed, narrowed_events
 from lakehouse.queryd.system import SYSTEM_TABLES, schema_of
 from lakehouse.testing.clocks import ManualClock
 from unit.gateway.fakes import failed_attempt
@@ -152,3 +155,122 @@ async def test_a_journal_that_cannot_be_read_whole_is_no_answer(tmp_path: Path) 
     with pytest.raises(LakehouseError, match="read whole") as caught:
         await tables(storage, tmp_path).open(CTX, "bucket_errors", schema, None)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("dataset = 'people' and entity = '[7]'", {"dataset": "people", "entity_json": "[7]"}),
+        ("'ann' = actor and Field = 'phone' and kind = 'update'", None),
+        ("workspace = 'w' and request_id = 'r'", {"workspace": "w", "request_id": "r"}),
+        ("version > 7", {"after_version": 7}),
+        ("version >= 7 and version > 3", {"after_version": 6}),
+        ("version < 7 and version <= 9", {"before_version": 6}),
+        ("version = 7", {"after_version": 6, "before_version": 7}),
+        ("version between 3 and 5", {"after_version": 2, "before_version": 5}),
+        ("at >= '2026-11-21T02:00:00Z'", {"since": TWO}),
+        ("at < '2026-11-21T02:00:00Z'", {"until": TWO + MICRO}),
+        # Nothing that is not surely a bound of every row.
+        ("entity = '[7]'", {}),
+        ("version < 1", {"before_version": 1}),
+        ("version > 7.5", {}),
+        ("version > -1", {}),
+        ("version > 99999999999999999999", {}),
+        ("kind = 'odd'", {}),
+        ("operation = 'upsert' or dataset = 'people'", {}),
+        ("dataset in ('people', 'others')", {}),
+        ("not (version > 7)", {}),
+    ],
+)
+def test_what_a_where_clause_asks_of_the_events(where: str, expected: Any) -> None:
+    tree = sqlglot.parse_one(f"select * from system.events where {where}", read="postgres")
+    if expected is None:
+        expected = {"actor": "ann", "field": "phone", "kind": "update"}
+    assert narrowed_events(tree, NOW) == expected
+
+
+class Journal:
+    """Tells of ``count`` updates, a page at a time, newest first."""
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self.asked: list[EventsRequest] = []
+        self.error: LakehouseError | None = None
+
+    async def events(self, ctx: Context, request: EventsRequest) -> EventsResult:
+        ctx.require(Scope.READ)
+        self.asked.append(request)
+        if self.error is not None and (request.entity_json or self.error.kind.value != "invalid"):
+            raise self.error
+        top = min(self.count, request.before_version or self.count)
+        top = int(request.cursor or top)
+        low = max(0, top - request.limit)
+        found = tuple(
+            JournalEvent(
+                version, 3, TWO, "d1", "people", EventKind.UPDATE, "patch", "ann",
+                entity="[7]", field="phone", old_json='"555"', new_json=None, reason="moved",
+            )
+            for version in range(top, low, -1)
+        )  # fmt: skip
+        return EventsResult(found, self.count, str(low) if low else "")
+
+
+async def events_of(
+    journal: Any, folder: Path, where: str = "true", version: int = 0
+) -> list[dict[str, Any]]:
+    tree = sqlglot.parse_one(f"select * from system.events where {where}", read="postgres")
+    made = LiveTables(None, folder, ManualClock(), journal)
+    opened = await made.open(CTX, "events", schema_of("events"), tree, version)
+    rows: list[dict[str, Any]] = pq.read_table(opened.path).to_pylist()
+    assert opened.rows == len(rows)
+    return rows
+
+
+async def test_events_are_rows_with_their_values_as_json(tmp_path: Path) -> None:
+    (row,) = await events_of(Journal(), tmp_path)
+    assert (row["dataset"], row["entity"], row["field"]) == ("people", "[7]", "phone")
+    assert (row["old"], row["new"], row["kind"], row["ordinal"]) == ('"555"', None, "update", 3)
+    assert (row["at"], row["actor"], row["reason"]) == (TWO, "ann", "moved")
+
+
+async def test_all_pages_of_events_are_read_up_to_the_version_of_the_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_PAGE", 10)
+    journal = Journal(100)
+    rows = await events_of(journal, tmp_path, version=25)
+    assert [row["version"] for row in rows] == list(range(25, 0, -1))
+    assert [one.cursor for one in journal.asked] == ["", "15", "5"]
+    assert (await events_of(journal, tmp_path, "version <= 3", 25))[0]["version"] == 3
+    assert (await events_of(journal, tmp_path, "version <= 30", 25))[0]["version"] == 25
+
+
+async def test_more_events_than_a_query_may_have_are_refused_and_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_PAGE", 10)
+    monkeypatch.setattr(live, "ROWS_MAX", 25)
+    with pytest.raises(LakehouseError) as caught:
+        await events_of(Journal(26), tmp_path)
+    assert caught.value.kind is ErrorKind.EXHAUSTED
+    assert (caught.value.fields["limit"], caught.value.fields["http_status"]) == ("rows", 422)
+    assert len(await events_of(Journal(25), tmp_path)) == 25
+
+
+async def test_a_filter_that_no_event_can_pass_finds_none(tmp_path: Path) -> None:
+    journal = Journal(3)
+    journal.error = LakehouseError(ErrorKind.INVALID, "no key")
+    rows = await events_of(journal, tmp_path, "dataset = 'people' and entity = 'odd'")
+    assert len(rows) == 3  # the engine compares the texts itself
+    assert [one.entity_json for one in journal.asked] == ["odd", ""]
+    journal.error = LakehouseError(ErrorKind.NOT_FOUND, "no such dataset")
+    assert await events_of(journal, tmp_path, "dataset = 'none'") == []
+    with pytest.raises(LakehouseError):
+        await events_of(journal, tmp_path)
+
+
+async def test_where_nobody_reads_the_journal_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LakehouseError) as caught:
+        await events_of(None, tmp_path)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert "ingestd" in str(caught.value.fields["hint"])
