@@ -17,6 +17,8 @@ from lakehouse.contracts.tokens import Authenticator, CreateTokenRequest
 from lakehouse.gateway.app import create_app
 from lakehouse.gateway.services import Services
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.ingestd.journal.service import Journal as RowJournal
+from lakehouse.ingestd.rows.service import Rows
 from lakehouse.ingestd.service import Ingest
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.kit.clock import Clock, SystemClock
@@ -118,8 +120,18 @@ async def http_stack(
         query.use_storage(storage)
         await query.start()
         closing.push_async_callback(query.close)
-        objects = Objects(buckets, catalog, clock)
-        services = Services(catalog, tokens, ingest, query, storage, objects, catalog)
+        ingest.parts.query = query
+        services = Services(
+            catalog=catalog,
+            tokens=tokens,
+            ingest=ingest,
+            query=query,
+            storage=storage,
+            objects=Objects(buckets, catalog, clock),
+            rows=Rows(ingest.parts),
+            journal=RowJournal(ingest.parts),
+            readiness=catalog,
+        )
         authenticator: Authenticator = (
             LocalOperator() if auth == "off" else TokenAuthenticator(tokens, clock, ids)
         )

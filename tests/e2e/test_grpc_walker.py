@@ -53,6 +53,9 @@ NEEDED: Final[dict[str, dict[str, Scope | None]]] = {
         "Usage": READ,
         "ObjectChanges": READ,
         "ObjectStates": READ,
+        "Journal": READ,
+        "Tags": READ,
+        "SetTag": WRITE,
         "Commit": WRITE,
         "Register": WRITE,
         "UpdateCard": WRITE,
@@ -78,7 +81,18 @@ NEEDED: Final[dict[str, dict[str, Scope | None]]] = {
         "Report": ADMIN,
     },
     "Objects": {"List": READ, "Stat": READ, "Get": READ, "Put": WRITE, "Delete": WRITE},
+    "Rows": {
+        "Get": READ,
+        "Diff": READ,
+        "Change": WRITE,
+        "SetKey": WRITE,
+        "Widen": WRITE,
+        "Restore": WRITE,
+        "Compact": WRITE,
+    },
+    "Journal": {"Events": READ, "History": READ, "Feed": READ},
 }
+STREAMS: Final = frozenset({("Query", "Run"), ("Objects", "Get"), ("Journal", "Feed")})
 CALLS: Final = [
     pytest.param(noun, rpc, scope, id=f"{noun}.{rpc}")
     for noun, rpcs in NEEDED.items()
@@ -172,7 +186,7 @@ class There:
                 call = self.channel.stream_unary(path)(metadata=metadata)
                 await call.write(data or BODIES[noun, rpc](request={}).SerializeToString())
                 await asyncio.wait_for(call, 10)
-            elif (noun, rpc) in (("Query", "Run"), ("Objects", "Get")):
+            elif (noun, rpc) in STREAMS:
                 async for _ in self.channel.unary_stream(path)(data, metadata=metadata):
                     pass
             else:
@@ -192,7 +206,7 @@ class There:
 async def there(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[There]:
     folder: Path = tmp_path_factory.mktemp("walker")
     async with http_stack(folder, auth="tokens") as stack:
-        nouns = ("catalog", "tokens", "ingest", "query", "storage", "objects")
+        nouns = [noun.lower() for noun in NEEDED]
         roles = {noun: Watched(getattr(stack.services, noun)) for noun in nouns}
         authenticator = TokenAuthenticator(stack.tokens, SystemClock(), stack.ids)
         server = build_server(roles, authenticator, SystemClock(), stack.ids, stack.catalog)

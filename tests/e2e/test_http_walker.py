@@ -54,6 +54,21 @@ NEEDED: Final[dict[Route, Scope | None]] = {
     ("PUT", "/storage/objects/{bucket}/{key}"): Scope.WRITE,
     ("DELETE", "/storage/objects/{bucket}/{key}"): Scope.WRITE,
     ("POST", "/ingest/datasets/{name}"): Scope.WRITE,
+    ("GET", "/datasets/{name}/rows/{key}"): Scope.READ,
+    ("GET", "/datasets/{name}/diff"): Scope.READ,
+    ("POST", "/ingest/datasets/{name}/rows"): Scope.WRITE,
+    ("DELETE", "/ingest/datasets/{name}/rows"): Scope.WRITE,
+    ("PUT", "/ingest/datasets/{name}/key"): Scope.WRITE,
+    ("POST", "/ingest/datasets/{name}/schema"): Scope.WRITE,
+    ("POST", "/ingest/datasets/{name}/restore-rows"): Scope.WRITE,
+    ("POST", "/ingest/datasets/{name}/compact"): Scope.WRITE,
+    ("GET", "/journal/events"): Scope.READ,
+    ("GET", "/journal/rows/{dataset}/{key}"): Scope.READ,
+    ("GET", "/journal/feed"): Scope.READ,
+    ("GET", "/catalog/tags"): Scope.READ,
+    ("GET", "/catalog/tags/{tag}"): Scope.READ,
+    ("PUT", "/catalog/tags/{tag}"): Scope.WRITE,
+    ("DELETE", "/catalog/tags/{tag}"): Scope.WRITE,
     ("POST", "/query/sql"): Scope.READ,
     ("GET", "/query"): Scope.READ,
     ("DELETE", "/query/{id}"): Scope.READ,
@@ -105,6 +120,7 @@ async def call(stack: Stack, route: Route, credential: str | None) -> Any:
     method, template = route
     path = template.replace("{name}", "nobody").replace("{id}", "nobody")
     path = path.replace("{bucket}", "primary").replace("{key}", "nobody")
+    path = path.replace("{dataset}", "nobody").replace("{tag}", "nobody")
     async with stack.client(credential) as client:
         return await client.request(method, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from typing import Annotated, Final
+from urllib.parse import unquote
 
 from fastapi import Depends, Request
 
@@ -17,6 +18,7 @@ PUBLIC_PATHS: Final = frozenset({"/health", "/ready", "/version", "/openapi.json
 CONTEXT_KEY: Final = "lakehouse.context"
 """Where the edge leaves the Context in the ASGI scope for the handlers' dependencies."""
 
+_WORKSPACE_CHARS_MAX: Final = 255
 HEAD_KEY: Final = "lakehouse.head"
 """Set in the ASGI scope by the edge, which has a HEAD routed as a GET."""
 
@@ -54,6 +56,24 @@ def idempotency_key(headers: Headers) -> str | None:
             header="Idempotency-Key",
         )
     return value.decode()
+
+
+def workspace(headers: Headers) -> str | None:
+    """The header Lakehouse-Workspace, percent-encoded where it is not ASCII.
+
+    Raises ``invalid`` unless it is 1 to 255 printable characters.
+    """
+    value = headers.get(b"lakehouse-workspace")
+    if value is None:
+        return None
+    text = unquote(value.decode("latin-1"), errors="replace").strip()
+    if not (0 < len(text) <= _WORKSPACE_CHARS_MAX and text.isprintable()):
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the header Lakehouse-Workspace must have 1 to 255 printable characters",
+            header="Lakehouse-Workspace",
+        )
+    return text
 
 
 def timeout_seconds(headers: Headers) -> float | None:

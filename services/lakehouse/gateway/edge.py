@@ -181,6 +181,7 @@ class Edge:
             principal=principal,
             request_id=answer.request_id,
             deadline=None if seconds is None else answer.started + seconds,
+            workspace=auth.workspace(headers),
             source="http",
             idempotency_key=auth.idempotency_key(headers),
             credential=credential,

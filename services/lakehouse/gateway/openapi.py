@@ -76,10 +76,17 @@ _ANSWER_HEADERS: Final = {
         "schema": {"type": "string"},
     },
 }
-_KEY_HEADER: Final = (
-    "Idempotency-Key",
-    "The same key has one effect and one answer for 24 hours.",
-    {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+_CHANGE_HEADERS: Final[tuple[tuple[str, str, JsonObject], ...]] = (
+    (
+        "Idempotency-Key",
+        "The same key has one effect and one answer for 24 hours.",
+        {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+    ),
+    (
+        "Lakehouse-Workspace",
+        "Where the change is made from, percent-encoded; it stays in the journal.",
+        {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+    ),
 )
 
 
@@ -248,7 +255,9 @@ def _finish(operation: JsonObject, route: APIRoute, method: str) -> None:
     if "requestBody" in operation:
         body = (route.openapi_extra or {})["requestBody"]
         _keep_nulls(operation["requestBody"]["content"], body["content"])
-    headers = _HEADERS[:1] if public else _HEADERS if method == "GET" else (*_HEADERS, _KEY_HEADER)
+    headers = (
+        _HEADERS[:1] if public else _HEADERS if method == "GET" else (*_HEADERS, *_CHANGE_HEADERS)
+    )
     names = {parameter["name"].lower() for parameter in operation.get("parameters", ())}
     if "lakehouse-min-version" in names:
         statuses.add(412)

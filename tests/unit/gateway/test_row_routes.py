@@ -444,3 +444,22 @@ async def test_readers_change_nothing(path: str) -> None:
         assert (await client.post(path, json=[])).status_code == 403
         assert (await client.put("/catalog/tags/march")).status_code == 403
     assert world.rows.calls == world.catalog.calls == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "meant"), [("desk", "desk"), ("b%C3%BCro%207", "büro 7"), ("x" * 255, "x" * 255)]
+)
+async def test_the_workspace_goes_along(stated: str, meant: str) -> None:
+    world = World()
+    async with world.client("write") as client:
+        await client.post(CHANGES, json=[], headers={"Lakehouse-Workspace": stated})
+    assert world.rows.last("change")[0].workspace == meant
+
+
+@pytest.mark.parametrize("stated", ["", "%20", "a%0Ab", "x" * 256, "%00"])
+async def test_a_workspace_that_is_none(stated: str) -> None:
+    world = World()
+    async with world.client("write") as client:
+        answer = await client.post(CHANGES, json=[], headers={"Lakehouse-Workspace": stated})
+    assert answer.status_code == 400
+    assert world.rows.calls == []
