@@ -10,7 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-__all__ = ["flat", "same"]
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.schema import Schema
+from lakehouse.table.types import arrow_schema
+
+__all__ = ["cast", "conform", "flat", "same"]
 
 
 def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -22,6 +26,35 @@ def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def _chunks(values: pa.ChunkedArray) -> list[pa.Array]:
     return values.chunks or [pa.array([], values.type)]
+
+
+def conform(table: pa.Table, schema: Schema) -> pa.Table:
+    """``table`` with exactly the columns of ``schema``, by name: what it lacks is null, what it has
+    beyond is left out. Raises ``invalid`` where a column is not of its type."""
+    target = arrow_schema(schema)
+    if table.schema.equals(target, check_metadata=True):
+        return table
+    arrays: list[pa.Array | pa.ChunkedArray] = []
+    for field in target:
+        at = table.schema.get_field_index(field.name)
+        values = pa.nulls(table.num_rows, field.type) if at < 0 else table.column(at)
+        arrays.append(values if values.type == field.type else cast(values, field))
+    return pa.Table.from_arrays(arrays, schema=target)
+
+
+def cast(values: pa.Array | pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    """``values`` as the type of ``field``. Raises ``invalid`` where one does not fit."""
+    try:
+        return values.cast(field.type)
+    except pa.ArrowException as error:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "a column is not of its type",
+            column=field.name,
+            type=str(field.type),
+            given=str(values.type),
+            cause=str(error)[:200],
+        ) from error
 
 
 def same(left: pa.Array, right: pa.Array) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.schema import Schema
-from lakehouse.table.cells import flat, same
+from lakehouse.table.cells import cast, conform, flat, same
 from lakehouse.table.keys import check_keys, keys_schema, match
 from lakehouse.table.rowhash import hash_each
 from lakehouse.table.types import arrow_schema
@@ -71,34 +71,6 @@ class RowChanges:
         return not (self.inserted or self.updated or self.deleted)
 
 
-def conform(table: pa.Table, schema: Schema) -> pa.Table:
-    """``table`` with exactly the columns of ``schema``, by name: what it lacks is null, what it has
-    beyond is left out. Raises ``invalid`` where a column is not of its type."""
-    target = arrow_schema(schema)
-    if table.schema.equals(target, check_metadata=True):
-        return table
-    arrays: list[pa.Array | pa.ChunkedArray] = []
-    for field in target:
-        at = table.schema.get_field_index(field.name)
-        values = pa.nulls(table.num_rows, field.type) if at < 0 else table.column(at)
-        arrays.append(values if values.type == field.type else _cast(values, field))
-    return pa.Table.from_arrays(arrays, schema=target)
-
-
-def _cast(values: pa.Array | pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.ChunkedArray:
-    try:
-        return values.cast(field.type)
-    except pa.ArrowException as error:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            "a column is not of its type",
-            column=field.name,
-            type=str(field.type),
-            given=str(values.type),
-            cause=str(error)[:200],
-        ) from error
-
-
 def row_hashes(table: pa.Table, schema: Schema) -> pa.Array:
     """One hash a row (uint64), as ``rowhash.hash_each``; they sum to ``rows_hash``."""
     arrays = [flat(column) for column in table.columns]
@@ -146,7 +118,7 @@ def patch(
             raise _bad_field(name, schema, key)
         field = given if isinstance(given, SetField) else SetField(given)
         values = field.values if field.values.type == target.field(index).type else None
-        values = flat(_cast(field.values, target.field(index)) if values is None else values)
+        values = flat(cast(field.values, target.field(index)) if values is None else values)
         values = values.filter(known)
         if field.mask is not None:
             values = pc.if_else(flat(field.mask).filter(known), values, flat(old.column(index)))

@@ -20,8 +20,8 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.dataset import VersionEntry
 from lakehouse.model.events import EventKind, JournalEvent
 from lakehouse.model.schema import Column, Schema
-from lakehouse.table.cells import flat, same
-from lakehouse.table.changes import RowChanges, conform
+from lakehouse.table.cells import conform, flat, same
+from lakehouse.table.changes import RowChanges
 from lakehouse.table.keys import entity_texts
 from lakehouse.table.types import arrow_schema
 from lakehouse.table.values import from_json_texts, json_texts
@@ -295,7 +295,10 @@ def _later(
     later = events.filter(pc.greater(events.column("version"), version))
     later = later.filter(pc.not_equal(later.column("kind"), EventKind.BATCH.value))
     entity = _entity(row, later, schema, key)
-    if entity is not None and later.num_rows:
+    if entity is None:
+        # Not there now and never deleted: it never was, and the inserts are of others.
+        return later.slice(0, 0)
+    if later.num_rows:
         inserts = pc.equal(later.column("kind"), EventKind.INSERT.value)
         lists = flat(later.column("entities"))
         named = pc.list_parent_indices(lists).filter(pc.equal(pc.list_flatten(lists), entity))
@@ -323,8 +326,9 @@ def _restored(row: pa.Table | None, later: pa.Table, kinds: list[str], schema: S
     if ended is None:
         base = conform(_present(row), schema)
     else:
-        last = later.column("version")[ended].as_py()
-        later = later.filter(pc.less_equal(later.column("version"), last))
+        while ended < len(kinds) and kinds[ended] == deleted:
+            ended += 1
+        later = later.slice(0, ended)
         none = arrow_schema(schema)
         base = pa.Table.from_arrays([pa.nulls(1, f.type) for f in none], schema=none)
     before: dict[int, tuple[str | None, bool]] = {}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.model.schema import Schema
-from lakehouse.table.cells import flat
+from lakehouse.table.cells import conform, flat
 from lakehouse.table.keys import KEY_META, OP, ORDINAL, distinct, keys_schema, match
 from lakehouse.table.types import arrow_schema
 
@@ -71,11 +71,11 @@ def fold(
     which is so unless the run itself had brought a row with that key before; the hash is that of
     the first entry. ``__op`` is ``update`` where the result has a row with that key.
     """
-    columns = arrow_schema(schema)
     if not keys:
-        return Folded(_joined([layer.table for layer in rows], columns), _none(schema, key))
+        return Folded(_all_rows(_by_seq(rows), schema), keys_schema(schema, key).empty_table())
     tombs = tombstones(keys, key)
-    seen = _joined([visible(layer, tombs, key) for layer in _by_seq(rows)], columns)
+    seen = [Layer(layer.seq, visible(layer, tombs, key)) for layer in _by_seq(rows)]
+    kept = _all_rows(seen, schema)
     entries = _stack(_by_seq(keys), (*key, *KEY_META))
     firsts = entries.filter(distinct(entries, key))
     if rows:
@@ -83,7 +83,7 @@ def fold(
         brought = brought.filter(distinct(brought, key))
         born = pc.less(_seq_of(firsts, brought, key), firsts.column(SEQ))
         firsts = firsts.filter(pc.invert(pc.fill_null(born, False)))
-    return Folded(seen, _renumbered(firsts, seen, key, keys_schema(schema, key)))
+    return Folded(kept, _renumbered(firsts, kept, key, keys_schema(schema, key)))
 
 
 def _renumbered(
@@ -116,11 +116,7 @@ def _stack(layers: Sequence[Layer], names: Sequence[str]) -> pa.Table:
     return pa.Table.from_arrays([*arrays, pa.concat_arrays(seqs)], names=[*names, SEQ])
 
 
-def _joined(tables: Sequence[pa.Table], columns: pa.Schema) -> pa.Table:
-    if not tables:
-        return columns.empty_table()
-    return pa.concat_tables([table.select(columns.names).cast(columns) for table in tables])
-
-
-def _none(schema: Schema, key: Sequence[str]) -> pa.Table:
-    return keys_schema(schema, key).empty_table()
+def _all_rows(layers: Sequence[Layer], schema: Schema) -> pa.Table:
+    """The rows of layers under ``schema``, whichever of its versions each was written under."""
+    tables = [conform(layer.table, schema) for layer in layers]
+    return pa.concat_tables([arrow_schema(schema).empty_table(), *tables])

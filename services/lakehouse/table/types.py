@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
@@ -156,6 +157,7 @@ class _Parser:
         return pa.struct(fields)
 
 
+@lru_cache(maxsize=4096)
 def to_arrow(type_text: str) -> pa.DataType:
     """The Arrow type of a type text. Raises ``invalid`` for a text outside the grammar."""
     parser = _Parser(type_text)
@@ -269,6 +271,7 @@ def _with_fields(arrow: pa.DataType) -> pa.DataType:
     return arrow
 
 
+@lru_cache(maxsize=256)
 def arrow_schema(schema: Schema) -> pa.Schema:
     """The Arrow schema that files of ``schema`` are written with: field ids, all nullable."""
     return pa.schema(_fields(schema.columns))
