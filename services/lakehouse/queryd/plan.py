@@ -14,31 +14,56 @@ import orjson
 @dataclass(frozen=True, slots=True)
 class ScanColumn:
     """One column of a scan: ``source`` is its name in the files of the group, None if it is not
-    in them (then null); ``name`` what the statement calls it; ``type`` its logical type text."""
+    in them (then null); ``name`` what the statement calls it; ``type`` its logical type text;
+    ``written`` the type that it has in the files, "" for the same."""
 
     source: str | None
     name: str
     type: str
+    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanGroup:
-    """Files written with one schema, by local path."""
+    """Files written with one schema, by local path. ``hidden``: of their rows those are hidden
+    whose key has a tombstone of a higher seq than this; None if none is."""
 
     paths: tuple[str, ...]
+    columns: tuple[ScanColumn, ...]
+    hidden: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Small files written with one schema, by local path, and the seq of each."""
+
+    paths: tuple[str, ...]
+    seqs: tuple[int, ...]
     columns: tuple[ScanColumn, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Merge:
+    """What a worker reads itself (``deltas``): ``keys`` files, which make the tombstones, and small
+    files of ``rows``, of which it keeps what no tombstone hides. ``key``: names of the key's
+    columns, in its order; none if there are no ``keys``."""
+
+    key: tuple[str, ...]
+    keys: tuple[LayerGroup, ...]
+    rows: tuple[LayerGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TableScan:
-    """A relation of the statement: the union of its groups. ``name`` identifies the content: two
-    scans of one name have the same files and columns. No group: an empty relation. ``rows`` of the
-    files together, None if not known."""
+    """A relation of the statement: the union of its groups, and of what ``merge`` leaves to be
+    seen. ``name`` identifies the content: two scans of one name have the same files and columns.
+    No group: an empty relation. ``rows`` of the files together, None if not known."""
 
     name: str
     columns: tuple[ScanColumn, ...]
     groups: tuple[ScanGroup, ...]
     rows: int | None = None
+    merge: Merge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +109,26 @@ def _columns(items: list[dict[str, Any]]) -> tuple[ScanColumn, ...]:
     return tuple(ScanColumn(**item) for item in items)
 
 
+def _layers(items: list[dict[str, Any]]) -> tuple[LayerGroup, ...]:
+    return tuple(
+        LayerGroup(tuple(item["paths"]), tuple(item["seqs"]), _columns(item["columns"]))
+        for item in items
+    )
+
+
+def _merge(item: dict[str, Any] | None) -> Merge | None:
+    if item is None:
+        return None
+    return Merge(tuple(item["key"]), _layers(item["keys"]), _layers(item["rows"]))
+
+
 def _table(item: dict[str, Any]) -> TableScan:
     groups = tuple(
-        ScanGroup(tuple(group["paths"]), _columns(group["columns"])) for group in item["groups"]
+        ScanGroup(tuple(group["paths"]), _columns(group["columns"]), group["hidden"])
+        for group in item["groups"]
     )
-    return TableScan(item["name"], _columns(item["columns"]), groups, item["rows"])
+    columns = _columns(item["columns"])
+    return TableScan(item["name"], columns, groups, item["rows"], _merge(item["merge"]))
 
 
 def decode(data: bytes) -> Plan:

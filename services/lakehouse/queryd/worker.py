@@ -25,6 +25,7 @@ import pyarrow as pa
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.queryd.adapters.engine_errors import scrub
+from lakehouse.queryd.deltas import Deltas
 from lakehouse.queryd.encode import conform, make_encoder, output_schema
 from lakehouse.queryd.plan import Plan, TableScan, decode
 from lakehouse.queryd.wire import FRAME_BYTES_MAX, HEADER, Frame, frame
@@ -91,13 +92,15 @@ class Worker:
         self._settings = settings
         self._engines: dict[str, Any] = {}
         self._scans: OrderedDict[str, TableScan] = OrderedDict()
+        self._deltas = Deltas()
         self._clock = SystemClock()
 
     def engine(self, name: str) -> Any:
         """The adapter of an engine."""
         if name not in self._engines:
             settings = self._settings
-            arguments = (settings.threads, settings.spill_dir, settings.spill_bytes_max)
+            limits = (settings.threads, settings.spill_dir, settings.spill_bytes_max)
+            arguments = (*limits, self._deltas)
             if name == "duckdb":
                 from lakehouse.queryd.adapters.duckdb import DuckDbEngine
 

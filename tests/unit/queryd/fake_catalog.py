@@ -26,7 +26,7 @@ from lakehouse.contracts.catalog import (
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
-from lakehouse.model.dataset import Card, DataFile, Dataset, DatasetStatus, VersionEntry
+from lakehouse.model.dataset import ROWS, Card, DataFile, Dataset, DatasetStatus, VersionEntry
 from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
@@ -83,7 +83,29 @@ class FakeCatalog:
         self.states.append(state)
         return snapshot
 
-    def _write(self, table: pa.Table, schema: Schema, index: int) -> DataFile:
+    def change(self, name: str, *files: tuple[str, pa.Table], schema: Schema | None = None) -> int:
+        """A row change: files by content, at one new version, which it returns."""
+        self.version += 1
+        state = dict(self.states[-1])
+        old = state[name_key(name)]
+        schema = schema or old.dataset.schema
+        more = tuple(
+            self._write(table, schema, index, content)
+            for index, (content, table) in enumerate(files)
+        )
+        schemas = old.schemas if schema in old.schemas else (*old.schemas, schema)
+        dataset = replace(old.dataset, version=self.version, schema=schema)
+        state[name_key(name)] = DatasetSnapshot(dataset, (*old.files, *more), schemas)
+        self.states.append(state)
+        return self.version
+
+    def declare(self, name: str, *key: str) -> None:
+        """The primary key of a dataset."""
+        old = self.states[-1][name_key(name)]
+        dataset = replace(old.dataset, primary_key=key)
+        self.states[-1][name_key(name)] = replace(old, dataset=dataset)
+
+    def _write(self, table: pa.Table, schema: Schema, index: int, content: str = ROWS) -> DataFile:
         there = set(table.column_names)
         names = [column.name for column in schema.columns if column.name in there]
         known = arrow_schema(schema)
@@ -92,7 +114,7 @@ class FakeCatalog:
         key = f"datasets/s/{self.version}-{index}.parquet"
         path = self.root / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows, path)
+        pq.write_table(table if content != ROWS else rows, path)
         data = path.read_bytes()
         return DataFile(
             key,
@@ -101,6 +123,8 @@ class FakeCatalog:
             hashlib.sha256(data).hexdigest(),
             schema_id=schema.id,
             stats=file_stats(rows, schema),
+            content=content,
+            seq=self.version,
         )
 
     def _state(self, as_of: AsOf) -> tuple[dict[str, DatasetSnapshot], int]:

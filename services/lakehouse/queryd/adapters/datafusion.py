@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,16 +16,22 @@ import pyarrow.compute as pc
 
 from lakehouse.errors import LakehouseError
 from lakehouse.queryd.adapters.engine_errors import engine_error
+from lakehouse.queryd.adapters.merging import (
+    conversion,
+    conversions,
+    quoted,
+    rows_name,
+    tombs_name,
+)
+from lakehouse.queryd.deltas import AFTER, Deltas, key_names, schema_of, written_as
 from lakehouse.queryd.plan import ScanColumn, ScanGroup, TableScan
 from lakehouse.table.types import to_arrow
 
 TABLES_MAX: Final = 64
+TABLES_BYTES_MAX: Final = 256 << 20
+BATCH_ROWS: Final = 8192
 NESTING_MAX: Final = 400  # twice what the parser in front lets through
 _SAFE_PATH: Final = re.compile(r"[A-Za-z0-9/_.-]+\.parquet")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _read_type(kind: pa.DataType) -> pa.DataType:
@@ -93,7 +100,10 @@ class DataFusionEngine:
     """SqlEngine over DataFusion. Tables are registered under names that identify their content,
     so a context can be used again: a statement cannot name a table it was not bound to."""
 
-    def __init__(self, threads: int, spill_dir: str, spill_bytes_max: int) -> None:
+    def __init__(
+        self, threads: int, spill_dir: str, spill_bytes_max: int, deltas: Deltas | None = None
+    ) -> None:
+        self._deltas = deltas or Deltas()
         self._threads = threads
         self._spill = Path(spill_dir) / "datafusion"
         self._links = Path(spill_dir) / "links"
@@ -101,7 +111,7 @@ class DataFusionEngine:
         self._spill.mkdir(parents=True, exist_ok=True)
         self._context: Any = None
         self._memory_bytes = 0
-        self._tables: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._tables: OrderedDict[str, tuple[tuple[str, ...], int]] = OrderedDict()
         self._options = (
             datafusion.SQLOptions()
             .with_allow_ddl(False)
@@ -167,34 +177,62 @@ class DataFusionEngine:
             return
         while len(self._tables) >= TABLES_MAX:
             self._forget()
-        made: list[str] = []
+        made, size = self._register_merge(scan)
         arms = []
         for index, group in enumerate(scan.groups):
             raw = f"{scan.name}_{index}"
             self._register_group(raw, group)
             made.append(raw)
-            arms.append(f"SELECT {_projection(group.columns)} FROM {_quoted(raw)}")
+            arms.append(_arm(scan, group, raw))
+        if scan.merge is not None and scan.merge.rows:
+            names = ", ".join(quoted(column.name) for column in scan.columns)
+            arms.append(f"SELECT {names} FROM {quoted(rows_name(scan))}")
         if not arms:
-            schema = pa.schema([(column.name, to_arrow(column.type)) for column in scan.columns])
-            self._context.register_record_batches(
-                scan.name, [[pa.RecordBatch.from_pylist([], schema)]]
-            )
-        elif len(arms) == 1 and _plain(scan.groups[0].columns):
+            self._register_rows(scan.name, schema_of(scan.columns).empty_table())
+        elif len(arms) == 1 and scan.merge is None and _plain(scan.groups[0].columns):
             self._context.register_table(scan.name, self._context.table(made[0]))
         else:
             view = self._context.sql(" UNION ALL ".join(arms))
             self._context.register_view(scan.name, view)
-        self._tables[scan.name] = (scan.name, *made)
+        self._tables[scan.name] = ((scan.name, *made), size)
+        while sum(size for _, size in self._tables.values()) > TABLES_BYTES_MAX and (
+            len(self._tables) > 1
+        ):
+            self._forget()
+
+    def _register_merge(self, scan: TableScan) -> tuple[list[str], int]:
+        """The tables of a merge, in memory, and the functions that widen columns; the names of the
+        tables and the bytes they take."""
+        for name, column in conversions(scan):
+            kinds = [_read_type(to_arrow(kind)) for kind in (column.written, column.type)]
+            convert = partial(_widened, type_text=column.type)
+            self._context.register_udf(
+                datafusion.udf(convert, kinds[:1], kinds[1], "immutable", name)
+            )
+        if scan.merge is None:
+            return [], 0
+        made = self._deltas.resolved(scan.merge, scan.columns)
+        self._register_rows(rows_name(scan), made.rows)
+        if made.tombs.num_columns == 0:
+            return [rows_name(scan)], made.nbytes
+        self._register_rows(tombs_name(scan), made.tombs)
+        return [rows_name(scan), tombs_name(scan)], made.nbytes
+
+    def _register_rows(self, name: str, rows: pa.Table) -> None:
+        schema = pa.schema([(field.name, _read_type(field.type)) for field in rows.schema])
+        batches = rows.cast(schema).to_batches(max_chunksize=BATCH_ROWS)
+        batches = batches or [pa.RecordBatch.from_pylist([], schema)]
+        self._context.register_record_batches(name, [batches])
 
     def _forget(self) -> None:
-        _, names = self._tables.popitem(last=False)
+        _, (names, _) = self._tables.popitem(last=False)
         for name in names:
             self._context.deregister_table(name)
             shutil.rmtree(self._links / name, ignore_errors=True)
 
     def _register_group(self, name: str, group: ScanGroup) -> None:
         fields = {
-            column.source: _read_type(to_arrow(column.type))
+            column.source: _read_type(to_arrow(column.written or column.type))
             for column in group.columns
             if column.source is not None
         }
@@ -212,19 +250,40 @@ class DataFusionEngine:
 
 
 def _plain(columns: Sequence[ScanColumn]) -> bool:
-    return all(column.source == column.name for column in columns)
+    return all(column.source == column.name and not column.written for column in columns)
 
 
-def _projection(columns: Sequence[ScanColumn]) -> str:
-    parts = []
-    for column in columns:
-        if column.source is not None:
-            value = _quoted(column.source)
-        else:
-            kind = str(_read_type(to_arrow(column.type))).replace("'", "''")
-            value = f"arrow_cast(NULL, '{_arrow_name(to_arrow(column.type)) or kind}')"
-        parts.append(f"{value} AS {_quoted(column.name)}")
-    return ", ".join(parts)
+def _arm(scan: TableScan, group: ScanGroup, raw: str) -> str:
+    """The rows of a group that can be seen. The tombstones stand on the left: they are the side
+    that is held in memory."""
+    values = {column.name: _value(column) for column in group.columns}
+    chosen = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
+    source = f"{quoted(raw)} AS f"
+    if group.hidden is None or scan.merge is None:
+        return f"SELECT {chosen} FROM {source}"
+    tombs = quoted(tombs_name(scan))
+    if group.hidden:
+        tombs = f"(SELECT * FROM {tombs} WHERE {AFTER} > {group.hidden})"
+    pairs = zip(scan.merge.key, key_names(scan.merge), strict=True)
+    same = " AND ".join(f"{values[name]} = t.{known}" for name, known in pairs)
+    return f"SELECT {chosen} FROM {tombs} AS t RIGHT ANTI JOIN {source} ON {same}"
+
+
+def _value(column: ScanColumn) -> str:
+    kind = to_arrow(column.type)
+    name = _arrow_name(kind) or str(_read_type(kind)).replace("'", "''")
+    if column.source is None:
+        return f"arrow_cast(NULL, '{name}')"
+    source = f"f.{quoted(column.source)}"
+    if not column.written:
+        return source
+    function = conversion(column)
+    return f"{quoted(function)}({source})" if function else f"arrow_cast({source}, '{name}')"
+
+
+def _widened(values: pa.Array, type_text: str) -> pa.Array:
+    widened = written_as(values, type_text)
+    return widened.cast(_read_type(widened.type))
 
 
 def _arrow_name(kind: pa.DataType) -> str:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import PythonUDFType
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd.adapters.engine_errors import engine_error
-from lakehouse.queryd.plan import ScanColumn, ScanGroup, TableScan
+from lakehouse.queryd.adapters.merging import (
+    conversion,
+    conversions,
+    quoted,
+    rows_name,
+    tombs_name,
+)
+from lakehouse.queryd.deltas import AFTER, Deltas, key_names, written_as
+from lakehouse.queryd.plan import Merge, ScanColumn, ScanGroup, TableScan
 from lakehouse.table.types import to_arrow
 
 BATCH_ROWS: Final = 16_384
@@ -36,11 +46,6 @@ _SIMPLE_TYPES: Final = {
 }
 
 
-def quoted(name: str) -> str:
-    """A name as a quoted identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
@@ -62,20 +67,45 @@ def sql_type(kind: pa.DataType) -> str:
 
 
 def view_sql(scan: TableScan) -> str:
-    """The statement that makes the view of a scan."""
-    arms = [_arm(group) for group in scan.groups] or [_nothing(scan.columns)]
+    """The statement that makes the view of a scan, from its files and the tables of its merge."""
+    arms = [_arm(scan, group) for group in scan.groups]
+    if scan.merge is not None and scan.merge.rows:
+        names = ", ".join(quoted(column.name) for column in scan.columns)
+        arms.append(f"SELECT {names} FROM {quoted(rows_name(scan))}")
+    arms = arms or [_nothing(scan.columns)]
     return f"CREATE VIEW {quoted(scan.name)} AS " + " UNION ALL ".join(arms)
 
 
-def _arm(group: ScanGroup) -> str:
+def _arm(scan: TableScan, group: ScanGroup) -> str:
     columns = ", ".join(_column(column) for column in group.columns)
     files = ", ".join(_text(path) for path in group.paths)
-    return f"SELECT {columns} FROM read_parquet([{files}], binary_as_string=false)"
+    arm = f"SELECT {columns} FROM read_parquet([{files}], binary_as_string=false) AS f"
+    if group.hidden is None or scan.merge is None:
+        return arm
+    return f"{arm} ANTI JOIN {_tombs(scan, group.hidden)} ON {_same_key(scan.merge, group)}"
+
+
+def _tombs(scan: TableScan, after: int) -> str:
+    name = quoted(tombs_name(scan))
+    return f"(SELECT * FROM {name} WHERE {AFTER} > {after}) AS t" if after else f"{name} AS t"
+
+
+def _same_key(merge: Merge, group: ScanGroup) -> str:
+    by_name = {column.name: column for column in group.columns}
+    pairs = zip(merge.key, key_names(merge), strict=True)
+    return " AND ".join(f"{_value(by_name[name])} = t.{known}" for name, known in pairs)
+
+
+def _value(column: ScanColumn) -> str:
+    source = "f." + quoted(column.source) if column.source is not None else "NULL"
+    function = conversion(column)
+    if function:
+        return f"{quoted(function)}({source})"
+    return f"CAST({source} AS {sql_type(to_arrow(column.type))})"
 
 
 def _column(column: ScanColumn) -> str:
-    source = quoted(column.source) if column.source is not None else "NULL"
-    return f"CAST({source} AS {sql_type(to_arrow(column.type))}) AS {quoted(column.name)}"
+    return f"{_value(column)} AS {quoted(column.name)}"
 
 
 def _nothing(columns: Sequence[ScanColumn]) -> str:
@@ -90,9 +120,30 @@ def _is_small(scan: TableScan) -> bool:
     return sum(os.path.getsize(path) for path in paths) <= COPY_BYTES_MAX
 
 
-def _define(session: duckdb.DuckDBPyConnection, scan: TableScan) -> None:
+def _make_tables(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas) -> None:
+    """The tables of a merge, in memory; and the functions that widen columns."""
+    for name, column in conversions(scan):
+        given, kind = (sql_type(to_arrow(text)) for text in (column.written, column.type))
+        convert: Callable[[Any], Any] = partial(_widened, type_text=column.type)
+        session.create_function(name, convert, [given], kind, type=PythonUDFType.ARROW)
+    if scan.merge is None:
+        return
+    made = deltas.resolved(scan.merge, scan.columns)
+    for name, table in ((rows_name(scan), made.rows), (tombs_name(scan), made.tombs)):
+        if table.num_columns:
+            session.register("given", table)
+            session.execute(f"CREATE TABLE {quoted(name)} AS SELECT * FROM given")
+            session.unregister("given")
+
+
+def _widened(values: pa.ChunkedArray, type_text: str) -> pa.Array:
+    return written_as(values.combine_chunks(), type_text)
+
+
+def _define(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas) -> None:
+    _make_tables(session, scan, deltas)
     statement = view_sql(scan)
-    if _is_small(scan):
+    if scan.groups and _is_small(scan):
         try:
             session.execute(statement.replace("CREATE VIEW", "CREATE TABLE", 1))
             return
@@ -143,7 +194,10 @@ class DuckDbEngine:
     another connection; one is always open in advance, for opening takes 20 ms.
     """
 
-    def __init__(self, threads: int, spill_dir: str, spill_bytes_max: int) -> None:
+    def __init__(
+        self, threads: int, spill_dir: str, spill_bytes_max: int, deltas: Deltas | None = None
+    ) -> None:
+        self._deltas = deltas or Deltas()
         self._config: dict[str, Any] = {
             "threads": threads,
             "temp_directory": spill_dir,
@@ -210,7 +264,7 @@ class DuckDbEngine:
         for setting in settings:
             session.execute(f"SET {setting}")
         for table in tables:
-            _define(session, table)
+            _define(session, table, self._deltas)
         if tables and all(_is_small(table) for table in tables):
             session.execute("SET threads=1")  # handing out so little takes longer than doing it
         session.execute("SET lock_configuration=true")
