@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lakehouse.ingestd.compaction.settings import CompactionSettings
+
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -25,7 +27,11 @@ class IngestSettings:
         cache_bytes_max: of verified copies of objects that are read for row changes.
         decoded_cache_bytes_max: of their row groups, decoded for finding rows by key, on disk.
         changes_memory_bytes_max: of row changes that were read, in memory.
+        keyed_bytes_max: of the rows and keys that one change of a dataset with a primary key holds
+            in memory, decoded; beyond it is ``exhausted``.
+        compaction_files: a dataset with so many objects of row changes is to be compacted.
         upload_whole_bytes_max: smaller files are one PUT, larger ones are streamed in parts.
+        compaction: of upkeep; a section of its own in files.
     """
 
     spool_dir: str = "./data/spool"
@@ -50,5 +56,8 @@ class IngestSettings:
     cache_bytes_max: int = 8 * _GIB
     decoded_cache_bytes_max: int = 8 * _GIB
     changes_memory_bytes_max: int = 256 * _MIB
+    keyed_bytes_max: int = 512 * _MIB
+    compaction_files: int = 64
     heartbeat_seconds: float = 10.0
     session_seconds: float = 3_600.0
+    compaction: CompactionSettings = CompactionSettings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lakehouse.contracts import rows as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.rows.changing import RowChanger
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.model.identity import Context, Scope
 
@@ -19,14 +20,14 @@ class Rows:
 
     def __init__(self, parts: RowParts) -> None:
         self._parts = parts
+        self._changer = RowChanger(parts)
 
     async def get(self, ctx: Context, request: c.RowRequest) -> c.RowResult:
         ctx.require(Scope.READ)
         raise _not_yet()
 
     async def change(self, ctx: Context, request: c.ChangeRowsRequest) -> c.ChangeRowsReport:
-        ctx.require(Scope.WRITE)
-        raise _not_yet()
+        return await self._changer.change(ctx, request)
 
     async def set_key(self, ctx: Context, request: c.SetKeyRequest) -> c.SetKeyReport:
         ctx.require(Scope.WRITE)

@@ -21,14 +21,15 @@ class Turns:
         self._present: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def of(self, dataset_id: str) -> AsyncIterator[None]:
-        """Wait for the turn; whoever is cancelled while waiting leaves no trace."""
-        lock = self._locks.setdefault(dataset_id, asyncio.Lock())
-        self._present[dataset_id] += 1
+    async def of(self, name: str) -> AsyncIterator[None]:
+        """Wait for the turn at the dataset with this ``name_key``; whoever is cancelled while
+        waiting leaves no trace."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        self._present[name] += 1
         try:
             async with lock:
                 yield
         finally:
-            self._present[dataset_id] -= 1
-            if not self._present[dataset_id]:
-                del self._present[dataset_id], self._locks[dataset_id]
+            self._present[name] -= 1
+            if not self._present[name]:
+                del self._present[name], self._locks[name]
