@@ -65,6 +65,8 @@ def same(left: pa.Array, right: pa.Array) -> pa.Array:
     """
     if left.null_count == 0 and right.null_count == 0:
         return _same_values(left, right)
+    if len(left) in (left.null_count, right.null_count):
+        return pc.and_(pc.is_null(left), pc.is_null(right))
     both = pc.and_(pc.is_valid(left), pc.is_valid(right))
     neither = pc.and_(pc.is_null(left), pc.is_null(right))
     alike = pc.and_(both, pc.fill_null(_same_values(left, right), False))

@@ -131,7 +131,7 @@ def _key_values(key_json: str, count: int) -> list[str | None]:
     """The values as JSON texts; None for null and for what no key can have."""
     try:
         parsed = json.loads(key_json, parse_int=_Raw, parse_float=_Raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [json.dumps(key_json)] if count == 1 else []
     values = parsed if isinstance(parsed, list) else [parsed]
     return [_key_text(value) for value in values]
