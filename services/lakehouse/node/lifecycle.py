@@ -28,6 +28,7 @@ from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, Tok
 from lakehouse.node.buckets import open_buckets
 from lakehouse.node.config import Config
 from lakehouse.node.federation import follow, open_registry
+from lakehouse.node.feeds import EndingFeeds
 from lakehouse.node.holder import HolderProbe, endpoint_of
 from lakehouse.node.journaling import Journaling
 from lakehouse.node.late import LateQuery
@@ -97,6 +98,7 @@ class Node:
         self._stopping = asyncio.Event()
         self._servers: Servers | None = None
         self._late: LateQuery | None = None
+        self._feeds: EndingFeeds | None = None
         self._rescue: Rescue | None = None
         self._note: PositionNote | None = None
 
@@ -188,6 +190,8 @@ class Node:
     async def stop(self) -> None:
         """Refuse new work, finish what runs, seal the ledger, free everything; idempotent."""
         self._readiness.enter("stopping")
+        if self._feeds is not None:
+            self._feeds.end()
         drain = self._config.node.drain_seconds
         await self._supervisor.stop()
         if self._servers is not None:
@@ -302,6 +306,9 @@ class Node:
         counts = CallCounts()
         gateway = "gateway" in self._config.node.roles
         authenticator = self._authenticator()
+        if "journal" in self._wiring.contracts:
+            self._feeds = EndingFeeds(self._wiring.contracts["journal"])
+            self._wiring.contracts["journal"] = self._feeds
         served = [c for c in CONTRACTS if gateway or SERVED_BY[c] in self._config.node.roles]
         services = {contract: self._wiring.contracts[contract] for contract in served}
         options = ServerOptions(counts=counts, log=request_log(self._config.telemetry))

@@ -35,6 +35,10 @@ class Wiring:
         if "storaged" in config.node.peers and "storaged" not in config.node.roles:
             # Nothing needs it, but what fails here is told to whoever keeps the journal.
             wanted.setdefault("storage", config.node.roles[0])
+        roles, peers = config.node.roles, config.node.peers
+        if "ingestd" in roles and "queryd" in peers and "queryd" not in roles:
+            # Changes by predicate ask it which rows they are of; without it they alone are refused.
+            wanted.setdefault("query", "ingestd")
         for contract, role in wanted.items():
             address = peer_address(config.node, contract, role)
             client = self._client(contract, address, clock)

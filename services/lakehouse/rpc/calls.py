@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 
@@ -121,24 +121,24 @@ async def send_all(call: Any, messages: AsyncGenerator[bytes, None]) -> None:
         await asyncio.gather(heard, return_exceptions=True)
 
 
-class Chunks:
-    """The bytes of an answer as they come; ``aclose``, or letting go of it, cancels the call."""
+class Chunks(Generic[T]):
+    """The parts of an answer as they come, each as ``chunk_of`` reads it; ``aclose``, or letting go
+    of it, cancels the call."""
 
-    def __init__(self, call: Any, chunk_of: Any, failure: Any) -> None:
+    def __init__(self, call: Any, chunk_of: Callable[[bytes], T], failure: Any) -> None:
         self._call = call
         self._chunk_of = chunk_of
         self._failure = failure
         self._closed = False
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> T:
         data = None if self._closed else await receive(self._call, self._failure)
         if data is None:
             raise StopAsyncIteration
-        chunk: bytes = self._chunk_of(data)
-        return chunk
+        return self._chunk_of(data)
 
     async def aclose(self) -> None:
         """End the call; the peer is told to stop. Nothing comes after it."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from lakehouse.contracts import journal as c
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import Clock
 from lakehouse.model.events import JournalEvent
 from lakehouse.model.identity import Context
 from lakehouse.rpc.bulk import unreadable
-from lakehouse.rpc.calls import Peer, receive
+from lakehouse.rpc.calls import Chunks, Peer, receive
 from lakehouse.rpc.convert import from_message, parse, to_message
 from lakehouse.rpc.serving import Call, Edge, Servicer, close_chunks
 from lakehouse.v1.journal_pb2 import FeedPart
@@ -39,15 +39,14 @@ class JournalClient:
         with self._peer.span("feed"):
             call = self._peer.stream_out("feed", ctx, to_message(request).SerializeToString())
             first = _part(await receive(call, failure) or b"")
-        return c.FeedStream(first.dataset, _groups(call, failure))
+        if not first.dataset:
+            call.cancel()
+            raise LakehouseError(ErrorKind.INTERNAL, "the peer sent a feed without its dataset")
+        return c.FeedStream(first.dataset, Chunks(call, _events, failure))
 
 
-async def _groups(call: Any, failure: Any) -> AsyncIterator[tuple[JournalEvent, ...]]:
-    try:
-        while (data := await receive(call, failure)) is not None:
-            yield tuple(from_message(JournalEvent, one) for one in _part(data).events)
-    finally:
-        call.cancel()
+def _events(data: bytes) -> tuple[JournalEvent, ...]:
+    return tuple(from_message(JournalEvent, one) for one in _part(data).events)
 
 
 def _part(data: bytes) -> FeedPart:

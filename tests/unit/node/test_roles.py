@@ -25,7 +25,8 @@ def test_all_roles_in_one_process_need_no_peer() -> None:
 
 def test_a_split_process_asks_for_the_rest() -> None:
     node = NodeSettings(roles=("gateway", "queryd"))
-    assert set(missing_contracts(node)) == {"catalog", "tokens", "storage", "objects", "ingest"}
+    missing = {"catalog", "tokens", "storage", "objects", "ingest", "rows", "journal"}
+    assert set(missing_contracts(node)) == missing
 
 
 def test_every_process_can_ask_who_its_callers_are() -> None:
