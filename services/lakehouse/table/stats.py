@@ -20,7 +20,7 @@ from lakehouse.model.dataset import ColumnStats, DataFile
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.types import from_arrow, to_arrow
 
-__all__ = ["OPERATORS", "Term", "file_stats", "prune", "stats_table"]
+__all__ = ["OPERATORS", "Term", "bounds_of", "file_stats", "may_hold_any", "prune", "stats_table"]
 
 OPERATORS: Final = ("=", "<", "<=", ">", ">=", "in", "is_null", "not_null")
 _STRING_BYTES_MAX: Final = 64
@@ -241,6 +241,34 @@ def prune(stats: pa.Table, terms: Sequence[Term]) -> pa.BooleanArray:
             continue
         keep = pc.and_(keep, pc.fill_null(verdict, True))
     return keep
+
+
+def bounds_of(
+    files: Sequence[DataFile], column_id: int, type_text: str
+) -> tuple[pa.Array, pa.Array] | None:
+    """The least and the greatest value of a column in each of ``files``, null where they are not
+    known; None for a type that has no order here."""
+    table = stats_table(files, (column_id,)).combine_chunks()
+    try:
+        low = _typed(_column(table, f"min:{column_id}"), type_text)
+        high = _typed(_column(table, f"max:{column_id}"), type_text)
+    except (LakehouseError, pa.ArrowException):
+        return None
+    return low, high
+
+
+def may_hold_any(bounds: tuple[pa.Array, pa.Array], values: pa.Array) -> pa.BooleanArray:
+    """For each pair of bounds whether one of ``values`` (no nulls) lies within; True where it is
+    not known."""
+    low, high = bounds
+    if pat.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    if pat.is_decimal(values.type) or values.type != low.type:
+        return pa.repeat(pa.scalar(True), len(low))
+    ordered = values.take(pc.sort_indices(values))
+    first = pc.search_sorted(ordered, low, side="left")
+    behind = pc.search_sorted(ordered, high, side="right")
+    return pc.fill_null(pc.less(first, behind), True)
 
 
 def _may_hold(stats: pa.Table, term: Term) -> pa.BooleanArray:

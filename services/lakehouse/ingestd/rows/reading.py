@@ -1,9 +1,11 @@
-"""Tables as they can be seen: whole rows by key, or all of them."""
+"""Tables as they can be seen: whole rows by key, or all of them, batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,25 +14,43 @@ import pyarrow.parquet as pq
 
 from lakehouse.contracts.catalog import AsOf, CatalogService, DatasetSnapshot, SnapshotRequest
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.rows.finding import Finder, place
+from lakehouse.ingestd.rows.groups import Groups, decoding
+from lakehouse.ingestd.rows.lookup import under_schema
+from lakehouse.ingestd.rows.recent import Place, Recent, is_small
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.kit.blocking import run_in
-from lakehouse.model.dataset import KEYS, ROWS, DataFile
+from lakehouse.model.dataset import CONTENTS, KEYS, ROWS, DataFile, Dataset
 from lakehouse.model.identity import Context
 from lakehouse.model.schema import Schema
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.readcache import ReadCache
 from lakehouse.objectstore.rescue import KnownReads
-from lakehouse.table.codec import fit
+from lakehouse.table.keys import key_columns
+from lakehouse.table.merge import Layer, tombstones, visible
 from lakehouse.table.types import arrow_schema
 
 __all__ = ["TableReader", "under_schema"]
 
 _FETCHES_MAX: Final = 16
 _NOW: Final = AsOf()
+_READ_BYTES_MAX: Final = 1 << 30
+_TOMBS_MAX: Final = 20_000_000
+_TOGETHER: Final = 64
+_TOGETHER_BYTES: Final = 512 << 20
+
+
+@dataclass(slots=True)
+class _Open:
+    cache: ReadCache
+    finder: Finder
+    recent: Recent
+    folders: tuple[Path, Path]
 
 
 class TableReader:
-    """Reads the rows of datasets at a snapshot. Belongs to one event loop."""
+    """Reads the rows of datasets at a snapshot. Belongs to one event loop; what takes longer than
+    a moment is done by ``jobs``."""
 
     def __init__(
         self,
@@ -45,103 +65,236 @@ class TableReader:
         self._buckets = buckets
         self._known = known
         self._jobs = jobs
-        self._cache: ReadCache | None = None
-        self._objects = Path()
+        self._parts: _Open | None = None
 
     def start(self, folder: Path) -> None:
-        """``folder``: local scratch that is this process's own."""
-        self._objects = folder / "objects"
-        self._cache = ReadCache(
-            self._objects,
-            self._settings.cache_bytes_max,
+        """``folder``: local scratch that is this process's own; filled when it is needed."""
+        settings = self._settings
+        objects, decoded = folder / "objects", folder / "decoded"
+        cache = ReadCache(
+            objects,
+            settings.cache_bytes_max,
             self._buckets,
             _FETCHES_MAX,
             self._known,
             "ingest.cache_bytes_max",
         )
+        recent = Recent(settings.changes_memory_bytes_max)
+        groups = Groups(decoded, settings.decoded_cache_bytes_max)
+        finder = Finder(groups, recent, settings.changes_memory_bytes_max)
+        self._parts = _Open(cache, finder, recent, (objects, decoded))
 
     def close(self) -> None:
         """Let what is held locally go; idempotent."""
-        if self._cache is not None:
-            self._cache.close()
-        self._cache = None
+        if self._parts is not None:
+            self._parts.cache.close()
+        self._parts = None
 
     async def snapshot(
         self, ctx: Context, name: str, as_of: AsOf = _NOW
     ) -> tuple[DatasetSnapshot, int]:
-        """A dataset's files at a version, and that version of the store."""
+        """A dataset's files at a version, and that version of the store.
+
+        Raises ``not_found`` (dataset, or a version that is not retained); ``conflict`` for files
+        that this version of the program does not know how to read.
+        """
         result = await self._catalog.snapshot(ctx, SnapshotRequest((name,), as_of))
-        return result.datasets[0], result.version
+        snapshot = result.datasets[0]
+        for file in snapshot.files:
+            if file.content not in CONTENTS or file.encryption:
+                raise _unreadable(snapshot.dataset, file)
+        await self._buckets.find(ctx, tuple({file.bucket for file in snapshot.files}))
+        return snapshot, result.version
 
     async def find(self, snapshot: DatasetSnapshot, keys: pa.Table) -> pa.Table:
-        """The visible whole rows of ``keys`` (a table of the key columns, unique), in any order."""
-        from lakehouse.table.keys import match
+        """The visible whole rows of ``keys``, in any order; of keys that are not there none.
 
-        key = snapshot.dataset.primary_key
-        table = await self.read(snapshot)
-        return await run_in(self._jobs, lambda: table.filter(match(table, keys, key).is_valid()))
+        Args:
+            keys: the columns of the primary key as the schema has them, unique, without nulls.
+        """
+        parts = self._opened()
+        keys = keys.select(list(snapshot.dataset.primary_key))
+        paths: dict[Place, str] = {}
+        with ExitStack() as stack:
+            while True:
+                found = await run_in(self._jobs, parts.finder.find, snapshot, keys, paths)
+                if not found.missing:
+                    return found.rows
+                stack.enter_context(parts.cache.held(found.missing))
+                near = await self._near(parts, found.missing)
+                if near.keys() <= paths.keys():
+                    raise LakehouseError(ErrorKind.INTERNAL, "a file that is near was missed")
+                paths |= near
+
+    async def remember(
+        self, dataset: Dataset, files: Sequence[DataFile], tables: Sequence[pa.Table]
+    ) -> None:
+        """Spare the next reader of ``files``, just committed, to fetch and to decode them: their
+        rows and keys are ``tables``, as they were written."""
+        small = [
+            (file, table)
+            for file, table in zip(files, tables, strict=True)
+            if is_small(file) and file.content in (ROWS, KEYS)
+        ]
+        if small and dataset.primary_key:
+            places = [place(file) for file, _ in small]
+            decoded = [_as_kept(dataset, file, table) for file, table in small]
+            await run_in(self._jobs, self._opened().recent.add, dataset, places, decoded)
 
     async def read(
         self, snapshot: DatasetSnapshot, columns: Sequence[str] | None = None
     ) -> pa.Table:
-        """All visible rows."""
-        from lakehouse.table.merge import Layer, tombstones, visible
+        """All visible rows. Raises ``exhausted`` beyond a gigabyte."""
+        schema = _projected(snapshot.dataset.schema, columns)
+        tables = [arrow_schema(schema).empty_table()]
+        size = 0
+        async for table in self.iterate(snapshot, columns):
+            size += table.nbytes
+            if size > _READ_BYTES_MAX:
+                raise LakehouseError(
+                    ErrorKind.EXHAUSTED,
+                    "the dataset is too large to be held in memory",
+                    dataset=snapshot.dataset.name,
+                    bytes_max=_READ_BYTES_MAX,
+                )
+            tables.append(table)
+        return pa.concat_tables(tables)
 
+    async def iterate(
+        self, snapshot: DatasetSnapshot, columns: Sequence[str] | None = None
+    ) -> AsyncIterator[pa.Table]:
+        """All visible rows, ``columns`` of them, at most a row group of a file at a time."""
         dataset = snapshot.dataset
-        key = dataset.primary_key
-        files = [file for file in snapshot.files if file.content in (ROWS, KEYS)]
-        paths = await self.local(files)
+        wanted = _projected(dataset.schema, columns)
+        names = list(wanted.names())
+        tombs = await self._tombs(snapshot)
+        if tombs is not None:
+            missing = [name for name in dataset.primary_key if name not in names]
+            wanted = _projected(dataset.schema, [*names, *missing])
         schemas = {schema.id: schema for schema in snapshot.schemas}
-
-        def work() -> pa.Table:
-            rows, keys = [], []
-            for file, path in zip(files, paths, strict=True):
-                table = pq.read_table(path)
-                if file.content == KEYS:
-                    keys.append(Layer(file.seq, table))
-                else:
+        files = [file for file in snapshot.files if file.content == ROWS]
+        for some in _stretches(files):
+            async with self.holding(some) as paths:
+                for file, path in zip(some, paths, strict=True):
                     written = schemas.get(file.schema_id, dataset.schema)
-                    rows.append(Layer(file.seq, under_schema(table, written, dataset.schema)))
-            if keys:
-                tombs = tombstones(keys, key)
-                seen = [visible(layer, tombs, key) for layer in rows]
-            else:
-                seen = [layer.table for layer in rows]
-            whole = pa.concat_tables([arrow_schema(dataset.schema).empty_table(), *seen])
-            return whole.select(list(columns)) if columns is not None else whole
+                    group = 0
+                    while group >= 0:
+                        table, group = await run_in(
+                            self._jobs, _group, (file, path, group), written, wanted
+                        )
+                        if tombs is not None:
+                            layer = Layer(file.seq, table)
+                            table = await run_in(
+                                self._jobs, visible, layer, tombs, dataset.primary_key
+                            )
+                        if table.num_rows:
+                            yield table.select(names)
 
-        return await run_in(self._jobs, work)
+    async def _tombs(self, snapshot: DatasetSnapshot) -> pa.Table | None:
+        """``table.merge.tombstones`` of all keys files; None if there are none."""
+        files = [file for file in snapshot.files if file.content == KEYS]
+        if not files:
+            return None
+        if sum(file.rows for file in files) > _TOMBS_MAX:
+            raise LakehouseError(
+                ErrorKind.EXHAUSTED,
+                "the dataset has too many row changes to be read at once",
+                dataset=snapshot.dataset.name,
+                maximum=_TOMBS_MAX,
+                hint="compact it first",
+            )
+        dataset = snapshot.dataset
+        keyed = Schema(dataset.schema.id, key_columns(dataset.schema, dataset.primary_key))
+        async with self.holding(files) as paths:
+
+            def work() -> pa.Table:
+                layers = [
+                    Layer(file.seq, _all(file, path, keyed))
+                    for file, path in zip(files, paths, strict=True)
+                ]
+                return tombstones(layers, dataset.primary_key)
+
+            return await run_in(self._jobs, work)
 
     async def local(self, files: Sequence[DataFile]) -> list[str]:
-        """Local paths of verified copies of ``files``, in order."""
-        if self._cache is None:
+        """Local paths of verified copies of ``files``, in order. They may go as soon as there is no
+        room for all: who needs them longer uses ``holding``."""
+        async with self.holding(files) as paths:
+            return paths
+
+    @asynccontextmanager
+    async def holding(self, files: Sequence[DataFile]) -> AsyncIterator[list[str]]:
+        """As ``local``; the copies stay as long as the block lasts."""
+        parts = self._opened()
+        with parts.cache.held(files):
+            near = await self._near(parts, files)
+            yield [near[place(file)] for file in files]
+
+    @staticmethod
+    async def _near(parts: _Open, files: Sequence[DataFile]) -> Mapping[Place, str]:
+        for folder in parts.folders:
+            folder.mkdir(exist_ok=True)
+        paths = (await parts.cache.paths(files)).paths
+        return {place(file): path for file, path in zip(files, paths, strict=True)}
+
+    def _opened(self) -> _Open:
+        if self._parts is None:
             raise LakehouseError(ErrorKind.UNAVAILABLE, "ingest has not been started")
-        self._objects.mkdir(exist_ok=True)
-        with self._cache.held(files):
-            return (await self._cache.paths(files)).paths
+        return self._parts
 
 
-def under_schema(table: pa.Table, written: Schema, wanted: Schema) -> pa.Table:
-    """``table`` of a file that was written with ``written``, under ``wanted``: columns by field id,
-    null where the file lacks one, cast where a type was widened."""
+def _stretches(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
+    """Files to be fetched together: many small ones, few large ones."""
+    some: list[DataFile] = []
+    size = 0
+    for file in files:
+        if some and (len(some) == _TOGETHER or size + file.size_bytes > _TOGETHER_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(file)
+        size += file.size_bytes
+    if some:
+        yield some
+
+
+def _unreadable(dataset: Dataset, file: DataFile) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CONFLICT,
+        "the dataset has files that this version cannot read",
+        dataset=dataset.name,
+        content=file.content[:80],
+        encryption=file.encryption[:80],
+        hint="a newer version of the program wrote them: read them with it",
+    )
+
+
+def _projected(schema: Schema, columns: Sequence[str] | None) -> Schema:
+    if columns is None:
+        return schema
+    by_name = {column.name: column for column in schema.columns}
+    return Schema(schema.id, tuple(by_name[name] for name in columns))
+
+
+def _as_kept(dataset: Dataset, file: DataFile, table: pa.Table) -> pa.Table:
+    if file.content == KEYS:
+        return table.select(list(dataset.primary_key)).combine_chunks()
+    return table.combine_chunks()
+
+
+def _group(at: tuple[DataFile, str, int], written: Schema, wanted: Schema) -> tuple[pa.Table, int]:
+    """A row group under ``wanted``, and the number of the next one; -1 if it was the last."""
+    file, path, group = at
     there = {column.id: column.name for column in written.columns}
-    target = arrow_schema(wanted)
-    columns: list[pa.ChunkedArray] = []
-    for column, field in zip(wanted.columns, target, strict=True):
-        name = there.get(column.id)
-        if name is None or table.schema.get_field_index(name) < 0:
-            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
-            continue
-        values = table.column(name)
-        if values.type != field.type:
-            chunks = [fit(chunk, column.type) for chunk in values.chunks]
-            if any(chunk is None for chunk in chunks):
-                raise LakehouseError(
-                    ErrorKind.CORRUPT,
-                    "a file has values that are not of the column's type",
-                    column=column.name,
-                    type_text=column.type,
-                )
-            values = pa.chunked_array(chunks, field.type)
-        columns.append(values)
-    return pa.Table.from_arrays(columns, schema=target)
+    names = [there[column.id] for column in wanted.columns if column.id in there]
+    with decoding(file), pq.ParquetFile(path) as parquet:
+        count = parquet.num_row_groups
+        if count == 0:
+            return arrow_schema(wanted).empty_table(), -1
+        table = parquet.read_row_group(group, columns=names)
+    table = under_schema(table, written, wanted)
+    return table, group + 1 if group + 1 < count else -1
+
+
+def _all(file: DataFile, path: str, schema: Schema) -> pa.Table:
+    with decoding(file), pq.ParquetFile(path) as parquet:
+        return under_schema(parquet.read(columns=list(schema.names())), schema, schema)
