@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 from lakehouse.catalogd.settings import CatalogSettings
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.settings import GatewaySettings
+from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.kit.secrets import SECRET_FORMS
 from lakehouse.model.buckets import TENANT, check_bucket_class, check_bucket_name
@@ -45,6 +46,7 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "node": (NodeSettings,),
     "catalog": (CatalogSettings,),
     "ingest": (IngestSettings,),
+    "compaction": (CompactionSettings,),
     "query": (QuerySettings,),
     "storage": (JournalSettings, RegistrySettings, ResilienceSettings, SecretsSettings),
     "rescue": (RescueSettings,),
@@ -113,7 +115,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         gateway=_gateway(merged, base),
         node=_section(NodeSettings, "node", merged, base),
         catalog=_section(CatalogSettings, "catalog", merged, base),
-        ingest=_section(IngestSettings, "ingest", merged, base),
+        ingest=_ingest(merged, base),
         query=_section(QuerySettings, "query", merged, base),
         journal=_section(JournalSettings, "storage", merged, base),
         registry=_section(RegistrySettings, "storage", merged, base),
@@ -266,6 +268,12 @@ def _section(kind: type[D], name: str, merged: Mapping[str, Value], base: Path) 
         peers = {role: str(merged[f"node.peers.{role}"].value) for role in ROLES}
         fields["peers"] = {role: address for role, address in peers.items() if address}
     return kind(**fields)
+
+
+def _ingest(merged: Mapping[str, Value], base: Path) -> IngestSettings:
+    ingest = _section(IngestSettings, "ingest", merged, base)
+    compaction = _section(CompactionSettings, "compaction", merged, base)
+    return dataclasses.replace(ingest, compaction=compaction)
 
 
 def _gateway(merged: Mapping[str, Value], base: Path) -> GatewaySettings:

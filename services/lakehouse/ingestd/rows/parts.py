@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -34,10 +34,13 @@ class RowParts:
 
     Attributes:
         sessions: the writing session that objects are put under.
+        known: reads of whole objects, with what rescues them.
         reader, writer: of tables and of their objects.
         query: for predicates; None in a process that has no query service and no peer for it.
         turns: writers of one dataset in this process take turns, so that none redoes its work.
         compaction_wanted: told the name of a dataset that has many row changes; must not block.
+        folder: local scratch of this process, once started.
+        closing: what use cases have under way; each is ended before all else is.
         jobs: threads for whatever blocks or takes longer than a millisecond.
     """
 
@@ -57,20 +60,25 @@ class RowParts:
         self.ids = ids
         self.sessions = WriterSession(settings, catalog, clock, ids)
         self.jobs = ThreadPoolExecutor(_THREADS, "rows")
-        known = known or KnownReads(buckets, clock, ids)
+        self.known = known = known or KnownReads(buckets, clock, ids)
         self.reader = TableReader(settings, catalog, buckets, known, self.jobs)
         self.writer = TableWriter(settings, buckets, ids, self.jobs)
         self.query: QueryService | None = None
         self.turns = Turns()
         self.compaction_wanted: Callable[[str], None] = _nobody_compacts
+        self.folder: Path | None = None
+        self.closing: list[Callable[[], Awaitable[None]]] = []
 
     async def start(self, folder: Path) -> None:
         """``folder``: this process's own on a local disk; what is put in it goes with it."""
+        self.folder = folder
         self.reader.start(folder)
         await self.sessions.start()
 
     async def close(self) -> None:
         """End the session, the threads and what is held locally. Idempotent."""
+        for close in self.closing:
+            await close()
         await self.sessions.close()
         await asyncio.to_thread(self.jobs.shutdown, wait=True, cancel_futures=True)
         self.reader.close()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lakehouse.contracts import rows as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.compaction.service import Compactor
 from lakehouse.ingestd.rows.changing import RowChanger
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.kit.figures import Readout
 from lakehouse.model.identity import Context, Scope
 
 __all__ = ["Rows"]
@@ -21,6 +25,7 @@ class Rows:
     def __init__(self, parts: RowParts) -> None:
         self._parts = parts
         self._changer = RowChanger(parts)
+        self._compactor = Compactor(parts)
 
     async def get(self, ctx: Context, request: c.RowRequest) -> c.RowResult:
         ctx.require(Scope.READ)
@@ -46,5 +51,8 @@ class Rows:
         raise _not_yet()
 
     async def compact(self, ctx: Context, request: c.CompactRequest) -> c.CompactReport:
-        ctx.require(Scope.WRITE)
-        raise _not_yet()
+        return await self._compactor.compact(ctx, request)
+
+    def figures(self) -> Iterable[Readout]:
+        """What was compacted since the start."""
+        return self._compactor.figures()
