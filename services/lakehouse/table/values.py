@@ -8,7 +8,8 @@ write, are numbers: days or microseconds since 1970. Binary is base64, a list an
 object, a map an array of pairs.
 
 The form for clients differs where a reader that takes numbers for doubles would alter a value:
-integers beyond 2^53 and decimals of more than 15 digits are strings there, and NaN is null.
+integers beyond 2^53, decimals of more than 15 digits and those far times are strings there, and
+NaN and infinities are null.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _texts(values: pa.Array, client: bool) -> pa.Array:
         return _joined(values, pc.fill_null(_texts(_items(values.values, values), client), "null"))
     if pat.is_struct(arrow):
         return _struct_texts(values, client)
-    return _time_texts(values)
+    return _time_texts(values, client)
 
 
 def _quoted(texts: pa.Array) -> pa.Array:
@@ -180,7 +181,7 @@ def _decimal_texts(values: pa.Array, client: bool) -> pa.Array:
     return pc.if_else(pc.greater(pc.binary_length(digits), _SAFE_DIGITS), _quoted(texts), texts)
 
 
-def _time_texts(values: pa.Array) -> pa.Array:
+def _time_texts(values: pa.Array, client: bool) -> pa.Array:
     texts = values.cast(pa.string())
     if pat.is_timestamp(values.type):
         texts = pc.replace_substring(texts, " ", "T", max_replacements=1)
@@ -191,7 +192,8 @@ def _time_texts(values: pa.Array) -> pa.Array:
         return texts
     counts = _counts(values)
     written = writable(counts, values.type)
-    return pc.if_else(written, texts, counts.cast(pa.string()))
+    far = counts.cast(pa.string())
+    return pc.if_else(written, texts, _quoted(far) if client else far)
 
 
 def _counts(values: pa.Array) -> pa.Array:
