@@ -12,7 +12,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.dataset import CONTENTS, Card, DataFile
 from lakehouse.model.schema import Column
 
-__all__ = ["check_card", "check_file", "check_ids", "check_sums", "check_texts"]
+__all__ = ["check_card", "check_file", "check_ids", "check_number", "check_sums", "check_texts"]
 
 NUMBER_MAX: Final = 2**53
 SUM_MAX: Final = 2**60
@@ -39,15 +39,17 @@ def check_texts(longest: int = TEXT_MAX, **texts: str) -> None:
             raise _invalid("a text is not valid Unicode", field=name)
 
 
-def _check_number(what: str, value: int, most: int = NUMBER_MAX) -> None:
+def check_number(what: str, value: int, most: int = NUMBER_MAX) -> None:
+    """Raise ``invalid`` unless ``value`` is in [0, most]."""
     if not 0 <= value <= most:
         raise _invalid("a number is out of range", field=what, value=str(value)[:40], max=most)
 
 
 def check_file(file: DataFile) -> None:
     """Sizes, rows and statistics of one file."""
-    _check_number("size_bytes", file.size_bytes)
-    _check_number("rows", file.rows)
+    check_number("size_bytes", file.size_bytes)
+    check_number("rows", file.rows)
+    check_number("seq", file.seq)
     check_texts(bucket=file.bucket, rows_hash=file.rows_hash)
     if file.content not in CONTENTS or file.encryption:
         raise _invalid(
@@ -59,16 +61,16 @@ def check_file(file: DataFile) -> None:
     if len(file.stats) > _FILE_STATS_MAX:
         raise _invalid("too many statistics", key=file.key, max=_FILE_STATS_MAX)
     for one in file.stats:
-        _check_number("column_id", one.column_id, ID_MAX)
+        check_number("column_id", one.column_id, ID_MAX)
         if one.null_count is not None:
-            _check_number("null_count", one.null_count)
+            check_number("null_count", one.null_count)
         check_texts(minimum=one.minimum or "", maximum=one.maximum or "")
 
 
 def check_sums(size_bytes: int, rows: int) -> None:
     """The sums over a dataset's files, and over what one commit adds to it."""
-    _check_number("size_bytes of the dataset", size_bytes, SUM_MAX)
-    _check_number("rows of the dataset", rows, SUM_MAX)
+    check_number("size_bytes of the dataset", size_bytes, SUM_MAX)
+    check_number("rows of the dataset", rows, SUM_MAX)
 
 
 def check_ids(columns: tuple[Column, ...] | list[Column]) -> None:
@@ -76,7 +78,7 @@ def check_ids(columns: tuple[Column, ...] | list[Column]) -> None:
     if len(columns) > COLUMNS_MAX:
         raise _invalid("too many columns", columns=len(columns), max=COLUMNS_MAX)
     for column in columns:
-        _check_number("column id", column.id, ID_MAX)
+        check_number("column id", column.id, ID_MAX)
         check_texts(NAME_MAX, name=column.name, type=column.type)
 
 

@@ -25,6 +25,7 @@ from immutables import Map
 from lakehouse.catalogd.checkpoint_rows import (
     REVISION_SCHEMA,
     STATE_KINDS,
+    conform_revisions,
     decode_dataset,
     decode_pending,
     decode_state,
@@ -46,7 +47,8 @@ from lakehouse.model.refs import PRIMARY, name_key
 
 __all__ = ["FORMAT", "dump_state", "load_state"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""2: files have contents and a seq of their own. A reader of 1 would count keys as rows."""
 _TIMES_A_PART: Final = 1 << 18
 _DATASETS_A_CUT: Final = 8192
 _PART_BYTES: Final = 24 << 20
@@ -323,8 +325,8 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
     state, start = decode_state(rows, FORMAT)
     state = replace(state, objects=load_objects(parts["objects"]))
     times = [each for t in _named(parts, "times-") for each in t.column("ts_us").to_pylist()]
-    revisions = _Rows.of(_named(parts, "revisions-"))
-    histories = _histories(_named(parts, "revisions-"))
+    past = [conform_revisions(table) for table in _named(parts, "revisions-")]
+    revisions, histories = _Rows.of(past), _histories(past)
     tables = [_conformed(table) for table in _named(parts, "files-")]
     files, elsewhere = _Rows.of(tables), _elsewhere(tables)
     removed = _Rows.of(_named(parts, "removed-"))
@@ -341,11 +343,11 @@ def _load(parts: Mapping[str, pa.Table]) -> CatalogState:
                     dataset_id, orjson.loads(body), history, stored, gone
                 )
             except (LakehouseError, ValueError, KeyError, TypeError, IndexError) as error:
-                past = revisions.get(dataset_id)
-                past = REVISION_SCHEMA.empty_table() if past is None else past
+                kept = revisions.get(dataset_id)
+                kept = REVISION_SCHEMA.empty_table() if kept is None else kept
                 waiting = pending.get(dataset_id, ())
                 keys = _keys_of(log, waiting)
-                broken[dataset_id] = Broken(name, body, past, log, gone, str(error), waiting, keys)
+                broken[dataset_id] = Broken(name, body, kept, log, gone, str(error), waiting, keys)
     whole = _assembled(state, Vector.of(times, start), datasets, broken)
     state = _caught_up(whole, pending)
     return replace(state, unknown=tuple(unknown), placed=counted(state.datasets.values()))
@@ -393,7 +395,8 @@ def _caught_up(state: CatalogState, pending: Mapping[str, tuple[Entry, ...]]) ->
             horizon := state.objects.horizon
         ):
             # Given up while nobody could read it: what it names below the horizon may be gone.
-            log = datasets[dataset_id].log.without_dead(horizon)
+            pins = state.pins_of(dataset_id)
+            log = datasets[dataset_id].log.without_dead(horizon, pins)
             datasets = datasets.set(dataset_id, replace(datasets[dataset_id], log=log))
     return replace(state, version=whole.version, times=whole.times, datasets=datasets)
 

@@ -18,9 +18,12 @@ from lakehouse.catalogd.state import (
     DatasetState,
     DocumentState,
     Head,
+    Marks,
     Names,
     Revision,
+    first_untold,
 )
+from lakehouse.catalogd.tagging import TAG_DOCUMENTS, pinned
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime, to_micros
 from lakehouse.ledger.machine import Entry, JsonObject
@@ -30,6 +33,7 @@ from lakehouse.model.schema import Schema
 __all__ = [
     "REVISION_SCHEMA",
     "STATE_KINDS",
+    "conform_revisions",
     "decode_dataset",
     "decode_pending",
     "decode_state",
@@ -58,9 +62,38 @@ REVISION_SCHEMA: Final = pa.schema(
         ("size_bytes", pa.int64()),
         ("rows", pa.int64()),
         ("updated_us", pa.int64()),
+        ("workspace", pa.string()),
+        ("reason", pa.string()),
+        ("key_files", pa.int64()),
+        ("event_files", pa.int64()),
+        ("rows_version", pa.int64()),
+        ("history_since", pa.int64()),
+        ("journaled", pa.int64()),
+        ("told", pa.bool_()),
     ]
 )
-"""One row a revision; ``head`` is its place in the manifest's ``heads``."""
+"""One row a revision; ``head`` is its place in the manifest's ``heads``. ``rows_version`` is null
+where the revision was written before there were ``Marks``: they follow from the rest."""
+
+# Of columns that came later, what their absence means.
+_ABSENT: Final = {
+    "workspace": "",
+    "reason": "",
+    "key_files": 0,
+    "event_files": 0,
+    "rows_version": None,
+    "history_since": 0,
+    "journaled": 0,
+    "told": False,
+}
+_ENTRY: Final = slice(2, 13)
+_HEAD: Final = 13
+_TOTALS: Final = slice(14, 17)
+_UPDATED: Final = 17
+_WHY: Final = slice(18, 20)
+_CONTENTS: Final = slice(20, 22)
+_MARKS: Final = slice(22, 25)
+_TOLD: Final = 25
 
 STATE_KINDS: Final = frozenset(
     {"meta", "name", "document", "ended", "adopted", "orphaned", "elsewhere", "pending"}
@@ -166,7 +199,44 @@ def _revision_rows(dataset: DatasetState) -> Iterator[tuple[Any, ...]]:
             totals.size_bytes,
             totals.rows,
             to_micros(revision.updated_at),
+            entry.workspace,
+            entry.reason,
+            totals.key_files,
+            totals.event_files,
+            *_values(revision.marks),
+            revision.told,
         )
+
+
+def _values(marks: Marks) -> tuple[int, int, int]:
+    return marks.rows_version, marks.history_since, marks.journaled
+
+
+def conform_revisions(table: pa.Table) -> pa.Table:
+    """``table`` of any version, a part of a checkpoint, with the columns of ``REVISION_SCHEMA``
+    behind its ``dataset_id``; unknown ones are left out."""
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.repeat(pa.scalar(_ABSENT[field.name], field.type), table.num_rows)
+        for field in REVISION_SCHEMA
+    ]
+    found = pa.Table.from_arrays(columns, schema=REVISION_SCHEMA)
+    return found.add_column(0, "dataset_id", table.column("dataset_id"))
+
+
+def _marks(row: tuple[Any, ...], head: Head, before: Revision | None) -> Marks:
+    """The marks of a revision; of one that was written without, what they would have been."""
+    last = Marks() if before is None else before.marks
+    marks = Marks(*row[_MARKS])
+    if row[_MARKS.start] is None:
+        version, moved = row[0], before is None or bool(row[7] or row[8])
+        key = () if before is None else before.head.primary_key
+        fresh = moved or head.primary_key != key
+        since = version if fresh else last.history_since
+        rows_version = version if moved else last.rows_version
+        marks = Marks(rows_version, since if head.primary_key else 0, last.journaled)
+    return last if marks == last else marks
 
 
 def decode_dataset(
@@ -181,13 +251,16 @@ def decode_dataset(
     manifest = decode(_Manifest, body)
     history: list[Revision] = []
     for row in revisions:
-        at, head, updated = to_datetime(row[1]), manifest.heads[row[13]], row[17]
-        entry = VersionEntry(row[0], at, *row[2:13])
+        at, head, updated = to_datetime(row[1]), manifest.heads[row[_HEAD]], row[_UPDATED]
+        entry = VersionEntry(row[0], at, *row[_ENTRY], *row[_WHY])
         updated_at = at if updated == row[1] else to_datetime(updated)
-        history.append(Revision(head, entry, Totals(*row[14:17]), updated_at))
+        totals = Totals(*row[_TOTALS], *row[_CONTENTS])
+        marks = _marks(row, head, history[-1] if history else None)
+        history.append(Revision(head, entry, totals, updated_at, marks, row[_TOLD]))
     if not history or not 1 <= history[-1].head.schema_id <= len(manifest.schemas):
         raise LakehouseError(ErrorKind.CORRUPT, "a manifest contradicts itself", id=dataset_id)
     clears = tuple((int(version), int(bound)) for version, bound in body.get("clears", ()))
+    kept = Vector.of(history, manifest.start)
     log = FileLog.of(files[0], removed, clears, manifest.next_ordinal, manifest.totals)
     return DatasetState(
         id=dataset_id,
@@ -195,10 +268,11 @@ def decode_dataset(
         created_at=to_datetime(manifest.created_us),
         schemas=manifest.schemas,
         log=replace(log, elsewhere=files[1]) if files[1] else log,
-        history=Vector.of(history, manifest.start),
+        history=kept,
         rows_known=manifest.rows_known,
         digests=Map(body.get("digests", {})),
         residency=manifest.residency,
+        untold=first_untold(kept, history[-1].marks.journaled),
     )
 
 
@@ -289,5 +363,6 @@ def decode_state(rows: Sequence[tuple[str, str, bytes]], newest: int) -> tuple[C
         orphaned=Map(found.get("orphaned", {})),
         dirty=Map(meta["dirty"]),
         elsewhere=Map(found.get("elsewhere", {})),
+        pins=pinned(each.body for each in documents.get(TAG_DOCUMENTS, {}).values()),
     )
     return state, meta["times_start"]

@@ -2,7 +2,8 @@
 
 First a commit condemns, then, after reader retention, objects go; so even a collector that was
 asleep for a week deletes only what the chain has given up. Never by age alone, never by listing a
-whole bucket: only the folders of sessions that ended are listed.
+whole bucket: only the folders of sessions that ended are listed. What a tag keeps (``tagging``) is
+named by a version that can be read, whatever the horizon.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lakehouse.catalogd.fsck import UNREACHED, listed, unreferenced
 from lakehouse.catalogd.importing import check_plan
 from lakehouse.catalogd.internal import Forget, GiveUp, StoredChange
 from lakehouse.catalogd.state import CatalogState
+from lakehouse.catalogd.tagging import kept_at
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_micros
@@ -82,12 +84,13 @@ def plan_collect(
 
     Args:
         horizon: the new one; versions below it will not be readable.
-        purge_before_us: datasets dropped before are purged.
+        purge_before_us: datasets dropped before are purged, unless a tag keeps them.
     """
     purges = [
         PurgeDataset(dataset_id)
         for _, dataset_id in state.names.dropped.after(("", ""))
         if to_micros(state.datasets[dataset_id].now.entry.at) < purge_before_us
+        and kept_at(state, dataset_id) is None
     ]
     draft = Draft(state, state.version + 1, state.ts_us)
     for purge in purges:

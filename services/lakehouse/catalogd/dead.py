@@ -1,4 +1,4 @@
-"""Which of our objects no version at or above a horizon names. Pure."""
+"""Which of our objects no version at or above a horizon names, nor a tagged one. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _still_named(state: CatalogState, key: str, horizon: int) -> bool:
         if dataset is not None:
             log = dataset.log
             if dataset_id in state.dirty and state.dirty[dataset_id] <= horizon:
-                log = log.without_dead(horizon)
+                log = log.without_dead(horizon, state.pins_of(dataset_id))
             if log.find(key, retained=True) is not None:
                 return True
     return False
@@ -30,8 +30,9 @@ def dead(state: CatalogState, horizon: int) -> dict[tuple[str, str], int]:
         if first > horizon or dataset_id not in state.datasets:
             continue
         log = state.datasets[dataset_id].log
-        rest = log.without_dead(horizon)
-        for file in log.dead_since(horizon):
+        pins = state.pins_of(dataset_id)
+        rest = log.without_dead(horizon, pins)
+        for file in log.dead_since(horizon, pins):
             shared = file.key in state.adopted or file.key.split("/")[2:3] != [dataset_id]
             shared = shared or bool(state.broken)
             if file.external or rest.find(file.key, retained=True) is not None:

@@ -2,7 +2,8 @@
 
 Only a catalog that was imported has such names. One commit does all of it, so a crash leaves
 either everything or nothing. No reachable row is lost: what the others name and the kept one does
-not is added to it; what cannot be joined (another schema, damage) is left alone and reported.
+not is added to it; what cannot be joined is left alone and reported: another schema, damage, or row
+changes, whose keys hide rows of their own dataset alone and whose journal is of it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from lakehouse.catalogd.preference import preferred
 from lakehouse.catalogd.state import CatalogState, DatasetState
 from lakehouse.contracts.catalog import DedupeGroup
 from lakehouse.model.changes import AddFiles, Change, DropDataset
-from lakehouse.model.dataset import DataFile, DatasetStatus
+from lakehouse.model.dataset import ROWS, DataFile, DatasetStatus
 
 __all__ = ["DedupePlan", "plan_dedupe"]
 
 
 @dataclass(frozen=True, slots=True)
 class DedupePlan:
-    """``digest`` identifies the plan; ``skipped``: names that keep more than one dataset."""
+    """``digest`` identifies the plan; ``skipped``: names that keep more than one dataset, with
+    the reason where it is not their schema or damage."""
 
     groups: tuple[DedupeGroup, ...]
     skipped: tuple[str, ...]
@@ -59,6 +61,14 @@ def _translated(
     return tuple(found)
 
 
+def _row_changes(dataset: DatasetState) -> bool:
+    return bool(dataset.log.totals.key_files or dataset.log.totals.event_files)
+
+
+def _skipped(name: str, members: Sequence[DatasetState]) -> str:
+    return f"{name}: has row changes" if any(map(_row_changes, members)) else name
+
+
 def _fold(members: Sequence[DatasetState]) -> tuple[DedupeGroup, list[Change], bool] | None:
     """The group of one name, its changes, and whether some member had to be left alone."""
     sound = [each for each in members if each.now.head.status is DatasetStatus.LIVE]
@@ -66,7 +76,7 @@ def _fold(members: Sequence[DatasetState]) -> tuple[DedupeGroup, list[Change], b
     if kept is None:
         return None
     head = kept.now.head
-    present = list(kept.log.visible())
+    present = [file for file in kept.log.visible() if file.content == ROWS]
     refs = {(file.bucket, file.key) for file in present}
     contents = {file.sha256 for file in present}
     added: list[DataFile] = []
@@ -76,6 +86,8 @@ def _fold(members: Sequence[DatasetState]) -> tuple[DedupeGroup, list[Change], b
             continue
         if member.residency != kept.residency:
             continue  # its rows may not be where the kept one's are
+        if _row_changes(member) or _row_changes(kept):
+            continue
         files = _translated(list(member.log.visible()), member, kept)
         if files is None:
             continue
@@ -113,13 +125,13 @@ def plan_dedupe(state: CatalogState) -> DedupePlan:
         members = [state.datasets[each] for each in ids if each in state.datasets]
         folded = _fold(members)
         if folded is None:
-            skipped.append(members[0].now.head.name if members else key)
+            skipped.append(_skipped(members[0].now.head.name if members else key, members))
             continue
         group, wanted, rest = folded
         groups.append(group)
         changes.extend(wanted)
         if rest or len(members) < len(ids):
-            skipped.append(group.name)
+            skipped.append(_skipped(group.name, members))
     facts = [
         [group.kept_id, list(group.dropped_ids), group.files_conserved, group.rows_conserved]
         for group in groups

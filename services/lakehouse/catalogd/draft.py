@@ -6,7 +6,7 @@ the machine makes the next state of it. Nothing here refuses: what is in the cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,13 +26,23 @@ from lakehouse.catalogd.state import (
     Head,
     Names,
     Revision,
+    first_untold,
 )
-from lakehouse.catalogd.work import FILES_RANK, LIFE_RANK, RANK, REWRITES, Work, digests_left
+from lakehouse.catalogd.tagging import TAG_DOCUMENTS, repinned
+from lakehouse.catalogd.work import (
+    LIFE_RANK,
+    RANK,
+    REWRITE_RANK,
+    Work,
+    put_files,
+    rewrite_files,
+    take_files,
+)
 from lakehouse.kit.clock import to_datetime
 from lakehouse.ledger import sessions
 from lakehouse.ledger.machine import Entry, JsonObject
 from lakehouse.model import changes as change_types
-from lakehouse.model.dataset import DatasetStatus, VersionEntry, objects_of
+from lakehouse.model.dataset import DataFile, DatasetStatus, VersionEntry, objects_of
 from lakehouse.model.refs import PRIMARY, name_key
 
 __all__ = ["Draft", "Work"]
@@ -45,10 +55,11 @@ class Draft:
         ts_us: the commit's time; 0 while only checking.
 
     ``configured``: the residency of each bucket of the configuration, for the rules; None where
-    nothing is asked of buckets.
+    nothing is asked of buckets. ``keyed``: datasets that get a primary key in this commit.
     """
 
     configured: Mapping[str, str] | None = None
+    keyed: frozenset[str] = frozenset()
 
     def __init__(
         self, state: CatalogState, version: int, ts_us: int, actor: str = "", request_id: str = ""
@@ -104,7 +115,7 @@ class Draft:
             told, pending = (*pending[-1].changes, *told), pending[:-1]
         entry = Entry(self.version, self._ts_us, told, {}, self._actor, self._request_id)
         keys = broken.keys
-        if isinstance(change, change_types.AddFiles):
+        if isinstance(change, change_types.AddFiles | change_types.RewriteFiles):
             keys |= {file.key for file in change.files}
         broken = replace(broken, pending=(*pending, entry), keys=keys)
         self.state = replace(self.state, broken=self.state.broken.set(dataset_id, broken))
@@ -146,12 +157,32 @@ class Draft:
             schema_id=head.schema_id,
             content_digest=work.content_digest,
             source=work.source,
+            workspace=work.workspace,
+            reason=work.reason,
         )
         updated = entry.at if work.updated_us is None else to_datetime(work.updated_us)
-        revision = Revision(head, entry, work.log.totals, updated)
-        kept = base.history.bisect(self.state.objects.horizon, lambda each: each.version) - 1
-        history = base.history.cut(kept).append(revision)
-        return replace(base, log=work.log, history=history)
+        if work.rank == REWRITE_RANK:
+            updated = base.now.updated_at
+        told = work.told and not work.untold
+        revision = Revision(head, entry, work.log.totals, updated, work.marks(self.version), told)
+        untold = base.untold
+        if 0 < untold <= revision.marks.journaled:
+            untold = first_untold(base.history, revision.marks.journaled)
+        if not untold and revision.untold:
+            untold = self.version
+        history = self._cut(base, untold).append(revision)
+        return replace(base, log=work.log, history=history, untold=untold)
+
+    def _cut(self, base: DatasetState, untold: int) -> Vector[Revision]:
+        """The history without what no version that can be read needs, nor the journal."""
+        history = base.history
+        if not history:
+            return history
+        first = history[history.start].version
+        needed = [self.state.objects.horizon]
+        needed += [pin for pin in self.state.pins_of(base.id) if pin >= first][:1]
+        needed += [untold] if untold else []
+        return history.cut(history.bisect(min(needed), lambda each: each.version) - 1)
 
     # -- names
 
@@ -163,8 +194,14 @@ class Draft:
         if past and past[-1][0] == self.version:
             past = past[:-1]
         old = [each for each in past if each[0] <= self.state.objects.horizon][:-1]
-        now = (*past[len(old) :], (self.version, dataset_id))
+        tagged = [each for at, each in enumerate(old) if self._tagged(each[0], past[at + 1][0])]
+        now = (*tagged, *past[len(old) :], (self.version, dataset_id))
         return replace(names, holders=names.holders.set(key, now))
+
+    def _tagged(self, low: int, high: int) -> bool:
+        """True if there is a tag of a version from ``low`` to below ``high``."""
+        pins = self.state.pins.values()
+        return any(low <= version < high for versions in pins for version in versions)
 
     def take_name(self, dataset_id: str, name: str) -> None:
         names, key = self.state.names, name_key(name)
@@ -220,60 +257,31 @@ class Draft:
         work.operation = "import"
 
     def add_files(self, change: change_types.AddFiles) -> None:
-        work = self.work(change.dataset_id)
-        if work is None:
-            return
-        digests = work.base.digests
-        if change.replace:
-            totals = work.log.totals
-            work.files_removed += totals.files
-            work.rows_removed += totals.rows
-            work.log = work.log.clear(self.version)
-            digests = Map()
-            if totals.files:
-                self._mark_dirty(change.dataset_id)
-        work.log = work.log.append(change.files, self.version)
-        work.files_added += len(change.files)
-        work.rows_added += sum(file.rows for file in change.files)
-        work.content_digest = change.content_digest or work.content_digest
-        work.source = change.source or work.source
-        if change.content_digest:
-            digests = digests.set(change.content_digest, self.version)
-        fresh = work.operation in ("create", "import")
-        rows_known = work.base.rows_known or not fresh
-        work.base = replace(work.base, digests=digests, rows_known=rows_known)
-        work.did(change.operation, FILES_RANK)
-        self._adopt(change)
-
-    def _adopt(self, change: change_types.AddFiles) -> None:
-        adopted = self.state.adopted
-        for file in change.files:
-            parts = file.key.split("/")
-            if not file.external and len(parts) == 4 and parts[2] != change.dataset_id:
-                ids = adopted.get(file.key, ())
-                if change.dataset_id not in ids:
-                    adopted = adopted.set(file.key, (*ids, change.dataset_id))
-        if adopted is not self.state.adopted:
-            self.state = replace(self.state, adopted=adopted)
+        self._changed_files(change, put_files)
+        self._adopt(change.dataset_id, change.files)
 
     def remove_files(self, change: change_types.RemoveFiles) -> None:
+        self._changed_files(change, take_files)
+
+    def rewrite_files(self, change: change_types.RewriteFiles) -> None:
+        self._changed_files(change, rewrite_files)
+        self._adopt(change.dataset_id, change.files)
+
+    def _changed_files(self, change: Any, apply: Callable[[Work, Any, int], bool]) -> None:
         work = self.work(change.dataset_id)
-        if work is None:
-            return
-        before, old = work.log.totals, work.log
-        work.log = work.log.remove(change.keys, self.version)
-        after = work.log.totals
-        work.files_removed += before.files - after.files
-        work.rows_removed += before.rows - after.rows
-        if change.operation in REWRITES:
-            pass  # the same rows are elsewhere
-        elif not after.files:
-            work.base = replace(work.base, digests=Map())
-        elif work.base.digests:
-            work.base = replace(work.base, digests=digests_left(work, old))
-        if before.files != after.files:
+        if work is not None and apply(work, change, self.version):
             self._mark_dirty(change.dataset_id)
-        work.did(change.operation, FILES_RANK)
+
+    def _adopt(self, dataset_id: str, files: Iterable[DataFile]) -> None:
+        adopted = self.state.adopted
+        for file in files if dataset_id in self.state.datasets else ():
+            parts = file.key.split("/")
+            if not file.external and len(parts) == 4 and parts[2] != dataset_id:
+                ids = adopted.get(file.key, ())
+                if dataset_id not in ids:
+                    adopted = adopted.set(file.key, (*ids, dataset_id))
+        if adopted is not self.state.adopted:
+            self.state = replace(self.state, adopted=adopted)
 
     def _mark_dirty(self, dataset_id: str) -> None:
         if dataset_id not in self.state.dirty:
@@ -384,13 +392,21 @@ class Draft:
     def put_document(self, change: change_types.PutDocument) -> None:
         documents = self.state.documents
         kind = documents.get(change.kind, Map())
+        if change.kind == TAG_DOCUMENTS:
+            self._repin(kind.get(change.id), change.body)
         kind = kind.set(change.id, DocumentState(change.body, self.version))
         self.state = replace(self.state, documents=documents.set(change.kind, kind))
+
+    def _repin(self, old: DocumentState | None, new: str) -> None:
+        pins = repinned(self.state.pins, "" if old is None else old.body, new)
+        self.state = replace(self.state, pins=pins)
 
     def delete_document(self, change: change_types.DeleteDocument) -> None:
         documents = self.state.documents
         kind = documents.get(change.kind, Map())
         if change.id in kind:
+            if change.kind == TAG_DOCUMENTS:
+                self._repin(kind[change.id], "")
             kind = kind.delete(change.id)
             left = documents.set(change.kind, kind) if kind else documents.delete(change.kind)
             self.state = replace(self.state, documents=left)
@@ -425,7 +441,7 @@ class Draft:
         for dataset_id, first in state.dirty.items():
             if first > horizon or dataset_id not in datasets:
                 continue
-            log = datasets[dataset_id].log.without_dead(horizon)
+            log = datasets[dataset_id].log.without_dead(horizon, state.pins_of(dataset_id))
             datasets = datasets.set(dataset_id, replace(datasets[dataset_id], log=log))
             self._touched.add(dataset_id)
             death = log.oldest_death()
@@ -459,6 +475,7 @@ _APPLY: Final[dict[type, Callable[[Draft, Any], None]]] = {
     change_types.CreateDataset: Draft.create,
     change_types.AddFiles: Draft.add_files,
     change_types.RemoveFiles: Draft.remove_files,
+    change_types.RewriteFiles: Draft.rewrite_files,
     change_types.SetSchema: Draft.set_schema,
     change_types.SetCard: Draft.set_card,
     change_types.SetPrimaryKey: Draft.set_primary_key,

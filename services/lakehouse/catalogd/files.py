@@ -4,6 +4,7 @@ Files are appended as segments; neighbours of like size are merged, so that an a
 O(log n) amortised and n files stand in O(log n + n / SEGMENT_FILES) segments. Small segments hold
 values, large ones an Arrow table of a few hundred bytes a file. A file is seen at version v if it
 was added at or before v and not yet removed: singly (``removed``) or by a replace (``clears``).
+A replace leaves the events: they are appended again, as what they were.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from immutables import Map
 
 from lakehouse.catalogd.filetable import decode_files, encode_files
-from lakehouse.model.dataset import DataFile
+from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile
 from lakehouse.model.refs import PRIMARY
 
 __all__ = ["SEGMENT_FILES", "FileLog", "Segment", "Totals"]
@@ -28,6 +29,9 @@ SEGMENT_FILES: Final = 8192
 _SMALL: Final = 512
 _BLOCK: Final = 1024
 _DECODED_BLOCKS: Final = 64
+_SEQ_END: Final = 2**63 - 1
+# What a file's rows are to the number of rows that can be seen.
+_SIGN: Final = {ROWS: 1, KEYS: -1, EVENTS: 0}
 
 Decoded = tuple[tuple[DataFile, ...], tuple[int, ...]]
 
@@ -36,13 +40,14 @@ class Segment:
     """An immutable run of files by ordinal, as values or as a table; the other form is made when
     asked for."""
 
-    __slots__ = ("_bounds", "_by_key", "_table", "_values", "count", "first", "last")
+    __slots__ = ("_bounds", "_by_key", "_contents", "_table", "_values", "count", "first", "last")
 
     def __init__(self, values: Decoded | None, table: pa.Table | None = None) -> None:
         self._values = values
         self._table = table
         self._by_key: dict[str, int] | None = None
         self._bounds: tuple[str, str] | None = None
+        self._contents: frozenset[str] | None = None
         if values is not None:
             self.count, self.first, self.last = (
                 len(values[0]),
@@ -139,6 +144,23 @@ class Segment:
         for block in range(start // _BLOCK, -(-self.count // _BLOCK)):
             yield _decoded(self, block)
 
+    def picked(self, content: str, low: int, high: int) -> Iterator[tuple[DataFile, int]]:
+        """The files with ``content`` and low <= seq < high, and the version that added each."""
+        if self.count < _SMALL:
+            for file, added in zip(*self.values, strict=True):
+                if file.content == content and low <= file.seq < high:
+                    yield file, added
+            return
+        table = self.table
+        if self._contents is None:
+            self._contents = frozenset(pc.unique(table.column("content")).to_pylist())
+        if content not in self._contents:
+            return
+        seqs = table.column("seq")
+        near = pc.and_(pc.greater_equal(seqs, low), pc.less(seqs, high))
+        found = table.filter(pc.and_(pc.equal(table.column("content"), content), near))
+        yield from zip(*decode_files(found), strict=True)
+
     def row(self, place: int) -> tuple[DataFile, int]:
         """The file at ``place``, and the version that added it."""
         if self._values is None and self.count >= _SMALL:
@@ -163,11 +185,32 @@ def _merged(left: Segment, right: Segment) -> Segment:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the files that live."""
+    """Sums over the files that live. ``rows`` are those that can be seen: each key of a ``keys``
+    file hides exactly one."""
 
     files: int = 0
     size_bytes: int = 0
     rows: int = 0
+    key_files: int = 0
+    event_files: int = 0
+
+    def plus(self, files: Iterable[DataFile], sign: int = 1) -> Self:
+        """With ``files``; with ``sign`` -1 without them."""
+        count, size, rows, keys, events = 0, 0, 0, 0, 0
+        for file in files:
+            count += 1
+            size += file.size_bytes
+            rows += _SIGN.get(file.content, 0) * file.rows
+            keys += file.content == KEYS
+            events += file.content == EVENTS
+        return replace(
+            self,
+            files=self.files + sign * count,
+            size_bytes=self.size_bytes + sign * size,
+            rows=self.rows + sign * rows,
+            key_files=self.key_files + sign * keys,
+            event_files=self.event_files + sign * events,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +226,17 @@ class FileLog:
     totals: Totals = Totals()
     elsewhere: frozenset[str] = frozenset()
 
-    def append(self, files: Sequence[DataFile], version: int) -> FileLog:
-        """With ``files`` added at ``version``; their ordinals are given here, in order."""
+    def append(self, files: Sequence[DataFile], version: int, *, keep_seq: bool = False) -> FileLog:
+        """With ``files`` added at ``version``; their ordinals are given here, in order. With
+        ``keep_seq`` they go on standing for the commits that they come with."""
         if not files:
             return self
         placed = [
-            replace(file, ordinal=self.next_ordinal + at, seq=version)
+            replace(
+                file,
+                ordinal=self.next_ordinal + at,
+                seq=file.seq if keep_seq else version,
+            )
             for at, file in enumerate(files)
         ]
         segments = list(self.segments)
@@ -202,42 +250,34 @@ class FileLog:
             ):
                 last = segments.pop()
                 segments[-1] = _merged(segments[-1], last)
-        totals = Totals(
-            self.totals.files + len(placed),
-            self.totals.size_bytes + sum(file.size_bytes for file in placed),
-            self.totals.rows + sum(file.rows for file in placed),
-        )
         return replace(
             self,
             segments=tuple(segments),
             next_ordinal=self.next_ordinal + len(placed),
-            totals=totals,
+            totals=self.totals.plus(placed),
             elsewhere=self.elsewhere.union(f.bucket for f in files if f.bucket != PRIMARY),
         )
 
     def clear(self, version: int) -> FileLog:
-        """With no file living from ``version`` on."""
-        if self.totals.files == 0:
+        """With nothing but events living from ``version`` on."""
+        if self.totals.files == self.totals.event_files:
             return self
+        events = list(self.of_content(EVENTS)) if self.totals.event_files else []
         clears = (*self.clears, (version, self.next_ordinal))
-        return replace(self, clears=clears, totals=Totals())
+        cleared = replace(self, clears=clears, totals=Totals())
+        return cleared.append(events, version, keep_seq=True)
 
     def remove(self, keys: Iterable[str], version: int) -> FileLog:
         """Without the living files ``keys``; one that does not live is passed over."""
-        gone: dict[int, int] = {}
-        size = rows = 0
+        gone: dict[int, DataFile] = {}
         for key in keys:
             file = self.find(key)
-            if file is not None and file.ordinal not in gone:
-                gone[file.ordinal] = version
-                size += file.size_bytes
-                rows += file.rows
+            if file is not None:
+                gone[file.ordinal] = file
         if not gone:
             return self
-        totals = Totals(
-            self.totals.files - len(gone), self.totals.size_bytes - size, self.totals.rows - rows
-        )
-        return replace(self, removed=self.removed.update(gone), totals=totals)
+        removed = self.removed.update(dict.fromkeys(gone, version))
+        return replace(self, removed=removed, totals=self.totals.plus(gone.values(), -1))
 
     def _bound(self, version: int | None) -> int:
         """Files with a lower ordinal were replaced at or before ``version``."""
@@ -274,7 +314,7 @@ class FileLog:
         return found
 
     def living(self, versions: Iterable[int]) -> set[int]:
-        """Those of ``versions`` that added a file which lives."""
+        """Those of ``versions`` that added rows which live."""
         bound, wanted, found = self._bound(None), sorted(versions), set[int]()
         for segment in self.segments:
             low, high = segment.added_span
@@ -286,7 +326,10 @@ class FileLog:
                 found.update(
                     born
                     for file, born in zip(files, added, strict=True)
-                    if born in near and file.ordinal >= bound and file.ordinal not in self.removed
+                    if born in near
+                    and file.content == ROWS
+                    and file.ordinal >= bound
+                    and file.ordinal not in self.removed
                 )
         return found
 
@@ -302,6 +345,11 @@ class FileLog:
     def visible(self, version: int | None = None, after: int = 0) -> Iterator[DataFile]:
         """Files seen at ``version`` (None: the newest) with an ordinal above ``after``, in order;
         made as they are asked for."""
+        for file, _ in self._seen(version, after):
+            yield file
+
+    def _seen(self, version: int | None, after: int) -> Iterator[tuple[DataFile, int]]:
+        """As ``visible``, with the version that added each."""
         bound = max(self._bound(version), after + 1)
         start = bisect.bisect_left(self.segments, bound, key=lambda segment: segment.last)
         for segment in self.segments[start:]:
@@ -315,13 +363,29 @@ class FileLog:
                         return
                     dead = self.removed.get(file.ordinal)
                     if dead is None or (version is not None and dead > version):
-                        yield file
+                        yield file, born
 
-    def arrivals(self, version: int, after: int = 0) -> Iterator[DataFile]:
+    def of_content(
+        self, content: str, low: int = 0, high: int = _SEQ_END, version: int | None = None
+    ) -> Iterator[DataFile]:
+        """Files with ``content`` and low <= seq < high seen at ``version`` (None: the newest), by
+        ordinal. Of large segments the others are not made."""
+        bound = self._bound(version)
+        for segment in self.segments:
+            if segment.last < bound or segment.added_span[1] < low:
+                continue  # nobody stands for a commit after the one that added it
+            for file, born in segment.picked(content, low, high):
+                dead = self.removed.get(file.ordinal)
+                if file.ordinal < bound or (version is not None and born > version):
+                    continue
+                if dead is None or (version is not None and dead > version):
+                    yield file
+
+    def arrivals(self, version: int, after: int = 0) -> Iterator[tuple[DataFile, int]]:
         """Files that live and were added at or after ``version``, with an ordinal above ``after``,
-        in order; what was there before costs nothing."""
+        in order, and the version that added each; what was there before costs nothing."""
         first, _, _ = self.behind(version, after)
-        return self.visible(after=first - 1) if first else iter(())
+        return self._seen(None, first - 1) if first else iter(())
 
     def behind(self, version: int, after: int = 0) -> tuple[int, int, int]:
         """Of files added at or after ``version`` with an ordinal above ``after``: the ordinal of
@@ -351,24 +415,33 @@ class FileLog:
         for segment in self.segments:
             yield from segment.values[0]
 
-    def dead_since(self, horizon: int) -> Iterator[DataFile]:
-        """Files removed at or before ``horizon``: no version above or at it names them."""
+    def _death(self, ordinal: int) -> int:
+        """The version that removed the file; past every version if it lives."""
+        at = bisect.bisect_right(self.clears, ordinal, key=lambda clear: clear[1])
+        cleared = self.clears[at][0] if at < len(self.clears) else _SEQ_END
+        return min(cleared, self.removed.get(ordinal, _SEQ_END))
+
+    def dead_since(self, horizon: int, pins: Sequence[int] = ()) -> Iterator[DataFile]:
+        """Files removed at or before ``horizon``: no version above or at it names them, nor does
+        one of ``pins`` (rising)."""
         bound = self._bound(horizon)
         for segment in self.segments:
             if segment.first >= bound and not self.removed:
                 return
-            for file in segment.values[0]:
+            for file, born in zip(*segment.values, strict=True):
                 if file.ordinal < bound or self.removed.get(file.ordinal, horizon + 1) <= horizon:
-                    yield file
+                    at = bisect.bisect_left(pins, born)
+                    if at == len(pins) or pins[at] >= self._death(file.ordinal):
+                        yield file
 
     def oldest_death(self) -> int | None:
         """The first version at which a file of the log was removed; None if all live."""
         deaths = [*self.removed.values(), *(version for version, _ in self.clears[:1])]
         return min(deaths) if deaths else None
 
-    def without_dead(self, horizon: int) -> FileLog:
-        """Without what ``dead_since(horizon)`` yields."""
-        gone = {file.ordinal for file in self.dead_since(horizon)}
+    def without_dead(self, horizon: int, pins: Sequence[int] = ()) -> FileLog:
+        """Without what ``dead_since`` yields."""
+        gone = {file.ordinal for file in self.dead_since(horizon, pins)}
         if not gone:
             return self
         segments: list[Segment] = []
@@ -385,7 +458,8 @@ class FileLog:
         for ordinal in gone:
             if ordinal in removed:
                 removed = removed.delete(ordinal)
-        clears = tuple(clear for clear in self.clears if clear[0] > horizon)
+        since = min([horizon, *pins[:1]])  # what a pin keeps is still to be known for dead
+        clears = tuple(clear for clear in self.clears if clear[0] > since)
         left = replace(self, segments=tuple(segments), removed=removed, clears=clears)
         if self.elsewhere:
             used = {file.bucket for file in left.retained()} - {PRIMARY}

@@ -55,9 +55,11 @@ FILE_SCHEMA: Final = pa.schema(
         ("content", pa.string()),
         ("encryption", pa.string()),
         ("stats_sha256", pa.binary()),
+        ("seq", pa.int64()),
     ]
 )
-"""One row a file, by ordinal. ``added`` is the version that added it."""
+"""One row a file, by ordinal. ``added`` is the version that added it, ``seq`` the one that it
+stands for: another only for what a rewrite made."""
 
 # Of columns that came later, what their absence means.
 _ABSENT: Final = {"content": "rows", "encryption": "", "stats_sha256": b""}
@@ -98,6 +100,7 @@ def encode_files(files: Sequence[DataFile], added: Iterable[int]) -> pa.Table:
         pa.array([file.content for file in files], pa.string()),
         pa.array([file.encryption for file in files], pa.string()),
         pa.array([bytes.fromhex(file.stats_sha256) for file in files], pa.binary()),
+        pa.array([file.seq for file in files], pa.int64()),
     ]
     return pa.Table.from_arrays([*arrays, _encode_stats(files), *later], schema=FILE_SCHEMA)
 
@@ -107,13 +110,16 @@ def conform(table: pa.Table) -> pa.Table:
     unknown ones left out (nobody who would write it back may be without them)."""
     if table.schema.equals(FILE_SCHEMA):
         return table
-    columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.column_names
-        else pa.repeat(pa.scalar(_ABSENT[field.name], field.type), table.num_rows)
-        for field in FILE_SCHEMA
-    ]
-    return pa.Table.from_arrays(columns, schema=FILE_SCHEMA)
+
+    def column(field: pa.Field) -> pa.ChunkedArray | pa.Array:
+        if field.name in table.column_names:
+            return table.column(field.name).cast(field.type)
+        if field.name == "seq":
+            # Before there were rewrites every file stood for the commit that added it.
+            return table.column("added").cast(field.type)
+        return pa.repeat(pa.scalar(_ABSENT[field.name], field.type), table.num_rows)
+
+    return pa.Table.from_arrays([column(field) for field in FILE_SCHEMA], schema=FILE_SCHEMA)
 
 
 def _decode_stats(column: pa.ChunkedArray) -> list[tuple[ColumnStats, ...]]:
@@ -131,8 +137,9 @@ def decode_files(table: pa.Table) -> tuple[tuple[DataFile, ...], tuple[int, ...]
     """The inverse of ``encode_files``."""
     columns = [table.column(name).to_pylist() for name in _BEFORE]
     stats = _decode_stats(table.column("stats"))
-    later = [table.column(name).to_pylist() for name in ("content", "added", "encryption")]
+    later = [table.column(name).to_pylist() for name in ("content", "seq", "encryption")]
     digests = [sha256.hex() for sha256 in table.column("sha256").to_pylist()]
     beside = [sha256.hex() for sha256 in table.column("stats_sha256").to_pylist()]
     rows = zip(*columns[:3], digests, *columns[3:], stats, *later, beside, strict=True)
-    return tuple([DataFile(*row) for row in rows]), tuple(later[1])
+    added = table.column("added").to_pylist()
+    return tuple([DataFile(*row) for row in rows]), tuple(added)

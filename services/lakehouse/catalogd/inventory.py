@@ -131,10 +131,12 @@ class _Arrivals:
             heapq.heappush(heap, (change.at, source, change))
 
     def _opened(self, dataset: DatasetState) -> Iterator[_Change]:
-        for file in dataset.log.arrivals(*_bounds(dataset, self.after)):
+        for file, version in dataset.log.arrivals(*_bounds(dataset, self.after)):
             if file.bucket == self.bucket:
-                at = (file.seq, dataset.id, _place(file.ordinal))
-                yield _Change(at, ObjectRef(self.bucket, file.key), replace(file, stats=()))
+                at = (version, dataset.id, _place(file.ordinal))
+                # What counts here is when it came, not which commit a rewrite stands for.
+                came = replace(file, stats=(), seq=version)
+                yield _Change(at, ObjectRef(self.bucket, file.key), came)
 
 
 def _given_up(state: CatalogState, bucket: str, after: Position) -> list[_Change]:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lakehouse.catalogd.core import Core, Planned
-from lakehouse.catalogd.rules import CHANGES_MAX, check_requirements
+from lakehouse.catalogd.requirements import check_requirements
+from lakehouse.catalogd.rules import CHANGES_MAX
 from lakehouse.catalogd.state import CatalogState, DatasetState
+from lakehouse.catalogd.tagging import TAG_DOCUMENTS
 from lakehouse.catalogd.views import dropped_dataset, live_dataset
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -26,6 +28,7 @@ from lakehouse.model.changes import (
     QuarantineDataset,
     RenameDataset,
     RestoreDataset,
+    RewriteFiles,
     SetCard,
 )
 from lakehouse.model.dataset import Card, Sensitivity
@@ -63,6 +66,13 @@ def _scope_of(change: Change) -> Scope:
             change=type(change).__name__,
             hint="use session or collect",
         )
+    if isinstance(change, PutDocument | DeleteDocument) and change.kind == TAG_DOCUMENTS:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "tags have a call of their own",
+            document_kind=change.kind,
+            hint="use set_tag",
+        )
     if isinstance(change, QuarantineDataset | PurgeDataset):
         return Scope.OPERATOR
     if isinstance(change, PutDocument | DeleteDocument) and change.kind in OPERATOR_DOCUMENTS:
@@ -73,7 +83,9 @@ def _scope_of(change: Change) -> Scope:
 def without_foreign_stats(change: Change) -> Change:
     """For files outside the primary bucket the catalog holds keys, sizes, hashes and counts only:
     values of a tenant's rows do not leave the tenant's bucket."""
-    if not isinstance(change, AddFiles) or all(file.bucket == PRIMARY for file in change.files):
+    if not isinstance(change, AddFiles | RewriteFiles):
+        return change
+    if all(file.bucket == PRIMARY for file in change.files):
         return change
     files = tuple(f if f.bucket == PRIMARY else replace(f, stats=()) for f in change.files)
     return replace(change, files=files)

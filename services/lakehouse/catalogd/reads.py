@@ -20,7 +20,7 @@ from lakehouse.catalogd.views import broken_view, check_readable, dataset_at, ve
 from lakehouse.contracts import catalog as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
-from lakehouse.model.dataset import CONTENTS, DataFile, Dataset
+from lakehouse.model.dataset import CONTENTS, EVENTS, DataFile, Dataset
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import name_key
 
@@ -93,9 +93,9 @@ async def _visible(dataset: DatasetState, revision: Revision) -> tuple[DataFile,
 
 
 def _known(dataset: DatasetState, visible: Iterator[DataFile]) -> tuple[DataFile, ...]:
-    """All of ``visible``. Raises ``conflict`` if one of them is of a kind that only a newer version
-    can read: rows without their deltas are other rows."""
-    files = tuple(visible)
+    """All of ``visible`` but events. Raises ``conflict`` if one of them is of a kind that only a
+    newer version can read: rows without their deltas are other rows."""
+    files = tuple(file for file in visible if file.content != EVENTS)
     odd = next((f for f in files if f.content not in CONTENTS or f.encryption), None)
     if odd is not None:
         raise LakehouseError(

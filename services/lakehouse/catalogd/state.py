@@ -26,8 +26,10 @@ __all__ = [
     "DatasetState",
     "DocumentState",
     "Head",
+    "Marks",
     "Names",
     "Revision",
+    "first_untold",
 ]
 
 
@@ -45,23 +47,57 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """How far a dataset's rows and their journal are, as in ``model.dataset.Dataset``; shared by
+    the revisions that did not move them."""
+
+    rows_version: int = 0
+    history_since: int = 0
+    journaled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
-    """A dataset right after one commit. ``updated_at`` differs from the commit's time only for
-    a manifest that was imported."""
+    """A dataset right after one commit.
+
+    ``updated_at`` differs from the commit's time for a manifest that was imported, and after a
+    rewrite, which updates nothing. ``told``: what the commit did to rows is in events of its own.
+    """
 
     head: Head
     entry: VersionEntry
     totals: Totals
     updated_at: datetime
+    marks: Marks = Marks()
+    told: bool = False
 
     @property
     def version(self) -> int:
         return self.entry.version
 
+    @property
+    def untold(self) -> bool:
+        """It changed rows, and its entry alone tells so: it is an event of the journal itself."""
+        entry = self.entry
+        moved = entry.files_added or entry.files_removed
+        return bool(moved) and self.marks.rows_version == entry.version and not self.told
+
+
+def first_untold(history: Vector[Revision], after: int) -> int:
+    """The first version later than ``after`` that is ``Revision.untold``; 0 if none is."""
+    start = history.bisect(after, lambda revision: revision.version)
+    found = (history[at] for at in range(start, history.end))
+    return next((each.version for each in found if each.untold), 0)
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetState:
-    """``schemas`` by id from 1. ``digests``: content digest of rows that live -> its version."""
+    """``schemas`` by id from 1. ``digests``: content digest of rows that live -> its version.
+
+    ``untold``: the first version whose change of rows is in no event object, 0 if there is none; it
+    follows from the rest. History is kept from there on: until it is folded into events, the entry
+    is the only word of it.
+    """
 
     id: str
     bucket: str
@@ -72,6 +108,7 @@ class DatasetState:
     rows_known: bool = True
     digests: Map[str, int] = field(default_factory=Map)
     residency: str = ""
+    untold: int = 0
     # The manifest's bytes once a checkpoint made them; a changed dataset starts without.
     encoded: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
 
@@ -111,6 +148,11 @@ class DatasetState:
             primary_key=head.primary_key,
             bucket=self.bucket,
             residency=self.residency,
+            rows_version=revision.marks.rows_version,
+            history_since=revision.marks.history_since,
+            journaled=revision.marks.journaled,
+            key_files=totals.key_files,
+            event_files=totals.event_files,
         )
 
 
@@ -184,6 +226,8 @@ class CatalogState:
             state can be read, and no checkpoint is made of it.
         placed: bucket -> residency -> datasets with objects there (``placing``); derived from the
             rest, so no checkpoint holds it.
+        pins: dataset id, or "" for all of them -> the versions that tags keep readable, rising, one
+            a tag (``tagging``); derived from documents.
     """
 
     version: int = 0
@@ -200,11 +244,21 @@ class CatalogState:
     broken: Map[str, Broken] = field(default_factory=Map)
     unknown: tuple[str, ...] = ()
     placed: Map[str, Map[str, int]] = field(default_factory=Map)
+    pins: Map[str, tuple[int, ...]] = field(default_factory=Map)
 
     @property
     def ts_us(self) -> int:
         """The time of the newest version; 0 for an empty store."""
         return self.times[self.times.end - 1] if len(self.times) else 0
+
+    def pins_of(self, dataset_id: str) -> tuple[int, ...]:
+        """The versions at which tags keep the dataset as it was, rising."""
+        every, own = self.pins.get("", ()), self.pins.get(dataset_id, ())
+        return tuple(sorted((*every, *own))) if every and own else every or own
+
+    def tagged(self, version: int) -> bool:
+        """True if some tag keeps something of ``version``."""
+        return any(version in versions for versions in self.pins.values())
 
     def document_count(self) -> int:
         return sum(len(kind) for kind in self.documents.values())

@@ -6,7 +6,10 @@ import difflib
 from datetime import datetime
 from typing import Final
 
+from immutables import Map
+
 from lakehouse.catalogd.state import Broken, CatalogState, DatasetState, Revision
+from lakehouse.catalogd.tagging import TAG_DOCUMENTS, TagBody, read_tag
 from lakehouse.contracts.catalog import AsOf
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime, to_micros
@@ -22,6 +25,7 @@ __all__ = [
     "dropped_dataset",
     "live_dataset",
     "no_such_dataset",
+    "tag_named",
     "version_of",
 ]
 
@@ -33,11 +37,15 @@ _LIKENESS: Final = 0.6
 def version_of(state: CatalogState, as_of: AsOf) -> int | None:
     """The version that ``as_of`` means; None is the newest.
 
-    Raises ``invalid`` for a version and a time, ``not_found`` for what is ahead of the store,
-    before it, or below the horizon; ``unavailable`` if ``min_version`` is not reached.
+    Raises ``invalid`` for more than one of version, time and tag, ``not_found`` for what is ahead
+    of the store, before it, or below the horizon and not tagged, and for a tag that is not there;
+    ``unavailable`` if ``min_version`` is not reached. Whether a dataset can be read at a version
+    below the horizon is for ``dataset_at``: a tag may be of another one.
     """
-    if as_of.version is not None and as_of.time is not None:
-        raise LakehouseError(ErrorKind.INVALID, "as_of takes a version or a time, not both")
+    if (as_of.version is not None) + (as_of.time is not None) + bool(as_of.tag) > 1:
+        raise LakehouseError(
+            ErrorKind.INVALID, "as_of takes a version or a time or a tag, not several"
+        )
     if as_of.min_version is not None and as_of.min_version > state.version:
         raise LakehouseError(
             ErrorKind.UNAVAILABLE,
@@ -47,6 +55,8 @@ def version_of(state: CatalogState, as_of: AsOf) -> int | None:
         )
     if as_of.time is not None:
         return _version_at(state, as_of.time)
+    if as_of.tag:
+        return tag_named(state, as_of.tag).version
     if as_of.version is None:
         return None
     if not 0 <= as_of.version <= state.version:
@@ -56,8 +66,28 @@ def version_of(state: CatalogState, as_of: AsOf) -> int | None:
             as_of=as_of.version,
             version=state.version,
         )
-    check_version(state.objects, as_of.version)
+    if not state.tagged(as_of.version):
+        check_version(state.objects, as_of.version)
     return as_of.version
+
+
+def tag_named(state: CatalogState, name: str) -> TagBody:
+    """Raises ``not_found``, with a hint that names the nearest tag there is."""
+    tags, key = state.documents.get(TAG_DOCUMENTS, Map()), name_key(name)
+    document = tags.get(key)
+    if document is not None:
+        return read_tag(document.body)
+    near = difflib.get_close_matches(key, list(tags), n=1, cutoff=_LIKENESS)
+    error = LakehouseError(
+        ErrorKind.NOT_FOUND,
+        "there is no tag of this name",
+        tag=name[:255],
+        hint="list the tags to see their names",
+    )
+    if near:
+        nearest = read_tag(tags[near[0]].body).name
+        error.fields.update(nearest=nearest, hint=f"did you mean {nearest}")
+    raise error
 
 
 def _version_at(state: CatalogState, time: datetime) -> int:
@@ -134,7 +164,8 @@ def dropped_dataset(state: CatalogState, name: str) -> DatasetState:
 def dataset_at(
     state: CatalogState, name: str, version: int | None = None, *, include_dropped: bool = False
 ) -> tuple[DatasetState, Revision]:
-    """The dataset that had ``name`` at ``version`` (None: now), and its revision of then."""
+    """The dataset that had ``name`` at ``version`` (None: now), and its revision of then. Raises
+    ``not_found``, also for one that no tag keeps at a version below the horizon."""
     holder = state.names.holder(name_key(name), version)
     if holder in state.broken:
         raise _broken(state.broken[holder], name)
@@ -143,6 +174,8 @@ def dataset_at(
         dataset = dropped_dataset(state, name)
     if dataset is None:
         raise no_such_dataset(state, name, version)
+    if version is not None and version not in state.pins_of(dataset.id):
+        check_version(state.objects, version)
     revision = dataset.now if version is None else dataset.at(version)
     if revision is None:
         raise no_such_dataset(state, name, version)

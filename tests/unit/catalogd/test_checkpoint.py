@@ -15,6 +15,7 @@ from lakehouse.catalogd.codec import encode_change
 from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
 from lakehouse.catalogd.machine import CatalogMachine
 from lakehouse.catalogd.state import CatalogState
+from lakehouse.catalogd.tagging import TAG_DOCUMENTS, TagBody, tag_body
 from lakehouse.catalogd.views import broken_view
 from lakehouse.ledger.machine import Entry, Part
 from lakehouse.ledger.parquet import from_parquet, to_parquet
@@ -60,9 +61,36 @@ def rich_state(datasets: int = 40) -> CatalogState:
     assert isinstance(made, m.CreateDataset)
     state = applied(state, ImportDataset(made, 1_600_000_000_000_000, rows_known=False))
     state = applied(state, m.PutDocument("k", "i", '{"a":1}'), m.PutDocument("k", "j", "2"))
+    state = changed_rows(state)
     given = GiveUp(3, ("datasets/S2/x/y", "datasets/S2/x/z"), ("primary", "other"))
     state = applied(state, given)
     return applied(state, Forget(("datasets/S2/x/y",), ()))
+
+
+def changed_rows(state: CatalogState) -> CatalogState:
+    """With row changes, a rewrite of some, and tags."""
+
+    def part(name: str, rows: int, content: str, seq: int = 0) -> DataFile:
+        key = f"datasets/S1/D0010/{name}.parquet"
+        return DataFile(
+            key, 9, rows, "0" * 64, rows_hash="rh1:07", content=content, seq=seq, schema_id=1
+        )
+
+    state = applied(state, m.SetPrimaryKey("D0010", ("id",)))
+    for at in range(3):
+        files = [part(f"{content}{at}", 2, content) for content in ("rows", "keys", "events")]
+        change = m.AddFiles("D0010", tuple(files), operation="upsert", workspace="w", reason="why")
+        state = applied(state, change)
+    inputs = tuple(part(f"{c}{at}", 0, c).key for c in ("rows", "keys", "events") for at in (0, 1))
+    top = state.version - 1
+    outputs = (part("rows", 2, "rows", top), part("keys", 2, "keys", top))
+    outputs += (part("events", 6, "events", top),)
+    state = applied(state, m.RewriteFiles("D0010", inputs, outputs, journaled=top - 1))
+    state = applied(state, m.AddFiles("D0010", (part("new", 4, "rows"),), replace=True))
+    for name, version, dataset_id in (("one", 9, ""), ("two", 30, "D0001"), ("three", 30, "D0001")):
+        body = TagBody(name, version, 5, dataset_id, created_by="ann")
+        state = applied(state, m.PutDocument(TAG_DOCUMENTS, name, tag_body(body)))
+    return applied(state, m.DeleteDocument(TAG_DOCUMENTS, "three"))
 
 
 def reread(parts: Sequence[Part]) -> dict[str, pa.Table]:
@@ -92,7 +120,7 @@ def facts(state: CatalogState) -> object:
         list(state.names.dropped.after(("", ""))),
         state.documents,
         state.objects,
-        (state.ended, state.adopted, state.orphaned, state.dirty, state.elsewhere),
+        (state.ended, state.adopted, state.orphaned, state.dirty, state.elsewhere, state.pins),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -16,6 +17,8 @@ from lakehouse.model.schema import Schema
 from support_catalog import CARD, COLUMNS
 
 FILE = DataFile("k", 1, 2, "00", "b", 3, "11", True, 4, (ColumnStats(1, None, "a", None),))
+KEYS = DataFile("k", 1, 2, "00", rows_hash="rh1:1", content="keys")
+EVENTS = DataFile("e", 1, 2, "00", content="events")
 FULL_CARD = Card(
     "o",
     "d",
@@ -31,7 +34,9 @@ CREATE = m.CreateDataset("D", "n", "fp1:x", SCHEMA, FULL_CARD, ("id",), "b")
 EVERY: tuple[StoredChange, ...] = (
     CREATE,
     m.AddFiles("D", (FILE,), True, "sha", "replace", "src"),
+    m.AddFiles("D", (KEYS, EVENTS), operation="delete", workspace="ws", reason="gone"),
     m.RemoveFiles("D", ("a", "b"), "compact"),
+    m.RewriteFiles("D", ("a", "b"), (replace(KEYS, seq=7),), "minor", 6),
     m.SetSchema("D", SCHEMA, "fp1:x"),
     m.SetCard("D", CARD),
     m.SetPrimaryKey("D", ("id",)),

@@ -172,7 +172,7 @@ async def test_a_store_of_a_newer_writer_is_read_and_not_continued(
 async def test_a_file_that_only_a_newer_version_can_read_is_refused(
     catalog: Catalog, session: str, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    odd = replace(file_of(session, "d1", "a"), **{field: "keys"})
+    odd = replace(file_of(session, "d1", "a"), **{field: "deltas"})
     with pytest.raises(LakehouseError) as caught:
         await commit(catalog, *create("d1", "one", odd))
     assert caught.value.kind is ErrorKind.INVALID
@@ -180,7 +180,7 @@ async def test_a_file_that_only_a_newer_version_can_read_is_refused(
     seen = FileLog.visible
 
     def as_stored(log: FileLog, *rest: Any) -> Any:
-        return (replace(file, **{field: "keys"}) for file in seen(log, *rest))
+        return (replace(file, **{field: "deltas"}) for file in seen(log, *rest))
 
     monkeypatch.setattr(FileLog, "visible", as_stored)
     with pytest.raises(LakehouseError, match="newer version"):
