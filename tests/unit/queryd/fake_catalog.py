@@ -99,6 +99,21 @@ class FakeCatalog:
         self.states.append(state)
         return self.version
 
+    def read(self, file: DataFile) -> pa.Table:
+        """What a file holds."""
+        return pq.ParquetFile(self.root / file.key).read()
+
+    def rewrite(
+        self, name: str, gone: list[DataFile], files: list[tuple[str, pa.Table]], seq: int
+    ) -> None:
+        """The same rows in other files, which stand for ``seq``."""
+        kept = [file for file in self.states[-1][name_key(name)].files if file not in gone]
+        self.change(name, *files)
+        made = self.states[-1][name_key(name)]
+        new = made.files[len(made.files) - len(files) :]
+        whole = (*kept, *(replace(file, seq=seq) for file in new))
+        self.states[-1][name_key(name)] = replace(made, files=whole)
+
     def declare(self, name: str, *key: str) -> None:
         """The primary key of a dataset."""
         old = self.states[-1][name_key(name)]
