@@ -29,12 +29,12 @@ from lakehouse.queryd.plan import OutputColumn
 
 PUBLIC_SCHEMA: Final = "public"
 OUTPUT_COLUMNS_MAX: Final = 4100
-_DECLARED: Final = (exp.DType.DECIMAL, exp.DType.UBIGINT)
+_UNSIGNED: Final = "UBIGINT"
 _SQL_TYPES: Final = {
     "string": "TEXT",
     "bool": "BOOLEAN",
     "int64": "BIGINT",
-    "uint64": "UBIGINT",
+    "uint64": _UNSIGNED,
     "float64": "DOUBLE",
     "date": "DATE",
     "time": "TIME",
@@ -359,11 +359,17 @@ def _output(
         if plain and inner.name == folded and folded in shown:
             name = shown[folded]
         typed = inner.type if plain and simple else None
-        declared = typed is not None and typed.this in _DECLARED
-        kind = typed.sql().lower().replace(" ", "") if typed is not None and declared else ""
-        kind = "uint64" if kind == "ubigint" else kind
-        columns.append(OutputColumn(name, kind if kind != "decimal" else ""))
+        columns.append(OutputColumn(name, "" if typed is None else _declared(typed)))
     return tuple(columns)
+
+
+def _declared(kind: exp.DataType) -> str:
+    """The type text of a plain column where engines do not tell it by themselves, else ""."""
+    if kind.this == exp.DType.DECIMAL and kind.expressions:
+        return kind.sql().lower().replace(" ", "")
+    # The parser's dialect knows no unsigned integers: it takes their name for a user's.
+    unsigned = kind.this == exp.DType.USERDEFINED and kind.args.get("kind") == _UNSIGNED
+    return "uint64" if unsigned else ""
 
 
 def _separate_outputs(tree: exp.Expr) -> None:
