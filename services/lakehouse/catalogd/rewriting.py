@@ -20,15 +20,17 @@ all other rows and keys that live when it is committed.
 3. **Nothing goes past the future.** No output has a seq above that of all inputs. A later commit
    has a higher seq than any input had when it was read, so its keys are later than all outputs,
    and its rows than all keys inside.
-4. **Inside, sums balance.** Each key of a keys file hides exactly one row, so rows less keys is the
+4. **Nothing that is made hides what is made.** No keys among the outputs have a seq above that of
+   rows among them: what is hidden inside was left out, and keys that are kept hide rows outside.
+5. **Inside, sums balance.** Each key of a keys file hides exactly one row, so rows less keys is the
    number of rows seen, and the hashes less those of the keys are their hash: both are the same
-   before and after. Neither rows nor keys become more. (That what is inside was folded rightly is
-   for its maker; this finds where it was not.)
+   before and after. Neither rows nor keys become more. (That rows and the keys that hid them were
+   left out in pairs is for the maker; this finds where they were not.)
 
-By 1 and 2 what is hidden across the border stays hidden and no more is; by 4 what is seen inside is
-as much, and the same; by 3 it stays so. All rows and keys of consecutive commits always satisfy 1
-and 2, whatever else is there, and so do rows where no keys live. The test of it is
-``tests/property/test_rewrites.py``.
+By 1 and 2 what is hidden across the border stays hidden and no more is; by 4 and 5 what is seen
+inside is the same; by 3 it stays so. All rows and keys of consecutive commits always satisfy 1 and
+2, whatever else is there, and so do rows where no keys live. ``tests/property/test_rewrites.py``
+holds these rules against a model of the rows, and against itself without them.
 
 Events are hidden by nothing. Their seq says which reader has seen all that is in them, so what is
 made of them has the highest one, and as many events as before and one for each version entry that
@@ -70,12 +72,14 @@ def check_rewrite(work: Work, change: RewriteFiles, inputs: Files, version: int)
     outputs = change.files
     before, after = _of(inputs, ROWS, KEYS), _of(outputs, ROWS, KEYS)
     _check_seqs(before, after)
+    _check_order(after)
     _check_balance(work, before, after)
     _check_span(work.log, before, after)
     _check_events(work, change, _of(inputs, EVENTS), version)
 
 
 def _check_seqs(before: Files, after: Files) -> None:
+    """Rule 3."""
     top = max((file.seq for file in before), default=0)
     odd = next((file for file in after if not 1 <= file.seq <= top), None)
     if odd is not None:
@@ -87,12 +91,26 @@ def _check_seqs(before: Files, after: Files) -> None:
         )
 
 
+def _check_order(after: Files) -> None:
+    """Rule 4."""
+    lowest = min((file.seq for file in _of(after, ROWS)), default=None)
+    odd = next((f for f in _of(after, KEYS) if lowest is not None and f.seq > lowest), None)
+    if odd is not None:
+        raise invalid(
+            "rewritten keys are not later than rewritten rows",
+            key=odd.key,
+            seq=odd.seq,
+            rows_seq=lowest,
+        )
+
+
 def _check_balance(work: Work, before: Files, after: Files) -> None:
+    """Rule 5."""
     old_rows, new_rows = _of(before, ROWS), _of(after, ROWS)
     old_keys, new_keys = _of(before, KEYS), _of(after, KEYS)
     seen = _rows(old_rows) - _rows(old_keys)
     left = _rows(new_rows) - _rows(new_keys)
-    grown = _rows(new_keys) > _rows(old_keys)
+    grown = _rows(new_keys) > _rows(old_keys)  # and so if rows are more
     if seen != left or grown:
         raise invalid(
             "a rewrite has other rows than its inputs",
