@@ -21,10 +21,11 @@ from lakehouse.node.config import FILE_NAME, config_keys, load_config
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = """Every command has `-h, --help` and `--config FILE` (or `LAKEHOUSE_CONFIG`). Commands
 that call a node find it at `--url HOST:PORT` (or `LAKEHOUSE_URL`), else at `gateway.grpc` of the
-configuration, and send the token in `LAKEHOUSE_TOKEN`. With `--json` a command writes one JSON
-document to standard output, whose fields are those of the contract in `lakehouse.contracts`, and
-errors as `{"error": {"kind", "detail", ...}}` to standard error. People get tables; fields may be
-added to the JSON, never renamed or removed."""
+configuration. They send the token in `LAKEHOUSE_TOKEN` and, for the journal, the workspace in
+`LAKEHOUSE_WORKSPACE`. With `--json` a command writes one JSON document to standard output, whose
+fields are those of the contract in `lakehouse.contracts`, and errors as
+`{"error": {"kind", "detail", ...}}` to standard error. People get tables; fields may be added to
+the JSON, never renamed or removed."""
 
 WHAT_TO_DO = {
     ErrorKind.INVALID: "change the request; the fields say what is wrong with it",

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from lakehouse.node.config import Config
     from lakehouse.rpc.catalog import CatalogClient
     from lakehouse.rpc.ingest import IngestClient
+    from lakehouse.rpc.journal import JournalClient
     from lakehouse.rpc.objects import ObjectsClient
     from lakehouse.rpc.query import QueryClient
+    from lakehouse.rpc.rows import RowsClient
     from lakehouse.rpc.storage import StorageClient
     from lakehouse.rpc.tokens import TokensClient
 
@@ -31,6 +33,7 @@ R = TypeVar("R")
 
 URL_VARIABLE: Final = "LAKEHOUSE_URL"
 TOKEN_VARIABLE: Final = "LAKEHOUSE_TOKEN"
+WORKSPACE_VARIABLE: Final = "LAKEHOUSE_WORKSPACE"
 CONFIG_VARIABLE: Final = "LAKEHOUSE_CONFIG"
 
 
@@ -44,6 +47,8 @@ class Clients:
     storage: StorageClient
     objects: ObjectsClient
     tokens: TokensClient
+    rows: RowsClient
+    journal: JournalClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Invocation:
         return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::") else address
 
     def context(self, idempotency_key: str | None = None) -> Context:
-        """Who calls: the token in ``LAKEHOUSE_TOKEN``, if there is one."""
+        """Who calls and from where: ``LAKEHOUSE_TOKEN``, ``LAKEHOUSE_WORKSPACE``."""
         from lakehouse.kit.clock import SystemClock
         from lakehouse.kit.ids import SystemIds
         from lakehouse.model.identity import Context, Principal
@@ -80,6 +85,7 @@ class Invocation:
         return Context(
             principal=Principal("cli", ()),
             request_id=SystemIds(SystemClock()).ulid(),
+            workspace=os.environ.get(WORKSPACE_VARIABLE) or None,
             source="cli",
             idempotency_key=idempotency_key,
             credential=os.environ.get(TOKEN_VARIABLE) or None,
@@ -92,8 +98,10 @@ class Invocation:
         from lakehouse.rpc.catalog import CatalogClient
         from lakehouse.rpc.channel import open_channel
         from lakehouse.rpc.ingest import IngestClient
+        from lakehouse.rpc.journal import JournalClient
         from lakehouse.rpc.objects import ObjectsClient
         from lakehouse.rpc.query import QueryClient
+        from lakehouse.rpc.rows import RowsClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
 
@@ -108,6 +116,8 @@ class Invocation:
                 StorageClient(channel, clock),
                 ObjectsClient(channel, clock),
                 TokensClient(channel, clock),
+                RowsClient(channel, clock),
+                JournalClient(channel, clock),
             )
         except LakehouseError as error:
             raise _with_hint(error, address) from error

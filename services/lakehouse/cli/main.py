@@ -20,6 +20,8 @@ COMMANDS: Final = (
     "ingest",
     "sql",
     "query",
+    "rows",
+    "journal",
     "catalog",
     "storage",
     "objects",

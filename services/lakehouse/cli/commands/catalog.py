@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakehouse.cli.calls import Invocation, node_command
+from lakehouse.cli.commands.catalog_tags import tag
 from lakehouse.cli.output import counted, size_text, time_text
+from lakehouse.cli.points import POINT, point
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
-    from lakehouse.contracts.catalog import AsOf
     from lakehouse.model.dataset import Dataset, Sensitivity
 
 
 @click.group()
 def command() -> None:
     """What there is, what happened to it, and its upkeep."""
+
+
+command.add_command(tag)
 
 
 @command.command("list")
@@ -75,14 +79,14 @@ async def list_(invocation: Invocation, **given: Any) -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--as-of", default="", metavar="VERSION", help="As it was at a version.")
+@click.option("--as-of", default="", metavar=POINT, help="As it was then.")
 @node_command
 async def show(invocation: Invocation, name: str, as_of: str) -> None:
     """The card of a dataset: schema, owner, lineage, personal data that was found."""
     from lakehouse.contracts.catalog import GetRequest
 
     async with invocation.clients() as clients:
-        request = GetRequest(name, _version(as_of), include_dropped=True)
+        request = GetRequest(name, point(as_of), include_dropped=True)
         result = await clients.catalog.get(invocation.context(), request)
     invocation.output.record(result, card_lines(result.dataset))
     if not invocation.output.as_json:
@@ -119,17 +123,9 @@ def column_rows(dataset: Dataset) -> list[tuple[str, str, str]]:
     return [(c.name, c.type, found.get(c.name, "")) for c in dataset.schema.columns]
 
 
-def _version(text: str) -> AsOf:
-    from lakehouse.contracts.catalog import AsOf
-
-    if text and not text.isdecimal():
-        raise LakehouseError(ErrorKind.INVALID, "a version is a whole number", value=text)
-    return AsOf(version=int(text) if text else None)
-
-
 @command.command()
 @click.argument("name")
-@click.option("--as-of", default="", metavar="VERSION", help="As they were at a version.")
+@click.option("--as-of", default="", metavar=POINT, help="As they were then.")
 @click.option("--limit", default=1000, show_default=True, help="At most so many.")
 @click.option("--cursor", default="", help="From an earlier page.")
 @node_command
@@ -138,7 +134,7 @@ async def files(invocation: Invocation, name: str, as_of: str, limit: int, curso
     from lakehouse.contracts.catalog import PageRequest
 
     async with invocation.clients() as clients:
-        request = PageRequest(name, _version(as_of), limit, cursor)
+        request = PageRequest(name, point(as_of), limit, cursor)
         result = await clients.catalog.files(invocation.context(), request)
     rows = [(f.bucket, f.key, f.rows, size_text(f.size_bytes), f.sha256[:12]) for f in result.files]
     invocation.output.records(result, ("bucket", "key", "rows", "size", "sha256"), rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
+from lakehouse.cli.batches import typed_columns
 from lakehouse.cli.calls import Invocation, node_command
 from lakehouse.cli.output import counted, size_text
 from lakehouse.cli.sources import chunks_of, open_source, progress
@@ -30,8 +31,9 @@ _ENDINGS: Final = re.compile(r"(\.(csv|tsv|txt|json|ndjson|jsonl|parquet|arrow|g
 @click.option(
     "--mode",
     default="auto",
-    type=click.Choice(["auto", "create", "append", "replace"]),
-    help="auto creates what is absent and takes the same file again as a no-op.",
+    type=click.Choice(["auto", "create", "append", "replace", "upsert"]),
+    help="auto creates what is absent and takes the same file again as a no-op; upsert puts rows in"
+    " the place of those with their key.",
 )
 @click.option(
     "--format",
@@ -73,6 +75,7 @@ _ENDINGS: Final = re.compile(r"(\.(csv|tsv|txt|json|ndjson|jsonl|parquet|arrow|g
 @click.option("--object", "is_object", is_flag=True, help="FILE is a key in a bucket of the node.")
 @click.option("--object-bucket", default="primary", help="Of --object  [default: primary]")
 @click.option("--bucket", default="", help="The home of a new dataset  [default: primary]")
+@click.option("--reason", default="", help="Why; it stays in the journal.")
 @click.option("--force", is_flag=True, help="Ingest even if the same content is there.")
 @click.option("--dry-run", is_flag=True, help="Show the inferred schema and sample rows only.")
 @click.option("--idempotency-key", default="", help="Of this ingest  [default: a new one]")
@@ -130,12 +133,12 @@ def _check_several(sources: tuple[str, ...], given: dict[str, Any]) -> None:
         raise LakehouseError(
             ErrorKind.INVALID, "an idempotency key is for one file", files=len(sources)
         )
-    if given["dataset"] and given["mode"] != "append":
+    if given["dataset"] and given["mode"] not in ("append", "upsert"):
         raise LakehouseError(
             ErrorKind.INVALID,
-            "several files into one dataset are appended",
+            "several files into one dataset are appended or upserted",
             dataset=given["dataset"],
-            hint="add --mode append, or leave --dataset out: each file then has its own",
+            hint="add --mode append or upsert, or leave --dataset out: each file then has its own",
         )
 
 
@@ -172,7 +175,7 @@ def _request(source: str, given: dict[str, Any]) -> IngestRequest:
         encoding=given["encoding"],
         header=given["header"],
         null_values=given["nulls"] or None,
-        columns=tuple(_override(text) for text in given["columns"]),
+        columns=typed_columns(given["columns"]),
         nested=NestedAs(given["nested"]),
         force=given["force"],
     )
@@ -193,21 +196,8 @@ def _request(source: str, given: dict[str, Any]) -> IngestRequest:
         object_key=source if given["is_object"] else "",
         object_bucket=given["object_bucket"],
         bucket=given["bucket"],
+        reason=given["reason"],
     )
-
-
-def _override(text: str) -> Any:
-    from lakehouse.contracts.ingest import ColumnOverride
-
-    name, equals, kind = text.rpartition("=")
-    if not equals or not name or not kind:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            "a column override is NAME=TYPE",
-            value=text,
-            hint="for example --column zip=string",
-        )
-    return ColumnOverride(name, kind)
 
 
 def _open(source: str, is_object: bool) -> tuple[int | None, BinaryIO | None]:
@@ -240,6 +230,9 @@ def show(invocation: Invocation, report: IngestReport) -> None:
         f" ({report.format}, {size_text(report.bytes_read)} in {seconds:.2f} s)",
         "bold",
     )
+    by_key = {n: getattr(report, n) for n in ("inserted", "updated", "deleted", "unchanged")}
+    if any(by_key.values()):
+        output.say("  " + ", ".join(f"{count:,} {name}" for name, count in by_key.items() if count))
     if report.dry_run:
         output.table(("column", "type"), [(c.name, c.type) for c in report.schema])
         if report.sample_json:

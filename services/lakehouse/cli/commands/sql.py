@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ import click
 
 from lakehouse.cli.calls import Invocation, node_command
 from lakehouse.cli.output import counted
+from lakehouse.cli.points import point
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ _BY_ENDING: Final = {"jsonl": "ndjson", "arrows": "arrow"}
     "--as-of",
     "as_of",
     multiple=True,
-    metavar="VERSION|TIME|NAME=..",
-    help="Read the past: a store version, an RFC 3339 time, or one dataset at one.",
+    metavar="VERSION|TIME|tag:NAME|DATASET=..",
+    help="Read the past: a store version, an RFC 3339 time, a tag, or one dataset at one.",
 )
 @click.option(
     "--param",
@@ -140,31 +140,12 @@ def _past(given: tuple[str, ...]) -> tuple[AsOf, tuple[Pin, ...]]:
 
     whole, pins = AsOf(), []
     for text in given:
-        name, equals, point = text.rpartition("=")
+        name, equals, at = text.rpartition("=")
         if equals:
-            pins.append(Pin(name, _point(point)))
+            pins.append(Pin(name, point(at)))
         else:
-            whole = _point(point)
+            whole = point(at)
     return whole, tuple(pins)
-
-
-def _point(text: str) -> AsOf:
-    from lakehouse.contracts.catalog import AsOf
-
-    if text.isdecimal():
-        return AsOf(version=int(text))
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        when = None
-    if when is None or when.tzinfo is None:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            "a point in time is a version or an RFC 3339 time",
-            value=text,
-            hint="for example 812, 2026-01-31T10:00:00Z or people=812",
-        )
-    return AsOf(time=when)
 
 
 async def show_table(invocation: Invocation, stream: QueryStream, rows_max: int) -> None:
