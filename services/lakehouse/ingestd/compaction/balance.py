@@ -12,12 +12,21 @@ import pyarrow.compute as pc
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.dataset import KEYS, DataFile
 from lakehouse.model.schema import Schema
+from lakehouse.table.keys import ROW_HASH
 from lakehouse.table.rowhash import format_hash, rows_hash
 
-__all__ = ["Balance", "check_same", "check_told", "of_keys", "of_rows", "same_values", "told"]
+__all__ = [
+    "MASK",
+    "Balance",
+    "check_same",
+    "check_told",
+    "of_keys",
+    "of_rows",
+    "same_values",
+    "told",
+]
 
-_MASK: Final = 2**64 - 1
-_HASH_COLUMN: Final = "__row_hash"
+MASK: Final = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +37,10 @@ class Balance:
     hash: int = 0
 
     def __add__(self, other: Balance) -> Balance:
-        return Balance(self.rows + other.rows, (self.hash + other.hash) & _MASK)
+        return Balance(self.rows + other.rows, (self.hash + other.hash) & MASK)
 
     def __sub__(self, other: Balance) -> Balance:
-        return Balance(self.rows - other.rows, (self.hash - other.hash) & _MASK)
+        return Balance(self.rows - other.rows, (self.hash - other.hash) & MASK)
 
     @property
     def hash_text(self) -> str:
@@ -45,8 +54,8 @@ def of_rows(rows: pa.Table | pa.RecordBatch, schema: Schema) -> Balance:
 
 def of_keys(keys: pa.Table) -> Balance:
     """Of the rows that ``keys`` hide, as they say."""
-    total = pc.sum(keys.column(_HASH_COLUMN)).as_py() or 0
-    return Balance(keys.num_rows, total & _MASK)
+    total = pc.sum(keys.column(ROW_HASH)).as_py() or 0
+    return Balance(keys.num_rows, total & MASK)
 
 
 def told(files: Iterable[DataFile]) -> Balance | None:

@@ -14,7 +14,7 @@ from lakehouse.table.events import EVENT_SCHEMA, batch_events
 
 __all__ = ["fold_events"]
 
-_ORDER = [("entity", "ascending"), ("version", "ascending"), ("ordinal", "ascending")]
+_ORDER = [(name, "ascending", "at_start") for name in ("entity", "version", "ordinal")]
 
 
 def fold_events(
@@ -31,7 +31,7 @@ def fold_events(
         tables.append(batch_events(entries, dataset_id))
     events = pa.concat_tables([EVENT_SCHEMA.empty_table(), *tables])
     # Those of many rows have no entity: they come first, whoever looks for one entity skips them.
-    return events.take(pc.sort_indices(events, sort_keys=_ORDER, null_placement="at_start"))
+    return events.take(pc.sort_indices(events, sort_keys=_ORDER))
 
 
 def _events(file: DataFile, path: str) -> pa.Table:

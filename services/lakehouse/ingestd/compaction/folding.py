@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.compaction.balance import Balance, check_same, of_keys, of_rows
-from lakehouse.ingestd.compaction.inputs import Input
+from lakehouse.ingestd.compaction.inputs import Input, stacks
 from lakehouse.model.dataset import KEYS, Dataset
 from lakehouse.table.merge import Layer, fold
 
@@ -24,14 +24,13 @@ def fold_stretch(dataset: Dataset, inputs: Sequence[Input]) -> tuple[pa.Table, p
     rows: list[Layer] = []
     keys: list[Layer] = []
     before = Balance()
-    for one in inputs:
-        table, balance = one.table()
-        if one.file.content == KEYS:
-            keys.append(Layer(one.file.seq, table))
-            before -= balance
+    for stack in stacks(inputs):
+        if stack.content == KEYS:
+            keys += stack.layers()
+            before -= stack.balance
         else:
-            rows.append(Layer(one.file.seq, table))
-            before += balance
+            rows += stack.layers()
+            before += stack.balance
     key = dataset.primary_key
     folded = fold(rows, keys, key, dataset.schema)
     after = of_rows(folded.rows, dataset.schema) - of_keys(folded.keys)
@@ -42,12 +41,17 @@ def fold_stretch(dataset: Dataset, inputs: Sequence[Input]) -> tuple[pa.Table, p
     return sorted_by(folded.rows, key), sorted_by(folded.keys, key)
 
 
-def sorted_by(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    """By ``key``, ascending; refuses a key that is there twice with ``corrupt``."""
-    keys = [(name, "ascending") for name in key]
-    table = table.take(pc.sort_indices(table, sort_keys=keys)).combine_chunks()
-    check_unique(table, key)
-    return table
+def sorted_by(
+    table: pa.Table, key: Sequence[str], hidden: pa.ChunkedArray | None = None
+) -> pa.Table:
+    """By ``key``, ascending, without the rows that are ``hidden``; refuses a key that is there
+    twice with ``corrupt``."""
+    order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in key])
+    if hidden is not None:
+        order = order.filter(pc.invert(hidden.take(order)).combine_chunks())
+    ordered = table.take(order)
+    check_unique(ordered, key)
+    return ordered
 
 
 def check_unique(table: pa.Table, key: Sequence[str]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.compaction.balance import (
+    MASK,
     Balance,
     check_told,
     of_keys,
@@ -19,8 +22,11 @@ from lakehouse.ingestd.compaction.balance import (
 from lakehouse.ingestd.rows.reading import under_schema
 from lakehouse.model.dataset import KEYS, DataFile
 from lakehouse.model.schema import Schema
+from lakehouse.table.keys import ROW_HASH
+from lakehouse.table.merge import Layer
+from lakehouse.table.rowhash import hash_each
 
-__all__ = ["Input", "rows_a_batch"]
+__all__ = ["Input", "Stack", "rows_a_batch", "stacks"]
 
 _BATCH_ROWS = 65_536
 _BATCH_ROWS_MIN = 256
@@ -40,16 +46,6 @@ class Input:
     def exact(self) -> bool:
         """Whether rows hash alike under both schemas."""
         return same_values(self.written, self.schema)
-
-    def table(self) -> tuple[pa.Table, Balance]:
-        """All of it at once, as ``batches``."""
-        table = _whole(self.path)
-        if self.file.content == KEYS:
-            written = balance = of_keys(table)
-        else:
-            table, written, balance = self._measured(table)
-        check_told(self.file, written)
-        return table, balance
 
     def batches(self, bytes_max: int) -> Iterator[tuple[pa.Table, Balance]]:
         """Rows, or keys as they are, in pieces of about ``bytes_max``, each with its balance under
@@ -85,6 +81,65 @@ class Input:
             return rows, balance, balance
         written = of_rows(piece, self.written) if self.file.rows_hash else Balance(piece.num_rows)
         return rows, written, of_rows(rows, self.schema)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Whole files one after the other, under the dataset's schema (keys as they are), and their
+    balance together; checked."""
+
+    inputs: tuple[Input, ...]
+    table: pa.Table
+    balance: Balance
+
+    @property
+    def content(self) -> str:
+        return self.inputs[0].file.content
+
+    def seqs(self) -> pa.Array:
+        """The seq of each row's file."""
+        files = [one.file for one in self.inputs]
+        return pa.concat_arrays([pa.repeat(pa.scalar(f.seq, pa.int64()), f.rows) for f in files])
+
+    def layers(self) -> Iterator[Layer]:
+        """File by file."""
+        start = 0
+        for one in self.inputs:
+            yield Layer(one.file.seq, self.table.slice(start, one.file.rows))
+            start += one.file.rows
+
+
+def stacks(inputs: Sequence[Input]) -> Iterator[Stack]:
+    """Small files, read and checked together where they follow one another and were written alike:
+    what a file costs counts here, not what its rows cost. Raises ``corrupt`` as ``batches``."""
+    for _, group in groupby(inputs, key=lambda one: (one.file.content, one.file.schema_id)):
+        alike = tuple(group)
+        tables = [_whole(one.path) for one in alike]
+        for one, table in zip(alike, tables, strict=True):
+            check_told(replace(one.file, rows_hash=""), Balance(table.num_rows))
+        whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
+        first = alike[0]
+        if first.file.content == KEYS:
+            hashes = whole.column(ROW_HASH)
+        else:
+            hashes = _hashes(whole, first.written)
+        total = Balance()
+        start = 0
+        for one in alike:
+            sums = pc.sum(hashes.slice(start, one.file.rows), min_count=0).as_py()
+            balance = Balance(one.file.rows, sums & MASK)
+            check_told(one.file, balance)
+            total += balance
+            start += one.file.rows
+        if first.file.content != KEYS:
+            whole = under_schema(whole, first.written, first.schema)
+            total = total if first.exact else of_rows(whole, first.schema)
+        yield Stack(alike, whole, total)
+
+
+def _hashes(table: pa.Table, schema: Schema) -> pa.ChunkedArray:
+    chunks = [hash_each(batch, schema) for batch in table.to_batches()]
+    return pa.chunked_array(chunks, pa.uint64())
 
 
 def rows_a_batch(file: pq.ParquetFile, bytes_max: int) -> int:

@@ -33,13 +33,31 @@ from lakehouse.contracts.catalog import DatasetSnapshot
 from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile, Dataset
 
-__all__ = ["EVENTS_RUN", "FILES", "MAJOR", "MINOR", "Plan", "Run", "Step", "plan", "wanted"]
+__all__ = [
+    "DECODED_RATIO",
+    "EVENTS_RUN",
+    "FILES",
+    "MAJOR",
+    "MINOR",
+    "Plan",
+    "Run",
+    "Step",
+    "plan",
+    "wanted",
+]
 
 MINOR: Final = "minor"
 MAJOR: Final = "major"
 FILES: Final = "files"
 EVENTS_RUN: Final = "events"
 _ORDER: Final = (MINOR, MAJOR, FILES, EVENTS_RUN)
+DECODED_RATIO: Final = 4
+"""Bytes in memory to bytes of an object, by rule of thumb."""
+
+# An object of few rows is mostly what every Parquet file has.
+_OVERHEAD_BYTES: Final = 3_000
+# In memory, with its sorted copy.
+_EVENT_BYTES: Final = 512
 # A share of next to nothing is no reason: some changes must have come together.
 _MAJOR_STEPS_MIN: Final = 8
 _MAJOR_ROWS_MIN: Final = 100_000
@@ -59,6 +77,10 @@ class Step:
     @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def decoded_bytes(self) -> int:
+        return DECODED_RATIO * self.size_bytes
 
     @property
     def has_keys(self) -> bool:
@@ -127,7 +149,8 @@ class Plan:
             size, count = sum(file.size_bytes for file in rows), sum(file.rows for file in rows)
             left = max(0, count - hidden) / count if run.strategy == MAJOR and count else 1.0
             total += size * left + (run.size_bytes - size) * (run.strategy == MINOR)
-        return round(total)
+        spared = _OVERHEAD_BYTES * (len(self.inputs) - self.expected)
+        return round(max(total - spared, total / 20))
 
 
 def wanted(dataset: Dataset, settings: CompactionSettings) -> bool:
@@ -206,7 +229,8 @@ def _major(steps: Sequence[Step], settings: CompactionSettings) -> list[Run]:
 
 def _minor(steps: Sequence[Step], settings: CompactionSettings, full: bool) -> list[Run]:
     def large(step: Step) -> bool:
-        return step.size > settings.rows_max or (not step.has_keys and not _small(step, settings))
+        much = step.size > settings.rows_max or step.decoded_bytes > settings.memory_bytes
+        return much or not (step.has_keys or _small(step, settings))
 
     stretches = list(_stretches(steps, large))
     if not full and sum(map(len, stretches)) <= settings.deltas_max:
@@ -214,7 +238,9 @@ def _minor(steps: Sequence[Step], settings: CompactionSettings, full: bool) -> l
     found = []
     for stretch in stretches:
         sizes = [step.size for step in stretch]
-        for start, end in _tiers(sizes, settings.rows_max, full):
+        weights = [step.decoded_bytes for step in stretch]
+        limits = (settings.rows_max, settings.memory_bytes)
+        for start, end in _tiers(sizes, weights, limits, full):
             inputs = _inputs(stretch[start:end])
             keys = any(file.content == KEYS for file in inputs)
             found.append(Run(MINOR, inputs, 2) if keys else Run(FILES, inputs))
@@ -230,21 +256,25 @@ def _files(
         return []
     small.sort(key=lambda file: (file.seq, file.ordinal))
     sizes = [file.size_bytes for file in small]
-    tiers = _tiers(sizes, settings.file_bytes_target, full)
+    tiers = _tiers(sizes, sizes, (settings.file_bytes_target, settings.file_bytes_target), full)
     return [Run(FILES, tuple(small[start:end])) for start, end in tiers]
 
 
 def _events(
     events: Sequence[DataFile], home: str, settings: CompactionSettings, full: bool
 ) -> list[Run]:
+    rows_max = min(settings.rows_max, settings.memory_bytes // _EVENT_BYTES)
+
     def fits(file: DataFile) -> bool:
-        few = file.rows <= settings.rows_max // 2
+        few = file.rows <= rows_max // 2
         return file.content == EVENTS and file.bucket == home and few and _small(file, settings)
 
     small = sorted(filter(fits, events), key=lambda file: (file.seq, file.ordinal))
     if len(small) < 2 or (not full and len(small) <= settings.deltas_max):
         return []
-    tiers = _tiers([file.rows for file in small], settings.rows_max, full)
+    sizes = [file.rows for file in small]
+    weights = [DECODED_RATIO * file.size_bytes for file in small]
+    tiers = _tiers(sizes, weights, (rows_max, settings.memory_bytes), full)
     return [Run(EVENTS_RUN, tuple(small[start:end])) for start, end in tiers]
 
 
@@ -263,22 +293,25 @@ def _stretches(steps: Sequence[Step], apart: Callable[[Step], bool]) -> Iterable
             yield list(group)
 
 
-def _tiers(sizes: Sequence[int], size_max: int, full: bool) -> list[tuple[int, int]]:
+def _tiers(
+    sizes: Sequence[int], weights: Sequence[int], limits: tuple[int, int], full: bool
+) -> list[tuple[int, int]]:
     """Ranges ``[start, end)`` of at least two, oldest first, that go together.
 
     From new to old: the next joins if it is no larger than all in the range so far (``full``: in
-    any case), and if the range stays within ``size_max``; else it begins a range of its own.
+    any case), and if sizes and weights of the range stay within ``limits``; else it begins a range
+    of its own.
     """
     found: list[tuple[int, int]] = []
     end = len(sizes)
-    total = 0
+    total = weight = 0
     for at in range(len(sizes) - 1, -1, -1):
-        joins = at == end - 1 or (
-            (full or sizes[at] <= max(total, 1)) and total + sizes[at] <= size_max
-        )
-        if not joins:
+        alike = full or sizes[at] <= max(total, 1)
+        fits = total + sizes[at] <= limits[0] and weight + weights[at] <= limits[1]
+        if at < end - 1 and not (alike and fits):
             found.append((at + 1, end))
-            end, total = at + 1, 0
+            end, total, weight = at + 1, 0, 0
         total += sizes[at]
+        weight += weights[at]
     found.append((0, end))
     return [one for one in reversed(found) if one[1] - one[0] > 1]

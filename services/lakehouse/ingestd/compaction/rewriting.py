@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from lakehouse.ingestd.compaction.balance import Balance, check_same, of_rows
 from lakehouse.ingestd.compaction.folding import sorted_by
-from lakehouse.ingestd.compaction.inputs import Input, rows_a_batch
+from lakehouse.ingestd.compaction.inputs import Input, rows_a_batch, stacks
 from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.ingestd.compaction.spilling import (
     PARTS_MAX,
@@ -27,7 +27,6 @@ from lakehouse.ingestd.compaction.spilling import (
     Ranges,
     Spill,
     bounds_of,
-    stored,
 )
 from lakehouse.ingestd.parquet_out import LocalParquet, ParquetOut
 from lakehouse.ingestd.settings import IngestSettings
@@ -114,11 +113,18 @@ class Concatenation:
         self._writing = _Writing(scratch, dataset)
         self._read = Balance()
 
-    def take(self, one: Input) -> None:
-        """Add all rows of a file. Raises ``corrupt`` if they are not what the catalog says."""
-        for table, balance in one.batches(self._scratch.settings.memory_bytes // 8):
-            self._read += balance
-            self._writing.write(table)
+    def take(self, inputs: Sequence[Input]) -> None:
+        """Add all rows of files. Raises ``corrupt`` if they are not what the catalog says."""
+        if len(inputs) > 1:
+            for stack in stacks(inputs):
+                self._add(stack.table, stack.balance)
+            return
+        for table, balance in inputs[0].batches(self._scratch.settings.memory_bytes // 8):
+            self._add(table, balance)
+
+    def _add(self, table: pa.Table, balance: Balance) -> None:
+        self._read += balance
+        self._writing.write(table)
 
     def finish(self) -> list[LocalParquet]:
         """The files. Raises ``corrupt`` if they hold other rows than were read."""
@@ -152,8 +158,9 @@ class Rewrite:
 
     @property
     def _part_bytes(self) -> int:
-        # A part is there as read, as filtered and as sorted, beside its row group under way.
-        return max(1, self._scratch.settings.memory_bytes // 4)
+        # A part is there as read and as sorted, and the ones before it wait for their row group;
+        # and half as much again may be in it.
+        return max(1, self._scratch.settings.memory_bytes // 8)
 
     def sample(self, one: Input) -> None:
         """Look at every so-manieth key of a file with rows."""
@@ -182,29 +189,45 @@ class Rewrite:
         ranges = Ranges(bounds_of(sample, self._key, parts), self._key)
         self._rows, self._keys = self._spills("0", ranges)
 
-    def take(self, one: Input) -> None:
-        """Put a file's rows or keys apart. Raises ``corrupt`` as ``Input``."""
-        assert self._rows is not None
-        assert self._keys is not None
-        self._exact = self._exact and one.exact
-        is_keys = one.file.content == KEYS
-        spill = self._keys if is_keys else self._rows
+    def take(self, inputs: Sequence[Input]) -> None:
+        """Put rows or keys apart: of one file, or of small ones together. Raises ``corrupt`` as
+        ``Input``."""
+        self._exact = self._exact and all(one.exact for one in inputs)
+        if len(inputs) > 1:
+            for stack in stacks(inputs):
+                self._put(stack.content, stack.table, stack.seqs(), stack.balance)
+            return
         chunk = self._scratch.settings.memory_bytes // 8
+        file = inputs[0].file
         pending: list[pa.Table] = []
+        total = Balance()
         size = 0
-        for table, balance in one.batches(chunk // 4):
-            if is_keys:
-                self._told += balance
-                table = table.select([*self._key, ROW_HASH])
-            else:
-                self._read += balance
-            pending.append(stored(table, SEQ, one.file.seq))
+        for table, balance in inputs[0].batches(chunk // 4):
+            pending.append(table)
+            total += balance
             size += table.nbytes
             if size >= chunk:
-                spill.add(pa.concat_tables(pending).combine_chunks())
-                pending, size = [], 0
+                self._put_seq(file, pending, total)
+                pending, total, size = [], Balance(), 0
         if pending:
-            spill.add(pa.concat_tables(pending).combine_chunks())
+            self._put_seq(file, pending, total)
+
+    def _put_seq(self, file: DataFile, pending: list[pa.Table], balance: Balance) -> None:
+        table = pa.concat_tables(pending).combine_chunks()
+        seqs = pa.repeat(pa.scalar(file.seq, pa.int64()), table.num_rows)
+        self._put(file.content, table, seqs, balance)
+
+    def _put(self, content: str, table: pa.Table, seqs: pa.Array, balance: Balance) -> None:
+        assert self._rows is not None
+        assert self._keys is not None
+        seq = pa.field(SEQ, pa.int64())
+        if content == KEYS:
+            self._told += balance
+            keys = table.select([*self._key, ROW_HASH])
+            self._keys.add(keys.append_column(seq, seqs))
+        else:
+            self._read += balance
+            self._rows.add(table.append_column(seq, seqs))
 
     def finish(self) -> list[LocalParquet]:
         """The files, sorted by key. Raises ``corrupt`` if they do not balance with what was read:
@@ -265,13 +288,12 @@ class Rewrite:
         yield from self._parts(finer_rows, finer_keys, depth + 1)
 
     def _write(self, rows: pa.Table, keys: pa.Table) -> None:
-        seen = rows
+        hidden: pa.ChunkedArray | None = None
         if keys.num_rows:
-            newest = keys.sort_by([(SEQ, "descending")]).combine_chunks()
-            newest = newest.filter(distinct(newest, self._key))
-            hiding = newest.column(SEQ).combine_chunks().take(match(rows, newest, self._key))
+            newest = keys.take(pc.sort_indices(keys, sort_keys=[(SEQ, "descending")]))
+            newest = newest.filter(distinct(newest, self._key)).combine_chunks()
+            hiding = newest.column(SEQ).take(match(rows, newest, self._key))
             hidden = pc.fill_null(pc.greater(hiding, rows.column(SEQ)), False)
-            gone = rows.filter(hidden).drop_columns([SEQ])
+            gone = rows.filter(hidden).drop_columns([SEQ]).combine_chunks()
             self._hidden += of_rows(gone, self._dataset.schema)
-            seen = rows.filter(pc.invert(hidden))
-        self._writing.write(sorted_by(seen.drop_columns([SEQ]), self._key))
+        self._writing.write(sorted_by(rows.drop_columns([SEQ]), self._key, hidden))

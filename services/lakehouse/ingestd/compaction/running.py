@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,14 @@ from lakehouse.ingestd.compaction.balance import Balance, check_same, same_value
 from lakehouse.ingestd.compaction.events import fold_events
 from lakehouse.ingestd.compaction.folding import fold_stretch
 from lakehouse.ingestd.compaction.inputs import Input
-from lakehouse.ingestd.compaction.planning import EVENTS_RUN, FILES, MAJOR, MINOR, Run
+from lakehouse.ingestd.compaction.planning import (
+    DECODED_RATIO,
+    EVENTS_RUN,
+    FILES,
+    MAJOR,
+    MINOR,
+    Run,
+)
 from lakehouse.ingestd.compaction.rewriting import Concatenation, Rewrite, Scratch
 from lakehouse.ingestd.compaction.spilling import Budget
 from lakehouse.ingestd.compaction.uploading import upload
@@ -37,6 +44,7 @@ __all__ = ["Runner", "Stand"]
 P = ParamSpec("P")
 R = TypeVar("R")
 _FETCHES_MAX: Final = 16
+_TOGETHER_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Stand:
 
 
 class _Taking(Protocol):
-    def take(self, one: Input) -> None: ...
+    def take(self, inputs: Sequence[Input]) -> None: ...
 
     def finish(self) -> list[LocalParquet]: ...
 
@@ -183,17 +191,16 @@ class Runner:
         taking: _Taking
         if run.strategy == MAJOR:
             taking = rewrite = Rewrite(scratch, stand.dataset, run.inputs)
-            for file in run.inputs:
-                if file.content == ROWS:
-                    async with self._inputs(stand, [file]) as inputs:
-                        await self._in_thread(rewrite.sample, inputs[0])
+            for file in _largest(run.inputs):
+                async with self._inputs(stand, [file]) as inputs:
+                    await self._in_thread(rewrite.sample, inputs[0])
             await self._in_thread(rewrite.begin)
         else:
             taking = Concatenation(scratch, stand.dataset)
         try:
-            for file in run.inputs:
-                async with self._inputs(stand, [file]) as inputs:
-                    await self._in_thread(taking.take, inputs[0])
+            for files in _together(run.inputs, self._settings.memory_bytes // 8):
+                async with self._inputs(stand, files) as inputs:
+                    await self._in_thread(taking.take, inputs)
             return await self._in_thread(taking.finish)
         except BaseException:
             taking.abandon()
@@ -244,6 +251,35 @@ class Runner:
     def _check(self) -> None:
         if self._stop.is_set():
             raise LakehouseError(ErrorKind.UNAVAILABLE, "the compaction was given up")
+
+
+def _largest(files: Sequence[DataFile]) -> list[DataFile]:
+    """Files with nine tenths of the rows: whose keys tell how all are spread."""
+    rows = sorted((file for file in files if file.content == ROWS), key=lambda file: -file.rows)
+    missing = sum(file.rows for file in rows) * 9 // 10
+    found: list[DataFile] = []
+    for file in rows:
+        if missing <= 0:
+            break
+        found.append(file)
+        missing -= file.rows
+    return found
+
+
+def _together(files: Sequence[DataFile], bytes_max: int) -> Iterator[list[DataFile]]:
+    """The files in their order; small ones side by side, of one content, as far as they fit."""
+    group: list[DataFile] = []
+    size = 0
+    for file in files:
+        decoded = DECODED_RATIO * file.size_bytes
+        fits = size + decoded <= bytes_max and len(group) < _TOGETHER_MAX
+        if group and not (fits and group[0].content == file.content):
+            yield group
+            group, size = [], 0
+        group.append(file)
+        size += decoded
+    if group:
+        yield group
 
 
 def _count(files: Sequence[DataFile]) -> Balance:

@@ -18,7 +18,7 @@ class CompactionSettings:
         delta_share: changed rows to the others, beyond which all is folded into the rows.
         file_bytes_target: size of the files that are made; those below half of it are small.
         rows_max: rows that one fold in memory may take.
-        memory_bytes: rows held in memory by one rewrite of all rows; the rest lies on disk.
+        memory_bytes: of rows in memory of one compaction; the rest lies on disk.
         spill_bytes_max: bytes on disk that one compaction may take.
         rebases_max: how often it is planned again when its inputs are gone at the commit.
     """
@@ -27,6 +27,6 @@ class CompactionSettings:
     delta_share: float = 0.1
     file_bytes_target: int = 128 * _MIB
     rows_max: int = 1_000_000
-    memory_bytes: int = 128 * _MIB
+    memory_bytes: int = 256 * _MIB
     spill_bytes_max: int = 256 * _GIB
     rebases_max: int = 4

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.spool import disk_error
 
-__all__ = ["PARTS_MAX", "Budget", "Ranges", "Spill", "bounds_of", "stored"]
+__all__ = ["PARTS_MAX", "Budget", "Ranges", "Spill", "bounds_of"]
 
-PARTS_MAX: Final = 128
+PARTS_MAX: Final = 256
 """Parts are open files: no more of them at once, whatever the size of the data."""
 
 _MARK: Final = "__mark"
@@ -133,7 +133,9 @@ class Spill:
     def read(self, part: int) -> pa.Table:
         """All of a part, which is let go."""
         pieces = list(self.pieces(part))
-        return pa.concat_tables(pieces) if pieces else self._schema.empty_table()
+        if not pieces:
+            return self._schema.empty_table()
+        return pa.concat_tables(pieces).combine_chunks()
 
     def peek(self, part: int) -> Iterator[pa.Table]:
         """A part as it was added."""
@@ -150,10 +152,3 @@ class Spill:
         self._paths[part].unlink(missing_ok=True)
         self._budget.give_back(self.sizes[part])
         self.sizes[part] = 0
-
-
-def stored(table: pa.Table, name: str, seq: int) -> pa.Table:
-    """``table`` with the seq of its commit in the column ``name``."""
-    return table.append_column(
-        pa.field(name, pa.int64()), pa.repeat(pa.scalar(seq, pa.int64()), table.num_rows)
-    )
