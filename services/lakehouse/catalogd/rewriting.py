@@ -147,9 +147,11 @@ def _hash(rows: Files, keys: Files) -> int | None:
 
 def _same_cells(work: Work, files: Files) -> bool:
     """True if the files' schemas differ by added columns at most, which hash as if they were not
-    there: an id is never given to another type."""
+    there; a value of a wider type hashes as another one."""
     schemas = {file.schema_id for file in files}
-    ids = [frozenset(c.id for c in work.base.schemas[each - 1].columns) for each in schemas]
+    ids = [
+        frozenset((c.id, c.type) for c in work.base.schemas[each - 1].columns) for each in schemas
+    ]
     ids.sort(key=len)
     return all(less <= more for less, more in itertools.pairwise(ids))
 

@@ -28,6 +28,7 @@ from lakehouse.model.refs import check_name, name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.fingerprint import fingerprint
 from lakehouse.table.types import to_arrow
+from lakehouse.table.widening import may_widen
 
 __all__ = ["CHANGES_MAX", "check_change", "check_columns", "drafted"]
 
@@ -120,9 +121,10 @@ def _set_schema(draft: Draft, change: change_types.SetSchema) -> None:
     _check_schema(change.schema, change.fingerprint)
     types = {column.id: column.type for schema in schemas for column in schema.columns}
     for column in change.schema.columns:
-        if types.get(column.id, column.type) != column.type:
+        before = types.get(column.id, column.type)
+        if before != column.type and not may_widen(before, column.type):
             raise invalid(
-                "a column id is never given to another type",
+                "a column id is never given to another type, unless it is a wider one",
                 id=column.id,
                 column=column.name,
                 type_text=column.type,
