@@ -8,7 +8,10 @@ from lakehouse.contracts import rows as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.compaction.service import Compactor
 from lakehouse.ingestd.rows.changing import RowChanger
+from lakehouse.ingestd.rows.getting import RowGetter
+from lakehouse.ingestd.rows.keying import KeySetter
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.ingestd.rows.widening import Widener
 from lakehouse.kit.figures import Readout
 from lakehouse.model.identity import Context, Scope
 
@@ -24,23 +27,23 @@ class Rows:
 
     def __init__(self, parts: RowParts) -> None:
         self._parts = parts
+        self._getter = RowGetter(parts)
+        self._key_setter = KeySetter(parts)
+        self._widener = Widener(parts)
         self._changer = RowChanger(parts)
         self._compactor = Compactor(parts)
 
     async def get(self, ctx: Context, request: c.RowRequest) -> c.RowResult:
-        ctx.require(Scope.READ)
-        raise _not_yet()
+        return await self._getter.get(ctx, request)
 
     async def change(self, ctx: Context, request: c.ChangeRowsRequest) -> c.ChangeRowsReport:
         return await self._changer.change(ctx, request)
 
     async def set_key(self, ctx: Context, request: c.SetKeyRequest) -> c.SetKeyReport:
-        ctx.require(Scope.WRITE)
-        raise _not_yet()
+        return await self._key_setter.set_key(ctx, request)
 
     async def widen(self, ctx: Context, request: c.WidenRequest) -> c.WidenReport:
-        ctx.require(Scope.WRITE)
-        raise _not_yet()
+        return await self._widener.widen(ctx, request)
 
     async def restore(self, ctx: Context, request: c.RestoreRowsRequest) -> c.ChangeRowsReport:
         ctx.require(Scope.WRITE)
