@@ -25,6 +25,7 @@ from lakehouse.ingestd.answers import asked_sha256, kept_answer, told_again
 from lakehouse.ingestd.convert import Outcome
 from lakehouse.ingestd.deadletters import DEAD_LETTER_SCHEMA
 from lakehouse.ingestd.deciding import Action, Standing
+from lakehouse.ingestd.keyed import Delta
 from lakehouse.ingestd.parquet_out import LocalParquet
 from lakehouse.ingestd.reports import (
     DEAD_LETTERS_SUFFIX,
@@ -46,6 +47,7 @@ from lakehouse.model.changes import (
     NameFree,
     RemoveFiles,
     Requirement,
+    RowsAt,
     SchemaIs,
     SetCard,
     SetPrimaryKey,
@@ -76,7 +78,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """Objects in a bucket, not live yet; only for the dataset id and session in their keys."""
+    """Objects in a bucket, not live yet; only for the dataset id and session in their keys.
+
+    ``delta``: what they do to the rows of a dataset with a primary key, by key."""
 
     dataset_id: str
     bucket: str
@@ -84,6 +88,7 @@ class Uploaded:
     files: tuple[DataFile, ...]
     dead_id: str = ""
     dead_files: tuple[DataFile, ...] = ()
+    delta: Delta | None = None
 
 
 class Committer:
@@ -143,9 +148,16 @@ class Committer:
         raise LakehouseError(ErrorKind.INTERNAL, "a requirement that cannot hold was met")
 
     async def upload(
-        self, ctx: Context, job: Job, outcome: Outcome, standing: Standing, session_id: str
+        self,
+        ctx: Context,
+        job: Job,
+        outcome: Outcome,
+        decided: tuple[Action, Standing],
+        session_id: str,
     ) -> Uploaded:
-        """Put all files below ``datasets/<session>/<dataset_id>/``, small ones in one PUT each."""
+        """Put all files below ``datasets/<session>/<dataset_id>/``, small ones in one PUT each; of
+        an upsert only dead letters, for which of its rows are new is not known yet."""
+        action, standing = decided
         dataset = standing.dataset
         dataset_id = dataset.id if dataset else self._ids.ulid()
         bucket = dataset.bucket if dataset else job.request.bucket or PRIMARY
@@ -164,7 +176,8 @@ class Committer:
                 local, ref, schema, await put_stats(store, bucket, ref.key, local.stats)
             )
 
-        files = [await send(local, dataset_id, schema_id) for local in outcome.files]
+        whole = () if action is Action.UPSERT else outcome.files
+        files = [await send(local, dataset_id, schema_id) for local in whole]
         dead_files = [await send(local, dead_id, 1) for local in outcome.dead_letter_files]
         return Uploaded(dataset_id, bucket, session_id, tuple(files), dead_id, tuple(dead_files))
 
@@ -240,15 +253,19 @@ class Committer:
         action: Action,
         standing: Standing,
     ) -> tuple[list[Change], list[Requirement]]:
+        delta = uploaded.delta
         add = AddFiles(
             uploaded.dataset_id,
-            uploaded.files,
+            uploaded.files + (delta.files if delta else ()),
             replace=action is Action.REPLACE,
-            content_digest=job.digest,
+            # An upsert may bring what others change again: it says nothing of the rows there are.
+            content_digest="" if action is Action.UPSERT else job.digest,
             operation=action.value,
             source=job.source,
+            workspace=ctx.workspace or "",
+            reason=job.request.reason,
         )
-        dataset = standing.dataset
+        dataset = standing.dataset if delta is None else delta.dataset
         if dataset is None:
             hints = job.request.card
             card = card_of(
@@ -265,10 +282,15 @@ class Committer:
             )
             return [create, add], [NameFree(job.name)]
         needs: list[Requirement] = [SchemaIs(dataset.id, dataset.fingerprint)]
-        if action is Action.REPLACE:
+        if delta is not None:
+            needs.append(RowsAt(dataset.id, dataset.rows_version))
+            if delta.nothing:
+                # Dead letters alone.
+                return [], needs
+        if action is Action.REPLACE and delta is None:
             # What is replaced is what was looked at, not what came meanwhile.
             needs.append(DatasetAt(dataset.id, dataset.version))
-        elif not job.request.options.force:
+        elif action is Action.APPEND and not job.request.options.force:
             needs.append(DigestAbsent(dataset.id, job.digest))
         changes: list[Change] = [add]
         if outcome.key and not dataset.primary_key and action is Action.REPLACE:
@@ -277,7 +299,7 @@ class Committer:
         card = card_after(dataset.card, job.request.card, sample)
         if card != dataset.card:
             changes.append(SetCard(dataset.id, card))
-            if action is not Action.REPLACE:
+            if action is not Action.REPLACE or delta is not None:
                 # Nobody else's change of the card is undone.
                 needs.append(DatasetAt(dataset.id, dataset.version))
         return changes, needs
@@ -286,7 +308,14 @@ class Committer:
         self, ctx: Context, job: Job, uploaded: Uploaded
     ) -> tuple[list[Change], list[Requirement]]:
         name = job.name + DEAD_LETTERS_SUFFIX
-        add = AddFiles(uploaded.dead_id, uploaded.dead_files, operation="append", source=job.source)
+        add = AddFiles(
+            uploaded.dead_id,
+            uploaded.dead_files,
+            operation="append",
+            source=job.source,
+            workspace=ctx.workspace or "",
+            reason=job.request.reason,
+        )
         known = await self.find(ctx, name)
         held = fingerprint(DEAD_LETTER_SCHEMA.columns)
         if known is not None:

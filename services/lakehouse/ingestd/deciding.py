@@ -24,6 +24,7 @@ class Action(StrEnum):
     CREATE = "create"
     APPEND = "append"
     REPLACE = "replace"
+    UPSERT = "upsert"
     NOTHING = "nothing"
 
 
@@ -61,9 +62,12 @@ def content_digest(body_sha256: str, options: IngestOptions) -> str:
 
 def decide(request: IngestRequest, standing: Standing) -> Action:
     """Raises ``already_exists`` (mode create), ``conflict`` (no mode and other content, another
-    home than the bucket asked for, or a dataset that is quarantined)."""
+    home than the bucket asked for, or a dataset that is quarantined), ``invalid`` (an upsert
+    without a key)."""
     dataset = standing.dataset
     if dataset is None:
+        if request.mode is IngestMode.UPSERT and not request.key:
+            raise _keyless(request.dataset, "say key=<columns> to make it with a primary key")
         return Action.CREATE
     if dataset.status is not DatasetStatus.LIVE:
         raise LakehouseError(
@@ -92,6 +96,11 @@ def decide(request: IngestRequest, standing: Standing) -> Action:
         )
     if request.mode is IngestMode.REPLACE:
         return Action.NOTHING if same and standing.only else Action.REPLACE
+    if request.mode is IngestMode.UPSERT:
+        # Rows of the same content may have been changed since: row by row it is found out.
+        if not dataset.primary_key:
+            raise _keyless(dataset.name, "declare a primary key for the dataset first")
+        return Action.UPSERT
     if same:
         return Action.NOTHING
     if request.mode is IngestMode.APPEND:
@@ -101,8 +110,14 @@ def decide(request: IngestRequest, standing: Standing) -> Action:
         "the dataset is there, with other content",
         dataset=dataset.name,
         dataset_id=dataset.id,
-        modes=["append", "replace"],
+        modes=["append", "replace", *(["upsert"] if dataset.primary_key else [])],
         hint="say mode=append to add these rows, mode=replace to put them in their place",
+    )
+
+
+def _keyless(dataset: str, hint: str) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.INVALID, "an upsert needs a primary key", dataset=dataset, hint=hint
     )
 
 

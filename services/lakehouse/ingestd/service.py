@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,15 @@ from lakehouse.ingestd.committing import Committer, Job, Uploaded
 from lakehouse.ingestd.convert import Outcome, Work
 from lakehouse.ingestd.deciding import Action, Standing, check_same_key, content_digest, decide
 from lakehouse.ingestd.figures import IngestFigures
+from lakehouse.ingestd.keyed import (
+    EXISTING_KEYS,
+    Delta,
+    is_keyed,
+    plan,
+    put_delta,
+    snapshot_of,
+    with_changes,
+)
 from lakehouse.ingestd.misfits import NotFitting, drift, stated_wrong
 from lakehouse.ingestd.reading import Reading, read_body
 from lakehouse.ingestd.reports import (
@@ -30,6 +39,7 @@ from lakehouse.ingestd.reports import (
     stated_sensitivity,
 )
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.ingestd.rows.publishing import Told, committed
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.spool import Spool, SpooledBody
 from lakehouse.kit import tracing
@@ -39,12 +49,13 @@ from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
 from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import PRIMARY, check_foreign_key, check_name
+from lakehouse.model.refs import PRIMARY, check_foreign_key, check_name, name_key
 from lakehouse.model.residency import check_may_keep
 from lakehouse.model.schema import Schema
 from lakehouse.objectstore.buckets import Buckets
 from lakehouse.objectstore.port import StreamingReads
 from lakehouse.objectstore.rescue import KnownReads
+from lakehouse.table.keys import check_key_columns
 
 __all__ = ["Ingest"]
 
@@ -63,7 +74,7 @@ class _Under:
     started: float
     stop: threading.Event = field(default_factory=threading.Event)
     outcome: Outcome | None = None
-    read_against: Schema | None = None
+    read_against: tuple[Schema | None, tuple[str, ...]] | None = None
     format: str = ""
     uploaded: Uploaded | None = None
 
@@ -239,6 +250,8 @@ class Ingest:
             except LakehouseError as error:
                 if error.kind not in (ErrorKind.CONFLICT, ErrorKind.ALREADY_EXISTS):
                     raise
+                if EXISTING_KEYS in error.fields:
+                    raise
                 conflict = error
         raise conflict or LakehouseError(ErrorKind.INTERNAL, "an ingest was never attempted")
 
@@ -246,22 +259,29 @@ class Ingest:
         """Read it all as an ingest would, and commit nothing."""
         standing = Standing(await self._committer.find(ctx, under.job.name))
         self._check_source(under.job.request, standing.dataset)
-        if under.job.request.mode in (IngestMode.AUTO, IngestMode.CREATE):
+        mode, action = under.job.request.mode, Action.NOTHING
+        if mode in (IngestMode.AUTO, IngestMode.CREATE):
             standing = Standing()
+        elif standing.dataset is not None or mode is IngestMode.UPSERT:
+            action = decide(under.job.request, standing)
         await self._read(ctx, under, standing)
         report = self._report(under, 0, Action.NOTHING)
         outcome = _made(under)
+        if standing.dataset is not None and is_keyed(action, standing.dataset):
+            snapshot = await snapshot_of(self.parts, ctx, standing.dataset)
+            delta = await plan(self.parts, action, snapshot, outcome)
+            report = with_changes(report, action, delta.changes)
         return replace(report, dry_run=True, files=0, sample_json=sample_json(outcome.sample))
 
     async def _read(self, ctx: Context, under: _Under, standing: Standing) -> None:
         """Convert the body, unless it was read against the same schema before."""
         dataset = standing.dataset
         schema = dataset.schema if dataset else None
-        if under.outcome is not None and under.read_against == schema:
-            return
-        under.outcome = under.uploaded = None
         request = under.job.request
         key = check_same_key(request, dataset) if dataset else request.key
+        if under.outcome is not None and under.read_against == (schema, key):
+            return
+        under.outcome = under.uploaded = None
         reading = Reading(under.body, request.options, schema, key, self._checker(ctx, under.stop))
         work = Work(
             under.folder,
@@ -278,7 +298,9 @@ class Ingest:
                 if dataset is not None:
                     raise drift(dataset.name, dataset.schema, error) from error
                 raise stated_wrong(error) from error
-        under.read_against = schema
+        if under.outcome.key and not (dataset and dataset.primary_key):
+            check_key_columns(under.outcome.schema, under.outcome.key)
+        under.read_against = schema, key
 
     async def _in_thread(self, under: _Under, reading: Reading, work: Work) -> tuple[Outcome, str]:
         future = asyncio.ensure_future(run_in(_running(self._jobs), read_body, reading, work))
@@ -307,9 +329,9 @@ class Ingest:
     async def _publish(
         self, ctx: Context, under: _Under, action: Action, standing: Standing
     ) -> IngestReport:
-        outcome = _made(under)
-        async with self._sessions.writing() as session_id:
-            dataset = standing.dataset
+        outcome, dataset = _made(under), standing.dataset
+        async with AsyncExitStack() as stack:
+            session_id = await stack.enter_async_context(self._sessions.writing())
             ready = under.uploaded
             reusable = (
                 ready is not None
@@ -319,16 +341,25 @@ class Ingest:
             )
             if not reusable:
                 under.uploaded = await self._committer.upload(
-                    ctx, under.job, outcome, standing, session_id
+                    ctx, under.job, outcome, (action, standing), session_id
                 )
             assert under.uploaded is not None
+            uploaded = under.uploaded
             report = self._report(under, 0, action)
             if dataset is not None:
                 # It is called as it was named, not as this request spelt it.
                 report = replace(report, dataset=dataset.name)
+            if dataset is not None and is_keyed(action, dataset):
+                await stack.enter_async_context(self.parts.turns.of(name_key(dataset.name)))
+                delta, version = await self._delta(ctx, under, action, dataset)
+                report = with_changes(report, action, delta.changes)
+                if delta.nothing and not uploaded.dead_files:
+                    return replace(report, version=version, files=0, no_op=True)
+                uploaded = replace(uploaded, delta=delta)
+                report = replace(report, files=len(uploaded.files) + len(delta.files))
             try:
                 report = await self._committer.commit(
-                    ctx, under.job, outcome, under.uploaded, (action, standing), report
+                    ctx, under.job, outcome, uploaded, (action, standing), report
                 )
             except LakehouseError as error:
                 # The catalog names objects only where their session has ended or they were
@@ -337,9 +368,25 @@ class Ingest:
                     self._sessions.lost(session_id)
                     under.uploaded = None
                 raise
+            if uploaded.delta is not None:
+                await committed(self.parts, uploaded.delta.dataset, uploaded.delta.put)
         # With a key the answer is the one that was kept, to the letter.
         elapsed_ms = report.elapsed_ms if ctx.idempotency_key else self._measured(under).elapsed_ms
         return replace(report, elapsed_ms=elapsed_ms)
+
+    async def _delta(
+        self, ctx: Context, under: _Under, action: Action, dataset: Dataset
+    ) -> tuple[Delta, int]:
+        """What the rows do to those that are there, its objects put; and the version it is of."""
+        job, uploaded = under.job, under.uploaded
+        assert uploaded is not None
+        snapshot = await snapshot_of(self.parts, ctx, dataset)
+        delta = await plan(self.parts, action, snapshot, _made(under))
+        self._checker(ctx, under.stop)()
+        told = Told(action.value, job.source, job.request.reason, under.body.sha256)
+        session_id = uploaded.session_id
+        delta = await put_delta(self.parts, ctx, delta, told, uploaded.files, session_id)
+        return delta, snapshot.dataset.rows_version
 
     def _report(self, under: _Under, version: int, action: Action) -> IngestReport:
         outcome = _made(under)
@@ -361,6 +408,7 @@ class Ingest:
             mode=under.job.request.mode.value,
             bytes_read=measured.bytes_read,
             elapsed_ms=measured.elapsed_ms,
+            inserted=outcome.rows if under.job.request.mode is IngestMode.UPSERT else 0,
         )
 
     def _no_op(self, under: _Under, standing: Standing) -> IngestReport:

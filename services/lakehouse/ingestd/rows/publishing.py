@@ -22,10 +22,18 @@ from lakehouse.model.identity import Context
 from lakehouse.table.changes import RowChanges
 from lakehouse.table.events import EVENT_COLUMNS, Why, events_of
 
-__all__ = ["Told", "event_table", "publish", "put_changes", "row_change", "want_compaction"]
+__all__ = ["Put", "Told", "committed", "event_table", "publish", "put_changes", "row_change"]
 
 
 _NOTHING: Final = CommitRequest(())
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Objects that are not live yet, and the tables that were written into them."""
+
+    files: tuple[DataFile, ...] = ()
+    tables: tuple[pa.Table, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,8 @@ async def publish(
     again, and decide anew.
     """
     async with parts.sessions.writing() as session_id:
-        files = await put_changes(parts, ctx, dataset, session_id, changes, told)
-        more, needs = row_change(ctx, dataset, files, told)
+        put = await put_changes(parts, ctx, dataset, session_id, changes, told)
+        more, needs = row_change(ctx, dataset, put.files, told)
         commit = replace(
             commit,
             changes=(*commit.changes, *more),
@@ -74,7 +82,7 @@ async def publish(
             if error.kind is ErrorKind.CONFLICT and "keys" in error.fields:
                 parts.sessions.lost(session_id)
             raise
-    want_compaction(parts, dataset, files)
+    await committed(parts, dataset, put)
     return result
 
 
@@ -85,7 +93,7 @@ async def put_changes(
     session_id: str,
     changes: RowChanges,
     told: Told,
-) -> tuple[DataFile, ...]:
+) -> Put:
     """Put rows, keys and events, those of the three that have any, at once."""
     writer, schema = parts.writer, dataset.schema
     rows_key = writer.new_key(dataset, session_id) if changes.rows.num_rows else ""
@@ -97,7 +105,8 @@ async def put_changes(
         Piece(EVENTS, events, EVENT_COLUMNS),
     ]
     pieces = [piece for piece in pieces if piece.table.num_rows]
-    return await writer.put_all(ctx, dataset, session_id, pieces)
+    files = await writer.put_all(ctx, dataset, session_id, pieces)
+    return Put(files, tuple(piece.table for piece in pieces))
 
 
 def event_table(
@@ -126,13 +135,11 @@ def row_change(
     dataset: Dataset,
     files: Sequence[DataFile],
     told: Told,
-    replaces: bool = False,
 ) -> tuple[tuple[Change, ...], tuple[Requirement, ...]]:
-    """What a commit says of ``files``: added to, or put in the place of, the rows as read."""
+    """What a commit says of ``files``, which are added to the rows as they were read."""
     add = AddFiles(
         dataset.id,
         tuple(files),
-        replace=replaces,
         content_digest=told.content_digest,
         operation=told.operation,
         source=told.source,
@@ -143,9 +150,11 @@ def row_change(
     return (add,), needs
 
 
-def want_compaction(parts: RowParts, dataset: Dataset, files: Sequence[DataFile]) -> None:
-    """Say so once a dataset has many row changes, ``files`` included, that reads have to merge."""
-    contents = [file.content for file in files]
+async def committed(parts: RowParts, dataset: Dataset, put: Put) -> None:
+    """What was put is live now: have it at hand for who comes next, and say so once a dataset has
+    many row changes that reads have to merge."""
+    await parts.reader.remember(dataset, put.files, put.tables)
+    contents = [file.content for file in put.files]
     most = max(
         dataset.key_files + contents.count(KEYS), dataset.event_files + contents.count(EVENTS)
     )
