@@ -30,7 +30,6 @@ __all__ = ["history"]
 
 _LIMIT_MAX: Final = 1000
 _EVENTS: Final = 2000
-_NOW: Final = AsOf()
 
 
 async def history(
@@ -57,8 +56,6 @@ async def history(
         history_since=plan.dataset.history_since,
         cursor=cursor,
     )
-    if request.as_of == _NOW:
-        return result
     row, served_from = await _row(parts, objects, ctx, plan, keys, request.as_of)
     return replace(result, row_json=row, served_from=served_from)
 
