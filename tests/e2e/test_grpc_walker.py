@@ -19,6 +19,7 @@ import pytest_asyncio
 from e2e.http_stack import OPERATOR, Stack, http_stack
 from e2e.test_http_walker import strangers_of
 from lakehouse.contracts import catalog as c
+from lakehouse.contracts.rows import DiffRequest, RestoreRowsRequest
 from lakehouse.kit.clock import SystemClock
 from lakehouse.model.changes import (
     DeleteDocument,
@@ -106,9 +107,11 @@ BODIES: Final[dict[tuple[str, str], Any]] = {
 }
 """The parts of calls that take a body."""
 
-MINIMAL: Final[dict[str, object]] = {
-    "Commit": c.CommitRequest((DropDataset("nobody"),)),
-    "Register": c.RegisterRequest("nobody", (c.ForeignObject("nothing"),), Card()),
+MINIMAL: Final[dict[tuple[str, str], object]] = {
+    ("Catalog", "Commit"): c.CommitRequest((DropDataset("nobody"),)),
+    ("Catalog", "Register"): c.RegisterRequest("nobody", (c.ForeignObject("nothing"),), Card()),
+    ("Rows", "Diff"): DiffRequest("nobody", c.AsOf(1)),
+    ("Rows", "Restore"): RestoreRowsRequest("nobody", c.AsOf(1)),
 }
 """Where a message without anything in it cannot be read as a request."""
 
@@ -256,7 +259,7 @@ async def test_a_narrow_token_is_refused_and_a_fitting_one_is_not(
             # Who may send is waited for; a part out of order ends it.
             data = BODIES[noun, rpc](chunk=b"x").SerializeToString()
         else:
-            data = encoded(MINIMAL[rpc]) if rpc in MINIMAL else b""
+            data = encoded(MINIMAL[noun, rpc]) if (noun, rpc) in MINIMAL else b""
         error = await there.call(noun, rpc, token, data)
         if fits:
             assert error is None or error.code() not in NOT_FOR_A_FITTING_TOKEN, (held, error)
