@@ -54,7 +54,7 @@ class Lake:
         self, data: bytes, name: str = "t", mode: str = "auto", **options: Any
     ) -> IngestReport:
         request = IngestRequest(name, IngestMode(mode))
-        known = {"key", "card", "dry_run", "object_key", "object_bucket", "bucket"}
+        known = {"key", "card", "dry_run", "object_key", "object_bucket", "bucket", "reason"}
         fields = known & options.keys()
         request = replace(request, **{field: options.pop(field) for field in fields})
         ctx = options.pop("ctx", CTX)
