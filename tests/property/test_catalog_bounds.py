@@ -32,7 +32,7 @@ TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=8)
 LONG = TEXT | st.integers(900, 70_000).map("x".__mul__)
 SHARE = st.floats() | st.floats(0, 1)
 STATS = st.builds(ColumnStats, NUMBER, st.none() | NUMBER, st.none() | LONG, st.none() | TEXT)
-NAMED = st.integers(0, 10**9).map(lambda n: f"datasets/s1/d1/{n}.parquet")
+NAMED = (st.integers(0, 3) | st.integers(0, 10**9)).map(lambda n: f"datasets/s1/d1/{n}.parquet")
 FILES = st.lists(
     st.builds(
         DataFile,
@@ -40,13 +40,17 @@ FILES = st.lists(
         NUMBER,
         NUMBER,
         st.just("0" * 64),
-        bucket=TEXT,
-        rows_hash=TEXT,
+        bucket=TEXT | st.just("primary"),
+        rows_hash=TEXT | st.just("rh1:00000000000000ff"),
         ordinal=NUMBER,
         stats=st.lists(STATS, max_size=2).map(tuple),
+        content=st.sampled_from(("rows", "keys", "events")) | TEXT,
+        seq=NUMBER,
     ),
     max_size=3,
 ).map(tuple)
+# As soon as there are some, a few keys name the same files again.
+KEYS = st.lists(st.integers(0, 3).map(lambda n: f"datasets/s1/d1/{n}.parquet"), max_size=2)
 CARDS = st.builds(
     Card,
     LONG,
@@ -71,8 +75,18 @@ def _set_schema(number: int, name: str) -> m.SetSchema:
 CHANGES = st.lists(
     st.one_of(
         st.builds(
-            m.AddFiles, st.just("d1"), FILES, st.booleans(), TEXT, operation=TEXT, source=LONG
+            m.AddFiles,
+            st.just("d1"),
+            FILES,
+            st.booleans(),
+            TEXT,
+            operation=TEXT,
+            source=LONG,
+            workspace=TEXT,
+            reason=LONG,
         ),
+        st.builds(m.RewriteFiles, st.just("d1"), KEYS.map(tuple), FILES, LONG, NUMBER),
+        st.builds(m.SetPrimaryKey, st.just("d1"), st.sampled_from(((), ("id",), ("id", "name")))),
         st.builds(m.SetCard, st.just("d1"), CARDS),
         st.builds(_set_schema, NUMBER, LONG),
         st.builds(m.QuarantineDataset, st.just("d1"), LONG),

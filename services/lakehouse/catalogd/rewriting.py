@@ -40,6 +40,7 @@ made of them has the highest one, and as many events as before and one for each 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -51,7 +52,8 @@ from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile
 
 __all__ = ["check_rewrite"]
 
-_HASH: Final = "rh1:"
+_TAG: Final = "rh1:"
+_HASH: Final = re.compile(r"rh1:([0-9a-f]{16})")
 _MODULUS: Final = 2**64
 
 Files = Sequence[DataFile]
@@ -127,8 +129,8 @@ def _check_balance(work: Work, before: Files, after: Files) -> None:
         raise invalid(
             "a rewrite has rows of another hash than its inputs",
             rows=seen,
-            hash_in=f"{_HASH}{old:016x}",
-            hash_out=f"{_HASH}{new:016x}",
+            hash_in=f"{_TAG}{old:016x}",
+            hash_out=f"{_TAG}{new:016x}",
         )
 
 
@@ -137,11 +139,11 @@ def _hash(rows: Files, keys: Files) -> int | None:
     total = 0
     for files, sign in ((rows, 1), (keys, -1)):
         for file in files:
-            if not file.rows_hash.startswith(_HASH):
-                if file.rows:
-                    return None
-                continue
-            total += sign * int(file.rows_hash.removeprefix(_HASH), 16)
+            found = _HASH.fullmatch(file.rows_hash)
+            if found is not None:
+                total += sign * int(found[1], 16)
+            elif file.rows:
+                return None
     return total % _MODULUS
 
 

@@ -21,6 +21,7 @@ from support_catalog import (
     build_house,
     commit,
     create,
+    file_of,
     parquet_bytes,
     put_parquet,
 )
@@ -147,6 +148,22 @@ async def test_what_cannot_be_joined_is_left_and_reported(house: House, catalog:
     # The same bytes under another key are the same rows: they do not count twice.
     assert (group.files_conserved, group.rows_conserved, len(group.dropped_ids)) == (1, 2, 1)
     assert len((await catalog.list(CTX, c.ListRequest())).datasets) == 2
+
+
+async def test_row_changes_are_not_joined(house: House, catalog: Catalog) -> None:
+    """Their keys hide rows of their own dataset, by a seq that is of it."""
+    await imported(house, catalog)
+    session = await open_session(catalog)
+    state = (await catalog.list(CTX, c.ListRequest())).datasets
+    one = next(each for each in state if each.name == "playbooks")
+    change = [
+        replace(file_of(session, one.id, name, 1), content=name, rows_hash="")
+        for name in ("rows", "keys", "events")
+    ]
+    await commit(catalog, m.SetPrimaryKey(one.id, ("id",)), m.AddFiles(one.id, tuple(change)))
+    report = await catalog.dedupe(CTX, DRY)
+    assert report.groups == ()
+    assert [each.casefold() for each in report.skipped] == ["playbooks: has row changes"]
 
 
 async def test_dedupe_survives_a_restart_at_any_time(house: House) -> None:
