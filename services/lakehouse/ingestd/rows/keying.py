@@ -18,8 +18,8 @@ from lakehouse.contracts.catalog import DatasetSnapshot
 from lakehouse.contracts.rows import SetKeyReport, SetKeyRequest
 from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
 from lakehouse.ingestd.rows.changing import ATTEMPTS, check_deadline, pause
-from lakehouse.ingestd.rows.keyed import answered, asked, recall
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.ingestd.rows.repeating import answered, asked, recall
 from lakehouse.kit import tracing
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.changes import DatasetAt, RowsAt, SetPrimaryKey

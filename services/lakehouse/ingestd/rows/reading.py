@@ -171,24 +171,39 @@ class TableReader:
         if tombs is not None:
             missing = [name for name in dataset.primary_key if name not in names]
             wanted = _projected(dataset.schema, [*names, *missing])
-        schemas = {schema.id: schema for schema in snapshot.schemas}
         files = [file for file in snapshot.files if file.content == ROWS]
+        async for file, table in self._groups_of(snapshot, files, wanted):
+            seen = table
+            if tombs is not None:
+                layer = Layer(file.seq, table)
+                seen = await run_in(self._jobs, visible, layer, tombs, dataset.primary_key)
+            if seen.num_rows:
+                yield seen.select(names)
+
+    async def keys(
+        self, snapshot: DatasetSnapshot, files: Sequence[DataFile]
+    ) -> AsyncIterator[pa.Table]:
+        """The key columns of ``files`` (rows or keys) of ``snapshot``, whether visible or not."""
+        dataset = snapshot.dataset
+        keyed = Schema(dataset.schema.id, key_columns(dataset.schema, dataset.primary_key))
+        async for _, table in self._groups_of(snapshot, files, keyed):
+            yield table
+
+    async def _groups_of(
+        self, snapshot: DatasetSnapshot, files: Sequence[DataFile], wanted: Schema
+    ) -> AsyncIterator[tuple[DataFile, pa.Table]]:
+        """The columns ``wanted`` of ``files``, a row group at a time."""
+        now = snapshot.dataset.schema
+        schemas = {schema.id: schema for schema in snapshot.schemas}
         for some in _stretches(files):
             async with self.holding(some) as paths:
                 for file, path in zip(some, paths, strict=True):
-                    written = schemas.get(file.schema_id, dataset.schema)
+                    written = now if file.content == KEYS else schemas.get(file.schema_id, now)
                     group = 0
                     while group >= 0:
-                        table, group = await run_in(
-                            self._jobs, _group, (file, path, group), written, wanted
-                        )
-                        if tombs is not None:
-                            layer = Layer(file.seq, table)
-                            table = await run_in(
-                                self._jobs, visible, layer, tombs, dataset.primary_key
-                            )
-                        if table.num_rows:
-                            yield table.select(names)
+                        at = (file, path, group)
+                        table, group = await run_in(self._jobs, _group, at, written, wanted)
+                        yield file, table
 
     async def _tombs(self, snapshot: DatasetSnapshot) -> pa.Table | None:
         """``table.merge.tombstones`` of all keys files; None if there are none."""

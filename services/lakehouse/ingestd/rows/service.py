@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lakehouse.contracts import rows as c
-from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.compaction.service import Compactor
 from lakehouse.ingestd.rows.changing import RowChanger
+from lakehouse.ingestd.rows.comparing import Comparer
 from lakehouse.ingestd.rows.getting import RowGetter
 from lakehouse.ingestd.rows.keying import KeySetter
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.ingestd.rows.restoring import RowRestorer
 from lakehouse.ingestd.rows.widening import Widener
 from lakehouse.kit.figures import Readout
-from lakehouse.model.identity import Context, Scope
+from lakehouse.model.identity import Context
 
 __all__ = ["Rows"]
-
-
-def _not_yet() -> LakehouseError:
-    return LakehouseError(ErrorKind.UNAVAILABLE, "row changes are not served yet")
 
 
 class Rows:
@@ -30,6 +27,8 @@ class Rows:
         self._getter = RowGetter(parts)
         self._key_setter = KeySetter(parts)
         self._widener = Widener(parts)
+        self._restorer = RowRestorer(parts)
+        self._comparer = Comparer(parts)
         self._changer = RowChanger(parts)
         self._compactor = Compactor(parts)
 
@@ -46,12 +45,10 @@ class Rows:
         return await self._widener.widen(ctx, request)
 
     async def restore(self, ctx: Context, request: c.RestoreRowsRequest) -> c.ChangeRowsReport:
-        ctx.require(Scope.WRITE)
-        raise _not_yet()
+        return await self._restorer.restore(ctx, request)
 
     async def diff(self, ctx: Context, request: c.DiffRequest) -> c.DiffResult:
-        ctx.require(Scope.READ)
-        raise _not_yet()
+        return await self._comparer.diff(ctx, request)
 
     async def compact(self, ctx: Context, request: c.CompactRequest) -> c.CompactReport:
         return await self._compactor.compact(ctx, request)

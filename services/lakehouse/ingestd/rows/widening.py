@@ -12,9 +12,9 @@ from lakehouse.contracts.ingest import ColumnOverride
 from lakehouse.contracts.rows import WidenReport, WidenRequest
 from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
 from lakehouse.ingestd.rows.changing import ATTEMPTS, check_deadline, pause
-from lakehouse.ingestd.rows.keyed import answered, asked, recall
 from lakehouse.ingestd.rows.keying import check_live
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.ingestd.rows.repeating import answered, asked, recall
 from lakehouse.kit import tracing
 from lakehouse.model.changes import SchemaIs, SetSchema
 from lakehouse.model.dataset import Dataset
