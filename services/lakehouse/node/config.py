@@ -21,6 +21,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.ingestd.settings import IngestSettings
+from lakehouse.janitor.settings import JanitorSettings
 from lakehouse.kit.secrets import SECRET_FORMS
 from lakehouse.model.buckets import TENANT, check_bucket_class, check_bucket_name
 from lakehouse.model.refs import PRIMARY
@@ -47,6 +48,7 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "catalog": (CatalogSettings,),
     "ingest": (IngestSettings,),
     "compaction": (CompactionSettings,),
+    "janitor": (JanitorSettings,),
     "query": (QuerySettings,),
     "storage": (JournalSettings, RegistrySettings, ResilienceSettings, SecretsSettings),
     "rescue": (RescueSettings,),
@@ -84,6 +86,7 @@ class Config:
     node: NodeSettings
     catalog: CatalogSettings
     ingest: IngestSettings
+    janitor: JanitorSettings
     query: QuerySettings
     journal: JournalSettings
     registry: RegistrySettings
@@ -116,6 +119,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         node=_section(NodeSettings, "node", merged, base),
         catalog=_section(CatalogSettings, "catalog", merged, base),
         ingest=_ingest(merged, base),
+        janitor=_section(JanitorSettings, "janitor", merged, base),
         query=_section(QuerySettings, "query", merged, base),
         journal=_section(JournalSettings, "storage", merged, base),
         registry=_section(RegistrySettings, "storage", merged, base),

@@ -164,6 +164,8 @@ class Node:
             self._start_ingestd(buckets),
             run_blocking(_import_edges, bool(self._servers.http_address)),
         )
+        if "janitor" in roles:
+            self._start_janitor()
         await self._serve()
         if self._late is not None:
             self._supervisor.start("query", self._late.load)
@@ -266,6 +268,17 @@ class Node:
             self._wiring.contracts["rows"] = Rows(ingest.parts)
             self._wiring.contracts["journal"] = Journal(ingest.parts)
             self._readiness.add("ingestd", ingest)
+
+    def _start_janitor(self) -> None:
+        from lakehouse.janitor.service import Janitor
+
+        contracts = self._wiring.contracts
+        catalog, rows = contracts["catalog"], contracts["rows"]
+        settings = self._config.janitor
+        janitor = Janitor(settings, catalog, rows, self._clock, self._ids)
+        janitor.start()
+        self._closing.append(janitor)
+        self._figures.add(janitor)
 
     def _add_queryd(self, buckets: Buckets) -> None:
         if "queryd" in self._config.node.roles:

@@ -24,6 +24,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "storaged": ("catalog",),
     "ingestd": ("catalog",),
     "queryd": ("catalog",),
+    "janitor": ("catalog", "rows"),
     "gateway": tuple(SERVED_BY),
 }
 """Role -> the contracts it calls. Every node also asks ``tokens`` who its callers are."""

@@ -43,7 +43,7 @@ class Wiring:
             address = peer_address(config.node, contract, role)
             client = self._client(contract, address, clock)
             # These alone are called by roles on their own behalf, not only for a caller.
-            if own is not None and contract in ("catalog", "storage"):
+            if own is not None and contract in ("catalog", "storage", "rows"):
                 client = Credentialed(client, own)
             self.contracts[contract] = client
 

@@ -13,7 +13,7 @@ from lakehouse.cli.commands.up import run
     "--roles",
     default="",
     metavar="ROLE,ROLE",
-    help="Of gateway, storaged, catalogd, ingestd, queryd  [default: node.roles]",
+    help="Of gateway, storaged, catalogd, ingestd, queryd, janitor  [default: node.roles]",
 )
 @click.option("--take-over", is_flag=True, help="Take the store over from a holder that answers.")
 @local_command
