@@ -26,8 +26,8 @@ from lakehouse.queryd.kinds import METADATA
 from lakehouse.queryd.literals import Parameters, substitute
 from lakehouse.queryd.parse import invalid
 from lakehouse.queryd.plan import OutputColumn
+from lakehouse.queryd.points import POINTS_MAX, PUBLIC_SCHEMA, Mention, mention_of
 
-PUBLIC_SCHEMA: Final = "public"
 OUTPUT_COLUMNS_MAX: Final = 4100
 _UNSIGNED: Final = "UBIGINT"
 _SQL_TYPES: Final = {
@@ -59,7 +59,8 @@ class BoundColumn:
 @dataclass(frozen=True, slots=True)
 class Reference:
     """One mention of a relation in the tree: ``slot`` is its table name there until the files it
-    needs are known, ``alias`` the name of its columns' qualifier."""
+    needs are known, ``table`` the key of the mention, ``alias`` the name of its columns'
+    qualifier."""
 
     slot: str
     table: str
@@ -75,15 +76,27 @@ class Bound:
     output: tuple[OutputColumn, ...]
 
 
-def table_names(tree: exp.Expr) -> tuple[str, ...]:
-    """The relations a statement reads, as written, each once; names of CTEs are not among them."""
+def mentions(tree: exp.Expr) -> tuple[Mention, ...]:
+    """The relations a statement reads, as written, each once at each point in time; names of CTEs
+    are not among them. Raises ``invalid`` for a point in time that is none."""
     copy = tree.copy()
     _fold(copy, {})
-    spelled: dict[str, str] = {}
-    for table in _tables(copy):
-        written = _written_name(table)
-        spelled.setdefault(name_key(written), written)
-    return tuple(spelled.values())
+    tables = _tables(copy)
+    found: dict[str, Mention] = {}
+    for table in tables:
+        mention = mention_of(table)
+        found.setdefault(mention.key, mention)
+    here = {id(table) for table in tables}
+    for version in copy.find_all(exp.Version):
+        if id(version.parent) not in here:
+            raise invalid(
+                "only a dataset has versions",
+                relation=version.parent.alias_or_name[:80] if version.parent else None,
+                hint="give the versions where the datasets are named",
+            )
+    if sum(one.as_of is not None for one in found.values()) > POINTS_MAX:
+        raise invalid("too many versions in one statement", limit=POINTS_MAX)
+    return tuple(found.values())
 
 
 def fold_columns(columns: Sequence[tuple[str, str]]) -> tuple[BoundColumn, ...]:
@@ -98,7 +111,7 @@ def bind(
     relations: Mapping[str, tuple[BoundColumn, ...]],
     parameters: Parameters,
 ) -> Bound:
-    """Resolve ``tree`` against ``relations`` (name key -> columns).
+    """Resolve ``tree`` against ``relations`` (keys of mentions -> columns).
 
     Raises ``invalid``: an unknown or ambiguous column (with the nearest names), a parameter that
     is missing.
@@ -214,20 +227,13 @@ def _within(node: exp.Expr, ancestor: exp.Expr) -> bool:
     return False
 
 
-def _written_name(table: exp.Table) -> str:
-    schema = table.args.get("db")
-    if schema is None or schema.name == PUBLIC_SCHEMA:
-        return str(table.name)
-    return f"{schema.name}.{table.name}"
-
-
 def _slot_tables(
     tree: exp.Expr, relations: Mapping[str, tuple[BoundColumn, ...]]
 ) -> tuple[dict[str, Any], tuple[Reference, ...]]:
     schema: dict[str, Any] = {}
     references = []
     for index, table in enumerate(_tables(tree)):
-        name = name_key(_written_name(table))
+        name = mention_of(table).key
         columns = relations[name]
         slot = f"__{index}"
         schema[slot] = {column.folded: _sql_type(column.type) for column in columns}
@@ -236,6 +242,7 @@ def _slot_tables(
         if table.args.get("alias") is None:
             table.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
         table.set("db", None)
+        table.set("version", None)
         table.set("this", exp.to_identifier(slot, quoted=True))
         references.append(Reference(slot, name, alias))
         if qualified:

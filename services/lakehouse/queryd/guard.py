@@ -39,6 +39,7 @@ _SYNTAX: Final[tuple[type, ...]] = (
     exp.Lateral,
     exp.Table,
     exp.TableAlias,
+    exp.Version,
     exp.Alias,
     exp.Aliases,
     exp.Column,

@@ -18,11 +18,12 @@ from typing import BinaryIO, Final
 from lakehouse.contracts.query import Engine
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.schema import Column
-from lakehouse.queryd.bind import BoundColumn, Reference, bind, table_names
+from lakehouse.queryd.bind import BoundColumn, Reference, bind, mentions
 from lakehouse.queryd.dialects import engine_sql
 from lakehouse.queryd.literals import read_parameters
 from lakehouse.queryd.parse import Statement, invalid, parse
 from lakehouse.queryd.plan import OutputColumn
+from lakehouse.queryd.points import Mention
 from lakehouse.queryd.pushdown import terms
 from lakehouse.table.stats import Term
 
@@ -32,7 +33,7 @@ ADDRESS_SPACE_BYTES: Final = 3 << 30
 
 @dataclass(frozen=True, slots=True)
 class ParseJob:
-    """Which relations does ``sql`` read? Answered by their names as written."""
+    """Which relations does ``sql`` read? Answered by their mentions."""
 
     sql: str
     bytes_max: int
@@ -63,7 +64,7 @@ class BoundText:
     text: str
 
 
-Answer = tuple[str, ...] | BoundText
+Answer = tuple[Mention, ...] | BoundText
 Failure = tuple[str, str, dict[str, object]]
 
 
@@ -83,7 +84,7 @@ class Planner:
         """Raises ``invalid`` and ``forbidden`` as ``parse`` and ``bind``."""
         try:
             if isinstance(job, ParseJob):
-                return table_names(self._parsed(job).tree)
+                return mentions(self._parsed(job).tree)
             return self._bound(job)
         except (RecursionError, MemoryError):
             raise invalid("the statement is nested too deep or too large") from None

@@ -24,7 +24,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.ids import Ids
-from lakehouse.queryd.bind import table_names
+from lakehouse.queryd.bind import mentions
 from lakehouse.queryd.parse import Statement, invalid, parse, token_count
 from lakehouse.queryd.planner import (
     LENGTH,
@@ -36,6 +36,7 @@ from lakehouse.queryd.planner import (
     marked,
     raised,
 )
+from lakehouse.queryd.points import Mention
 from lakehouse.queryd.prepare import Lru, Prepared, prepare, prepare_text
 from lakehouse.queryd.scan import Relation
 from lakehouse.queryd.settings import QuerySettings
@@ -54,15 +55,15 @@ PROCESSES_MAX: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """``names`` of the relations of a statement; ``statement`` is None if it is a large one.
-    ``mentions`` counts the mentions of relations, ``stars`` those of all their columns; without
+    """``mentions`` of relations in a statement, each once; ``statement`` is None if it is a large
+    one. ``tables`` counts the mentions of relations, ``stars`` those of all their columns; without
     ``filters`` every row matters."""
 
     sql: str
-    names: tuple[str, ...]
+    mentions: tuple[Mention, ...]
     statement: Statement | None = None
     tokens: int = 0
-    mentions: int = 0
+    tables: int = 0
     stars: int = 0
     filters: bool = True
 
@@ -97,9 +98,9 @@ class Planning:
         known = self._statements.peek(sql) is not None  # cutting it into tokens takes long
         if known or (len(sql) <= CHARS_MAX and token_count(sql) <= TOKENS_MAX):
             return self._statements.get(sql, lambda: self._parse(sql))
-        names = await self._ask(self._job(sql), deadline)
-        assert isinstance(names, tuple)
-        return Parsed(sql, names)
+        found = await self._ask(self._job(sql), deadline)
+        assert isinstance(found, tuple)
+        return Parsed(sql, found)
 
     async def prepared(
         self,
@@ -133,15 +134,15 @@ class Planning:
     def _parse(self, sql: str) -> Parsed:
         settings = self._settings
         statement = parse(sql, settings.sql_bytes_max, settings.nesting_max)
-        mentions = stars = 0
+        tables = stars = 0
         for node in statement.tree.find_all(exp.Table, exp.Star):
             if isinstance(node, exp.Table):
-                mentions += 1
+                tables += 1
             elif not isinstance(node.parent, exp.Count):
                 stars += 1
-        names = table_names(statement.tree)
+        found = mentions(statement.tree)
         filters = statement.tree.find(exp.Where) is not None
-        return Parsed(sql, names, statement, token_count(sql), mentions, stars, filters)
+        return Parsed(sql, found, statement, token_count(sql), tables, stars, filters)
 
     def _job(self, sql: str) -> ParseJob:
         return ParseJob(sql, self._settings.sql_bytes_max, self._settings.nesting_max)
@@ -179,13 +180,13 @@ def _is_small(parsed: Parsed, params_json: str, relations: Mapping[str, Relation
     if len(params_json) > PARAMS_CHARS_MAX:
         return False
     widest = max((len(one.columns) for one in relations.values()), default=0)
-    if parsed.mentions * widest > COLUMNS_MAX:
+    if parsed.tables * widest > COLUMNS_MAX:
         return False
     # A star may multiply: of a join, of a subquery with a star, of a list as long as the text.
     if parsed.stars > 1:
-        return parsed.stars * parsed.mentions * widest <= OUTPUTS_MAX // 2 and parsed.mentions < 4
-    outputs = widest if parsed.mentions <= 1 else max(widest, parsed.tokens // 4)
-    return parsed.stars == 0 or parsed.mentions * outputs <= OUTPUTS_MAX
+        return parsed.stars * parsed.tables * widest <= OUTPUTS_MAX // 2 and parsed.tables < 4
+    outputs = widest if parsed.tables <= 1 else max(widest, parsed.tokens // 4)
+    return parsed.stars == 0 or parsed.tables * outputs <= OUTPUTS_MAX
 
 
 class PlannerProcess:

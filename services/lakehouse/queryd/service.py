@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,18 +14,12 @@ from typing import Any, Final
 
 import orjson
 
-from lakehouse.contracts.catalog import (
-    AsOf,
-    CatalogService,
-    DatasetSnapshot,
-    SnapshotRequest,
-)
+from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.journal import JournalService
 from lakehouse.contracts.query import (
     CancelRequest,
     CancelResult,
     Engine,
-    PinnedVersion,
     QueryHeader,
     QueryRequest,
     QueryStream,
@@ -43,22 +37,21 @@ from lakehouse.kit.figures import Readout
 from lakehouse.kit.ids import Ids
 from lakehouse.model.dataset import DataFile
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.refs import SYSTEM_SCHEMA, name_key
 from lakehouse.objectstore.folders import Claim, claim
 from lakehouse.objectstore.readcache import Local, ReadCache
 from lakehouse.objectstore.rescue import KnownReads
 from lakehouse.queryd.choose import choose_engine
 from lakehouse.queryd.figures import QueryFigures
 from lakehouse.queryd.limits import effective_limits
-from lakehouse.queryd.live import LIVE_COLUMNS, LiveTables
+from lakehouse.queryd.live import LiveTables
+from lakehouse.queryd.pinning import Pinned, Pinning
 from lakehouse.queryd.plan import Plan, encode
-from lakehouse.queryd.planning import Parsed, Planning
+from lakehouse.queryd.planning import Planning
 from lakehouse.queryd.pool import WorkerPool
 from lakehouse.queryd.ports import FoundStores
-from lakehouse.queryd.prepare import Lru
 from lakehouse.queryd.process import Inbox, WorkerProcess
 from lakehouse.queryd.results import Chunks
-from lakehouse.queryd.scan import Relation, place, relation
+from lakehouse.queryd.scan import Relation, place
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.queryd.statistics import Statistics
 from lakehouse.queryd.struck import struck
@@ -101,18 +94,6 @@ class _Running:
         return "done" if told is None else told.kind.value
 
 
-@dataclass(frozen=True, slots=True)
-class _Pinned:
-    """The relations of a statement by name key, at one version of the store; ``passing`` files are
-    of this query alone."""
-
-    version: int
-    relations: Mapping[str, Relation]
-    versions: tuple[PinnedVersion, ...]
-    paths: Mapping[tuple[str, str], str]
-    passing: tuple[str, ...] = ()
-
-
 class Query:
     """``contracts.query.QueryService`` over a catalog and buckets. Keeps nothing durable."""
 
@@ -134,14 +115,12 @@ class Query:
         self._pool = WorkerPool(settings, clock, ids)
         self._claim: Claim | None = None
         self._cache: ReadCache | None = None
-        self._system: SystemTables | None = None
+        self._pinning: Pinning | None = None
         self._storage: StorageService | None = None
         self._journal: JournalService | None = None
-        self._statistics: Statistics | None = None
         self._running: dict[str, _Running] = {}
         self._figures = QueryFigures()
         self._planning = Planning(settings, clock, ids)
-        self._relations: Lru[Relation] = Lru(settings.plans_max)
 
     def use_storage(self, storage: StorageService | None) -> None:
         """Whom to ask for ``system.buckets`` and ``system.bucket_errors``; before ``start``."""
@@ -160,8 +139,13 @@ class Query:
             folder, settings.cache_bytes_max, self._buckets, settings.fetches_max, self._known
         )
         live = LiveTables(self._storage, folder, self._clock, self._journal)
-        self._system = SystemTables(self._catalog, folder, live)
-        self._statistics = Statistics(self._cache)
+        self._pinning = Pinning(
+            self._catalog,
+            self._buckets,
+            SystemTables(self._catalog, folder, live),
+            Statistics(self._cache),
+            settings.plans_max,
+        )
         try:
             await self._pool.start()
         except BaseException:
@@ -265,7 +249,7 @@ class Query:
     async def _run(
         self, ctx: Context, request: QueryRequest, entry: _Running, stack: ExitStack
     ) -> QueryStream:
-        if self._cache is None:
+        if self._cache is None or self._pinning is None:
             raise LakehouseError(ErrorKind.UNAVAILABLE, "the query service has not started")
         limits = effective_limits(self._settings, request.limits)
         deadline = entry.started + limits.timeout_seconds
@@ -273,7 +257,7 @@ class Query:
         entry.engine = engine = choose_engine(request.engine)
         until = min(deadline, expires)
         parsed = await self._planning.parsed(request.sql, until)
-        pinned = await self._pin(ctx, request, parsed)
+        pinned = await self._pinning.pin(ctx, request, parsed)
         for path in pinned.passing:
             stack.callback(Path(path).unlink, missing_ok=True)
         prepared = await self._planning.prepared(
@@ -289,7 +273,7 @@ class Query:
             query_id=entry.query_id,
             engine=engine,
             version=pinned.version,
-            versions=pinned.versions,
+            versions=tuple(pinned.versions),
             columns=(),
             format=request.format,
             served_from=local.served_from,
@@ -324,60 +308,7 @@ class Query:
         header = replace(head, columns=columns)
         return QueryStream(header, Chunks(inbox, stack, request.format))
 
-    async def _pin(self, ctx: Context, request: QueryRequest, parsed: Parsed) -> _Pinned:
-        """All relations at one version: one call to the catalog for the datasets."""
-        assert self._system is not None
-        names = parsed.names
-        prefix = f"{SYSTEM_SCHEMA}."
-        datasets = tuple(name for name in names if not name_key(name).startswith(prefix))
-        system = [name_key(name) for name in names if name_key(name).startswith(prefix)]
-        _check_pins(request, datasets)
-        relations: dict[str, Relation] = {}
-        paths: dict[tuple[str, str], str] = {}
-        as_of, version = request.as_of, 0
-        versions: list[PinnedVersion] = []
-        passing: list[str] = []
-        if datasets or not system:
-            snapshot = await self._catalog.snapshot(
-                ctx, SnapshotRequest(datasets, request.as_of, request.pins)
-            )
-            version = snapshot.version
-            pins = {name_key(pin.name): pin.as_of.version for pin in request.pins}
-            for name, one in zip(datasets, snapshot.datasets, strict=True):
-                dataset = one.dataset
-                relations[name_key(name)] = await self._relation(ctx, one, parsed.filters)
-                pin = pins.get(name_key(name), version)
-                versions.append(PinnedVersion(dataset.name, pin or dataset.version))
-            as_of = AsOf(version=version)
-        if system:
-            tables = [name.removeprefix(prefix) for name in system]
-            if not (datasets or LIVE_COLUMNS.keys() >= set(tables)):
-                as_of, version = await self._system.pin(ctx, as_of)
-            for name, table in zip(system, tables, strict=True):
-                tree = None if parsed.statement is None else parsed.statement.tree
-                opened = await self._system.open(ctx, table, as_of, version, tree)
-                passing += [opened.path] if table in LIVE_COLUMNS else []
-                relations[name] = opened.relation
-                paths[place(opened.relation.snapshot.files[0])] = opened.path
-                versions.append(PinnedVersion(name, version))
-        return _Pinned(version, relations, tuple(versions), paths, tuple(passing))
-
-    async def _relation(self, ctx: Context, one: DatasetSnapshot, filters: bool) -> Relation:
-        """The relation of a snapshot, its bucket open here; with ``filters`` also the statistics
-        that are beside its files."""
-        assert self._statistics is not None
-        dataset = one.dataset
-        beside = filters and self._statistics.wanted(one)
-        key = (dataset.id, dataset.version, beside)
-        if self._relations.peek(key) is not None:
-            return self._relations.get(key, partial(relation, one))
-        await self._buckets.find(ctx, {dataset.bucket, *(file.bucket for file in one.files)})
-        whole = True
-        if beside:
-            one, whole = await self._statistics.filled(one)
-        return self._relations.get(key, partial(relation, one)) if whole else relation(one)
-
-    async def _fetched(self, pinned: _Pinned, files: Sequence[DataFile]) -> Local:
+    async def _fetched(self, pinned: Pinned, files: Sequence[DataFile]) -> Local:
         """Verified local copies. What a bucket has to say against it names the dataset, too."""
         assert self._cache is not None
         try:
@@ -392,7 +323,7 @@ def _ended(worker: WorkerProcess, stack: ExitStack, ready: bool) -> None:
     stack.close()
 
 
-def _said_of(pinned: _Pinned, error: LakehouseError) -> LakehouseError:
+def _said_of(pinned: Pinned, error: LakehouseError) -> LakehouseError:
     """``error`` with the name of the dataset whose object or bucket it speaks of."""
     bucket, key = error.fields.get("bucket"), error.fields.get("key")
     names = [
@@ -406,18 +337,6 @@ def _said_of(pinned: _Pinned, error: LakehouseError) -> LakehouseError:
         message = "the bucket of a dataset is not known here"
         return LakehouseError(ErrorKind.UNAVAILABLE, message, **fields)
     return LakehouseError(error.kind, error.message, **fields)
-
-
-def _check_pins(request: QueryRequest, datasets: tuple[str, ...]) -> None:
-    used = {name_key(name) for name in datasets}
-    unused = [pin.name[:80] for pin in request.pins if name_key(pin.name) not in used]
-    if unused:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            "as_of pins a dataset that the statement does not use",
-            datasets=[*unused[:20]],
-            hint="pin what the statement reads, by the dataset's name",
-        )
 
 
 def _slow(entry: _Running, outcome: str, seconds: float, rows: int) -> dict[str, object]:
@@ -443,14 +362,14 @@ def _cancelled() -> LakehouseError:
     return LakehouseError(ErrorKind.CONFLICT, "the query was cancelled")
 
 
-def _identity(pinned: _Pinned) -> tuple[Any, ...]:
+def _identity(pinned: Pinned) -> tuple[Any, ...]:
     return tuple(
         (name, one.snapshot.dataset.id, one.snapshot.dataset.version, _path(pinned, one))
         for name, one in pinned.relations.items()
     )
 
 
-def _path(pinned: _Pinned, one: Relation) -> str | None:
+def _path(pinned: Pinned, one: Relation) -> str | None:
     """Of a relation that was made for this query: where it is."""
     files = one.snapshot.files
     return pinned.paths.get(place(files[0])) if pinned.paths and files else None

@@ -41,13 +41,15 @@ CTX = Context(principal=ANONYMOUS_OPERATOR, request_id="test")
 
 
 class FakeCatalog:
-    """Datasets by name; every change is a version; old versions stay readable."""
+    """Datasets by name; every change is a version, each a day after the one before; old versions
+    stay readable, also by ``tags``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.version = 0
         self.states: list[dict[str, DatasetSnapshot]] = [{}]
         self.snapshots = 0
+        self.tags: dict[str, int] = {}
 
     def put(
         self, name: str, *tables: pa.Table, append: bool = False, schema: Schema | None = None
@@ -144,6 +146,14 @@ class FakeCatalog:
 
     def _state(self, as_of: AsOf) -> tuple[dict[str, DatasetSnapshot], int]:
         version = self.version if as_of.version is None else as_of.version
+        if as_of.tag:
+            version = self.tags[as_of.tag]
+        if as_of.time is not None:
+            version = (as_of.time - WHEN).days
+        if not 0 <= version <= self.version:
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND, "the store has no such version yet", as_of=version
+            )
         return self.states[version], version
 
     async def snapshot(self, ctx: Context, request: SnapshotRequest) -> SnapshotResult:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlglot import exp
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.queryd.bind import bind, fold_columns, table_names
+from lakehouse.queryd.bind import bind, fold_columns, mentions
 from lakehouse.queryd.dialects import engine_sql
 from lakehouse.queryd.literals import literal, read_parameters
 from lakehouse.queryd.parse import parse
@@ -28,7 +28,7 @@ def bound(sql: str, params: str = "") -> tuple[str, list[str]]:
 
 
 def names(sql: str) -> tuple[str, ...]:
-    return table_names(parse(sql, 10_000, 32).tree)
+    return tuple(one.name for one in mentions(parse(sql, 10_000, 32).tree))
 
 
 @pytest.mark.parametrize(
