@@ -34,7 +34,7 @@ NOT_MUTATING = {
     ("DELETE", "/storage/objects/{bucket}/{key}"),
 }
 # The answer has figures of the moment: it has a test of its own.
-WITH_FIGURES = {("POST", "/storage/buckets")}
+WITH_FIGURES = {("POST", "/storage/buckets"), ("POST", "/ingest/datasets/{name}/compact")}
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ class World:
     bucket: Path
     folder: str
 
-    async def ingest(self, name: str, body: bytes = b"id,name\n1,a\n2,b\n") -> None:
-        path = f"/ingest/datasets/{name}"
+    async def ingest(
+        self, name: str, body: bytes = b"id,name\n1,a\n2,b\n", query: str = ""
+    ) -> None:
+        path = f"/ingest/datasets/{name}{query}"
         answer = await self.client.post(path, content=body, headers=CSV)
         assert answer.status_code == 201, answer.text
 
@@ -205,11 +207,85 @@ async def remove_bucket(world: World) -> Call:
     return Call("DELETE", "/storage/buckets/gone", other_path="/storage/buckets/other")
 
 
+async def upsert(world: World) -> Call:
+    await world.ingest("upserted", query="?key=id")
+    path = "/ingest/datasets/upserted/rows"
+    return Call("POST", path, [{"id": 3, "name": "c"}], other=[{"id": 4, "name": "c"}])
+
+
+async def ingest_upsert(world: World) -> Call:
+    await world.ingest("more_keys", query="?key=id")
+    path = "/ingest/datasets/more_keys?mode=upsert"
+    return Call("POST", path, content=b"id,name\n3,c\n", other=b"id,name\n4,c\n")
+
+
+async def patch_rows(world: World) -> Call:
+    await world.ingest("patched", query="?key=id")
+    path = "/ingest/datasets/patched/rows?mode=patch"
+    body = {"key": 1, "set": {"name": "z"}}
+    return Call("POST", path, body, other_path=path + "&reason=another")
+
+
+async def patch_where(world: World) -> Call:
+    await world.ingest("patched_where", query="?key=id")
+    path = "/ingest/datasets/patched_where/rows?mode=patch&where=id%20%3E%201"
+    return Call("POST", path, {"name": "z"}, other={"name": "y"})
+
+
+async def delete_rows(world: World) -> Call:
+    await world.ingest("shrunk", query="?key=id")
+    return Call("DELETE", "/ingest/datasets/shrunk/rows", [1], other=[2])
+
+
+async def set_key(world: World) -> Call:
+    await world.ingest("unkeyed")
+    path = "/ingest/datasets/unkeyed/key"
+    return Call("PUT", path, {"columns": ["id"]}, other={"columns": ["name"]})
+
+
+async def widen(world: World) -> Call:
+    await world.ingest("wide")
+    path = "/ingest/datasets/wide/schema"
+    body = {"add": [{"name": "mail", "type": "string"}]}
+    return Call("POST", path, body, other={"add": [{"name": "fax", "type": "string"}]})
+
+
+async def restore_rows(world: World) -> Call:
+    await world.ingest("again", query="?key=id")
+    version = await world.version()
+    answer = await world.client.request("DELETE", "/ingest/datasets/again/rows", json=[1])
+    assert answer.status_code == 200, answer.text
+    path = "/ingest/datasets/again/restore-rows"
+    return Call("POST", path, {"as_of": version}, other={"as_of": version + 1})
+
+
+async def set_tag(world: World) -> Call:
+    await world.ingest("tagged")
+    return Call("PUT", "/catalog/tags/march", {"note": "a"}, other={"note": "b"}, status=201)
+
+
+async def remove_tag(world: World) -> Call:
+    await world.ingest("untagged")
+    for name in ("april", "may"):
+        assert (await world.client.put(f"/catalog/tags/{name}")).status_code == 201
+    return Call("DELETE", "/catalog/tags/april", other_path="/catalog/tags/may")
+
+
 CASES: dict[str, tuple[str, str, Arrange]] = {
     "register": ("POST", "/catalog/datasets", register),
     "ingest create": ("POST", "/ingest/datasets/{name}", ingest_create),
     "ingest append": ("POST", "/ingest/datasets/{name}", ingest_append),
     "ingest replace": ("POST", "/ingest/datasets/{name}", ingest_replace),
+    "ingest upsert": ("POST", "/ingest/datasets/{name}", ingest_upsert),
+    "upsert": ("POST", "/ingest/datasets/{name}/rows", upsert),
+    "patch rows": ("POST", "/ingest/datasets/{name}/rows", patch_rows),
+    "patch where": ("POST", "/ingest/datasets/{name}/rows", patch_where),
+    "delete rows": ("DELETE", "/ingest/datasets/{name}/rows", delete_rows),
+    "set key": ("PUT", "/ingest/datasets/{name}/key", set_key),
+    "widen": ("POST", "/ingest/datasets/{name}/schema", widen),
+    "restore rows": ("POST", "/ingest/datasets/{name}/restore-rows", restore_rows),
+    "set tag": ("PUT", "/catalog/tags/{tag}", set_tag),
+    "remove tag": ("DELETE", "/catalog/tags/{tag}", remove_tag),
     "card": ("PATCH", "/catalog/datasets/{name}", card),
     "rename": ("PATCH", "/catalog/datasets/{name}", rename),
     "drop": ("DELETE", "/catalog/datasets/{name}", drop),
@@ -287,6 +363,25 @@ async def test_a_bucket_is_added_once_under_one_key(stack: tuple[Stack, Path]) -
         other = body | {"name": "more", "url": f"{world.added}/more"}
         refused = await client.post("/storage/buckets", json=other, headers=headers)
         assert refused.status_code == 422, refused.text
+        assert await world.version() == version
+
+
+async def test_a_dataset_is_compacted_once_under_one_key(stack: tuple[Stack, Path]) -> None:
+    running, bucket = stack
+    async with running.client(timeout=60) as client:
+        world = World(client, running.catalog, bucket, "in/compacted")
+        await world.ingest("compacted", query="?key=id")
+        for number in range(3):
+            body = [{"id": number, "name": str(number)}]
+            await client.post("/ingest/datasets/compacted/rows", json=body)
+        headers = {"Idempotency-Key": "compact"}
+        path = "/ingest/datasets/compacted/compact?full"
+        first = await client.post(path, headers=headers)
+        assert (first.status_code, first.json()["no_op"]) == (200, False), first.text
+        version = await world.version()
+        again = await client.post(path, headers=headers)
+        assert again.status_code == 200, again.text
+        assert again.json()["version"] == first.json()["version"]
         assert await world.version() == version
 
 

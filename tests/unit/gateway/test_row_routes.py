@@ -326,6 +326,15 @@ async def test_upkeep_that_is_none(path: str, body: object) -> None:
     assert world.rows.calls == []
 
 
+@pytest.mark.parametrize("query", ["", "?from=", "?from=x", "?from=1&to=x", "?from=1&limit=0"])
+async def test_a_comparison_that_is_none(query: str) -> None:
+    world = World()
+    async with world.client() as client:
+        answer = await client.get("/datasets/people/diff" + query)
+    assert answer.status_code == 400, answer.text
+    assert world.rows.calls == []
+
+
 async def test_the_past_as_json() -> None:
     async with World().client() as client:
         diff = (await client.get("/datasets/people/diff?from=1")).json()

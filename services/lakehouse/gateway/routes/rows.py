@@ -93,7 +93,7 @@ async def _asked(
 
 async def _compared(
     name: Name,
-    old: Annotated[str, Query(alias="from", **AS_OF)],
+    old: Annotated[str, Query(alias="from", min_length=1, **AS_OF)],
     new: Annotated[str, Query(alias="to", **AS_OF)] = "",
     limit: LongLimit = 1000,
     cursor: Cursor = "",
