@@ -30,6 +30,7 @@ _BASE: Final = 0xD6E8FEB86659FD93
 _BASE_INVERSE: Final = pow(_BASE, -1, 2**64)
 _ITEMS_MAX: Final = 1 << 18
 _MANY: Final = 1024
+_FEW: Final = 1024
 
 
 def rows_hash(rows: pa.Table | pa.RecordBatch, schema: Schema) -> int:
@@ -45,12 +46,39 @@ def rows_hash(rows: pa.Table | pa.RecordBatch, schema: Schema) -> int:
 
 def hash_each(batch: pa.RecordBatch, schema: Schema) -> pa.Array:
     """One hash a row (uint64), over the columns of ``schema`` that the batch has."""
-    cells = _repeat(0, batch.num_rows)
-    for column in schema.columns:
-        at = batch.schema.get_field_index(column.name)
-        if at >= 0 and batch.column(at).null_count < batch.num_rows:
-            cells = pc.add(cells, _cells(batch.column(at), column.id))
+    rows = batch.num_rows
+    cells = _repeat(0, rows)
+    for ids, values in _together(batch, schema):
+        salts = [_uint(each * _GOLDEN) for each in ids]
+        salt = salts[0] if len(ids) == 1 else pa.concat_arrays([pa.repeat(s, rows) for s in salts])
+        hashed = _cells(values, salt)
+        for at in range(len(ids)):
+            cells = pc.add(cells, hashed.slice(at * rows, rows))
     return _mix(pc.add(cells, _uint(_GOLDEN)))
+
+
+def _together(batch: pa.RecordBatch, schema: Schema) -> list[tuple[list[int], pa.Array]]:
+    """Columns by id, those without a value left out. Of a few rows the columns of one type stand
+    one after the other in one array: the cost of a kernel is by call then, not by value."""
+    columns = [
+        (column.id, batch.column(at))
+        for column in schema.columns
+        if (at := batch.schema.get_field_index(column.name)) >= 0
+        and batch.column(at).null_count < batch.num_rows
+    ]
+    if batch.num_rows > _FEW:
+        return [([each], values) for each, values in columns]
+    kinds: dict[pa.DataType, list[tuple[int, pa.Array]]] = {}
+    for each, values in columns:
+        kinds.setdefault(values.type, []).append((each, values))
+    return [
+        ([each for each, _ in group], _stacked([values for _, values in group]))
+        for group in kinds.values()
+    ]
+
+
+def _stacked(arrays: list[pa.Array]) -> pa.Array:
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
 
 def add_hashes(left: int, right: int) -> int:
@@ -64,6 +92,7 @@ def format_hash(value: int) -> str:
     return f"rh1:{value:016x}"
 
 
+@lru_cache(maxsize=1024)
 def _uint(value: int) -> pa.Scalar:
     return pa.scalar(value & _MASK, pa.uint64())
 
@@ -79,9 +108,9 @@ def _mix(values: pa.Array) -> pa.Array:
     return pc.bit_wise_xor(values, pc.shift_right(values, _uint(33)))
 
 
-def _cells(values: pa.Array, salt: int) -> pa.Array:
+def _cells(values: pa.Array, salt: pa.Scalar | pa.Array) -> pa.Array:
     """One hash a cell; a null adds 0, as a column that is not there does."""
-    hashed = _mix(pc.add(_raw(values), _uint(salt * _GOLDEN)))
+    hashed = _mix(pc.add(_raw(values), salt))
     return pc.if_else(pc.is_valid(values), hashed, _uint(0)) if values.null_count else hashed
 
 
@@ -99,7 +128,7 @@ def _raw(values: pa.Array) -> pa.Array:
     if pat.is_struct(arrow):
         total = _repeat(_NULL, len(values))
         for index, field in enumerate(values.flatten()):
-            total = pc.add(total, _cells(field, index + 1))
+            total = pc.add(total, _cells(field, _uint((index + 1) * _GOLDEN)))
         return total
     if arrow.bit_width == 64:
         return pc.fill_null(values.view(pa.uint64()), 0)
@@ -133,7 +162,7 @@ def _raw_list(values: pa.Array) -> pa.Array:
     items = values.values if not pat.is_map(values.type) else _map_items(values)
     offsets = values.offsets
     first, last = offsets[0].as_py(), offsets[-1].as_py()
-    hashed = _mix(pc.add(_cells(items.slice(first, last - first), 1), _uint(_NULL)))
+    hashed = _mix(pc.add(_cells(items.slice(first, last - first), _uint(_GOLDEN)), _uint(_NULL)))
     return _windows(hashed, pc.subtract(offsets, first))
 
 

@@ -91,3 +91,26 @@ def test_long_texts_hash_like_their_splits_say() -> None:
     for text in texts:
         single = add_hashes(single, rows_hash(table("string", [text])[0], schema))
     assert single == rows_hash(rows, schema)
+
+
+def test_columns_hashed_together_or_one_by_one_are_the_same() -> None:
+    kinds = ["string", "int64", "string", "int64", "binary", "list<string>", "list<string>"]
+    schema = Schema(1, tuple(Column(9 - at, f"c{at}", kind) for at, kind in enumerate(kinds)))
+    rng = random.Random(5)
+    texts = ["", "a", "ab", None, "é"]
+    rows = pa.Table.from_pydict(
+        {
+            "c0": rng.choices(texts, k=3000),
+            "c1": rng.choices([0, 1, None], k=3000),
+            "c2": rng.choices(texts, k=3000),
+            "c3": rng.choices([0, 1, None], k=3000),
+            "c4": rng.choices([b"", b"a", None], k=3000),
+            "c5": rng.choices([[], ["a"], ["a", None], None], k=3000),
+            "c6": rng.choices([[], ["a"], ["a", None], None], k=3000),
+        },
+        schema=arrow_schema(schema),
+    )
+    parts = 0
+    for at in range(0, 3000, 300):
+        parts = add_hashes(parts, rows_hash(rows.slice(at, 300), schema))
+    assert parts == rows_hash(rows, schema)
