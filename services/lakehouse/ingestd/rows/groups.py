@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.ingestd.rows.lookup import Index, index_of, join_indexes, under_schema
+from lakehouse.ingestd.rows.lookup import Index, index_of, under_schema
 from lakehouse.model.dataset import DataFile
 from lakehouse.model.schema import Schema
 from lakehouse.table.keys import key_hashes
@@ -118,7 +118,7 @@ class Groups:
         name = "-".join((source.name, *source.key, "all" if whole else str(groups[0])))
 
         def make() -> pa.Table:
-            index = join_indexes([_index(source, group) for group in groups])
+            index = index_of([_hashes(source, group) for group in groups], groups)
             return pa.table([index.hashes, index.pieces, index.rows], ["hash", "piece", "row"])
 
         table = self._mapped(name, make if source.path else None)
@@ -200,12 +200,12 @@ def _bounds(metadata: pq.FileMetaData, schema: Schema, name: str) -> Bounds | No
         return None
 
 
-def _index(source: Source, group: int) -> Index:
+def _hashes(source: Source, group: int) -> pa.Array:
     by_name = {column.name: column for column in source.schema.columns}
     keyed = Schema(source.schema.id, tuple(by_name[name] for name in source.key))
     with decoding(source.file), pq.ParquetFile(source.path) as parquet:
         table = parquet.read_row_group(group, columns=list(source.key))
-    return index_of(key_hashes(under_schema(table, keyed, keyed), keyed, source.key), group)
+    return key_hashes(under_schema(table, keyed, keyed), keyed, source.key)
 
 
 def _rows(source: Source, group: int) -> pa.Table:

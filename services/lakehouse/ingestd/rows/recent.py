@@ -44,18 +44,21 @@ class Shelf:
 
     def add(self, dataset: Dataset, places: Sequence[Place], tables: Sequence[pa.Table]) -> None:
         """Take in decoded files; their key columns are called as the dataset's are."""
-        new: list[Index] = []
+        hashes: list[pa.Array] = []
+        numbers: list[int] = []
         for place, table in zip(places, tables, strict=True):
             if place in self.numbers:
                 continue
             number = len(self.tables)
-            new.append(index_of(key_hashes(table, dataset.schema, self.key), number))
+            hashes.append(key_hashes(table, dataset.schema, self.key))
+            numbers.append(number)
             self.tables.append(table)
             self.numbers[place] = number
-            self.size_bytes += table.nbytes + new[-1].nbytes
+            self.size_bytes += table.nbytes
         levels = list(self.levels)
-        if new:
-            levels.append(join_indexes(new) if len(new) > 1 else new[0])
+        if hashes:
+            levels.append(index_of(hashes, numbers))
+            self.size_bytes += levels[-1].nbytes
         while len(levels) > 1 and len(levels[-2].hashes) < 2 * len(levels[-1].hashes):
             last = levels.pop()
             levels[-1] = join_indexes([levels[-1], last])

@@ -65,7 +65,7 @@ async def _against_a_dict(table: Table, make: Callable[[int, int], dict[str, Any
     chance = random.Random(seed)
     model = {n: make(n, 0) for n in range(0, 2000, 2)}
     await table.add(list(model.values()), group=100)
-    for step in range(1, 25):
+    for step in range(1, 13):
         chosen = chance.sample(range(2000), chance.randint(1, 40))
         gone = [n for n in chosen if n in model and chance.random() < 0.3]
         new = {n: make(n, step) for n in chosen if n not in gone}
