@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd.plan import LayerGroup, Merge, ScanColumn
-from lakehouse.table.codec import fit
 from lakehouse.table.keys import match
 from lakehouse.table.merge import SEQ, Layer, tombstones
 from lakehouse.table.types import to_arrow
+from lakehouse.table.widening import widened
 
 __all__ = ["AFTER", "Deltas", "Resolved", "key_names", "schema_of", "written_as"]
 
@@ -45,18 +44,9 @@ def key_names(merge: Merge) -> list[str]:
 
 
 def written_as(values: pa.Array, type_text: str) -> pa.Array:
-    """Values of a file as the wider type that their column has by now. Raises ``corrupt``."""
-    if pa.types.is_date(values.type) and type_text == "timestamp":
-        return values.cast(pa.timestamp("us"))
-    fitted = fit(values, type_text)
-    if fitted is None:
-        raise LakehouseError(
-            ErrorKind.CORRUPT,
-            "a file has values that are not of the column's type",
-            type_text=type_text,
-            found=str(values.type)[:200],
-        )
-    return fitted
+    """Values of a file as the wider type that their column has by now, as every other reader has
+    them. Raises ``corrupt``."""
+    return widened(values, type_text)
 
 
 class Deltas:
