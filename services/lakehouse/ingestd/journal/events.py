@@ -40,6 +40,11 @@ class _Place(NamedTuple):
     ordinal: int
     dataset_id: str
 
+    @property
+    def first_version(self) -> int:
+        """The first that may have something after this."""
+        return self.version - (self.ordinal <= 0 and not self.dataset_id)
+
     def of(self, dataset_id: str) -> Place:
         """What this is in the order of one dataset."""
         return Place(self.version, self.ordinal + (dataset_id < self.dataset_id))
@@ -173,7 +178,7 @@ class _Everywhere:
 
     async def page(self, ctx: Context, start: _Place) -> c.EventsResult:
         limit = self.request.limit + 1
-        version, datasets = await self._datasets(ctx, start.version)
+        version, datasets = await self._datasets(ctx, start.first_version)
         wanted = wanted_of(replace(self.request, entity_json=""))
         wanted = replace(wanted, upto=min(wanted.upto, version))
         first = -datasets[0].behind if datasets else 0

@@ -21,6 +21,7 @@ from lakehouse.ingestd.journal.past import beyond_horizon, row_from_plan
 from lakehouse.ingestd.journal.planning import Plan, plan_of
 from lakehouse.ingestd.journal.wanted import Wanted
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.model.dataset import DatasetStatus
 from lakehouse.model.events import EventKind, JournalEvent
 from lakehouse.model.identity import Context, Scope
 from lakehouse.table.events import to_journal_events
@@ -56,6 +57,8 @@ async def history(
         history_since=plan.dataset.history_since,
         cursor=cursor,
     )
+    if plan.dataset.status is DatasetStatus.DROPPED and request.as_of == AsOf():
+        return result  # it has a past, and no rows
     row, served_from = await _row(parts, objects, ctx, plan, keys, request.as_of)
     return replace(result, row_json=row, served_from=served_from)
 

@@ -49,6 +49,13 @@ class Order:
     def step(self) -> str:
         return "descending" if self.newest else "ascending"
 
+    @property
+    def first_version(self) -> int:
+        """The first that may have something after the start."""
+        if self.newest:
+            return self.start.version - (self.start.ordinal <= 0)
+        return self.start.version + (self.start.ordinal >= _ORDINAL_MAX)
+
     def ahead(self, version: int, other: int) -> bool:
         """Whether all of ``version`` comes before anything of ``other``."""
         return version > other if self.newest else version < other
@@ -137,7 +144,7 @@ def _edges(
     objects: EventObjects, files: Sequence[DataFile], wanted: Wanted, order: Order
 ) -> list[_Edge]:
     """The files that may have events of the page, in the order in which those may begin."""
-    start = order.start.version
+    start = order.first_version
     found = []
     for file in files:
         span = objects.span(file)

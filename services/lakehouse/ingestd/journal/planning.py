@@ -40,18 +40,19 @@ class Plan:
 async def plan_of(catalog: CatalogService, ctx: Context, name: str, after: int = 0) -> Plan:
     """The journal of ``name`` later than ``after``; of a dropped dataset, too.
 
-    Raises ``not_found``; ``conflict`` if version entries were folded into objects again and again
-    while the pages were read.
+    Raises ``not_found``; ``conflict`` if the name went from one dataset to another again and again
+    while the pages were read. What is folded meanwhile has its new place by the newest of what was
+    folded: it is met again, not missed.
     """
     for _ in range(_ATTEMPTS_MAX):
         pages = await _pages(catalog, ctx, JournalRequest(name, max(0, after), _LIMIT))
-        first, last = pages[0], pages[-1]
-        whole = first.dataset.id == last.dataset.id
-        # An entry that was in no object yet may be in one whose place has been passed.
-        if whole and first.dataset.journaled == last.dataset.journaled:
+        if len({page.dataset.id for page in pages}) == 1:
             return _joined(pages)
     raise LakehouseError(
-        ErrorKind.CONFLICT, "the journal is being rewritten", dataset=name[:255], hint="try again"
+        ErrorKind.CONFLICT,
+        "the name is being moved from one dataset to another",
+        dataset=name[:255],
+        hint="try again",
     )
 
 
