@@ -23,11 +23,11 @@ from lakehouse.ingestd.figures import IngestFigures
 from lakehouse.ingestd.keyed import (
     EXISTING_KEYS,
     Delta,
+    Into,
+    count,
     is_keyed,
-    plan,
     put_delta,
     snapshot_of,
-    with_changes,
 )
 from lakehouse.ingestd.misfits import NotFitting, drift, stated_wrong
 from lakehouse.ingestd.reading import Reading, read_body
@@ -269,8 +269,8 @@ class Ingest:
         outcome = _made(under)
         if standing.dataset is not None and is_keyed(action, standing.dataset):
             snapshot = await snapshot_of(self.parts, ctx, standing.dataset)
-            delta = await plan(self.parts, action, snapshot, outcome)
-            report = with_changes(report, action, delta.changes)
+            delta = await count(self.parts, action, snapshot, outcome)
+            report = delta.told(report, action)
         return replace(report, dry_run=True, files=0, sample_json=sample_json(outcome.sample))
 
     async def _read(self, ctx: Context, under: _Under, standing: Standing) -> None:
@@ -351,9 +351,10 @@ class Ingest:
                 report = replace(report, dataset=dataset.name)
             if dataset is not None and is_keyed(action, dataset):
                 await stack.enter_async_context(self.parts.turns.of(name_key(dataset.name)))
-                delta, version = await self._delta(ctx, under, action, dataset)
-                report = with_changes(report, action, delta.changes)
+                delta = await self._delta(ctx, under, action, dataset)
+                report = delta.told(report, action)
                 if delta.nothing and not uploaded.dead_files:
+                    version = delta.dataset.rows_version
                     return replace(report, version=version, files=0, no_op=True)
                 uploaded = replace(uploaded, delta=delta)
                 report = replace(report, files=len(uploaded.files) + len(delta.files))
@@ -374,19 +375,16 @@ class Ingest:
         elapsed_ms = report.elapsed_ms if ctx.idempotency_key else self._measured(under).elapsed_ms
         return replace(report, elapsed_ms=elapsed_ms)
 
-    async def _delta(
-        self, ctx: Context, under: _Under, action: Action, dataset: Dataset
-    ) -> tuple[Delta, int]:
-        """What the rows do to those that are there, its objects put; and the version it is of."""
+    async def _delta(self, ctx: Context, under: _Under, action: Action, dataset: Dataset) -> Delta:
+        """What the rows do to those that are there, its objects put."""
         job, uploaded = under.job, under.uploaded
         assert uploaded is not None
         snapshot = await snapshot_of(self.parts, ctx, dataset)
-        delta = await plan(self.parts, action, snapshot, _made(under))
-        self._checker(ctx, under.stop)()
         told = Told(action.value, job.source, job.request.reason, under.body.sha256)
-        session_id = uploaded.session_id
-        delta = await put_delta(self.parts, ctx, delta, told, uploaded.files, session_id)
-        return delta, snapshot.dataset.rows_version
+        into = Into(uploaded.session_id, uploaded.files)
+        delta = await put_delta(self.parts, ctx, told, snapshot, _made(under), into)
+        self._checker(ctx, under.stop)()
+        return delta
 
     def _report(self, under: _Under, version: int, action: Action) -> IngestReport:
         outcome = _made(under)

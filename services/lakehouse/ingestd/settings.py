@@ -28,7 +28,7 @@ class IngestSettings:
         decoded_cache_bytes_max: of their row groups, decoded for finding rows by key, on disk.
         changes_memory_bytes_max: of row changes that were read, in memory.
         keyed_bytes_max: of the rows and keys that one change of a dataset with a primary key holds
-            in memory, decoded; beyond it is ``exhausted``.
+            in memory at a time, decoded; what cannot be done within it is ``exhausted``.
         compaction_files: a dataset with so many objects of row changes is to be compacted.
         upload_whole_bytes_max: smaller files are one PUT, larger ones are streamed in parts.
         compaction: of upkeep; a section of its own in files.

@@ -11,7 +11,7 @@ from lakehouse.contracts.catalog import CommitRequest, DatasetSnapshot
 from lakehouse.contracts.rows import CHANGE_BYTES_MAX, ChangeRowsReport, ChangeRowsRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.convert import Work
-from lakehouse.ingestd.rows.answering import asked_sha256, kept_answer, told_again
+from lakehouse.ingestd.rows.answering import told_again
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.rows.planning import (
     Batch,
@@ -22,6 +22,7 @@ from lakehouse.ingestd.rows.planning import (
 from lakehouse.ingestd.rows.predicates import keys_where
 from lakehouse.ingestd.rows.publishing import Told, publish
 from lakehouse.ingestd.rows.refusals import no_key
+from lakehouse.ingestd.rows.repeating import answered, asked, recall
 from lakehouse.kit import tracing
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import Dataset, DatasetStatus
@@ -55,7 +56,8 @@ class RowChanger:
     async def _change(self, ctx: Context, request: ChangeRowsRequest) -> ChangeRowsReport:
         parts = self._parts
         body_sha256 = hashlib.sha256(request.body).hexdigest() if request.body else ""
-        commit = _keyed(ctx, request, body_sha256)
+        # A body is as good as its digest, and shorter.
+        commit = asked(ctx, _ROUTE, replace(request, body=body_sha256.encode()))
         told = Told(request.change.value, ctx.source or "", request.reason, body_sha256)
         if request.dry_run:
             return await self._dry_run(ctx, request)
@@ -83,10 +85,9 @@ class RowChanger:
                 report = _report(dataset, changes, version)
                 if changes.empty:
                     return replace(report, no_op=True)
-                if commit.request_sha256:
-                    commit = replace(commit, answer_json=kept_answer(report))
+                whole = answered(commit, report)
                 try:
-                    result = await publish(parts, ctx, dataset, changes, told, commit)
+                    result = await publish(parts, ctx, dataset, changes, told, whole)
                 except LakehouseError as error:
                     if error.kind is not ErrorKind.CONFLICT:
                         raise
@@ -141,19 +142,8 @@ class RowChanger:
         return Work(Path(), settings, parts.jobs, lambda: check_deadline(parts, ctx), "", 0)
 
     async def _recall(self, ctx: Context, commit: CommitRequest) -> ChangeRowsReport | None:
-        """What this very call came to when it was made before with its idempotency key. Raises
-        ``invalid`` (422) if another one was made with it."""
-        if not commit.request_sha256:
-            return None
-        asked = replace(commit, answer_json="")
-        result = await self._parts.catalog.commit(ctx, asked)
-        return told_again(result.answer_json, result.version) if result.replayed else None
-
-
-def _keyed(ctx: Context, request: ChangeRowsRequest, body_sha256: str) -> CommitRequest:
-    if not ctx.idempotency_key:
-        return CommitRequest(())
-    return CommitRequest((), request_sha256=asked_sha256(request, body_sha256), route=_ROUTE)
+        known = await recall(self._parts.catalog, ctx, commit)
+        return None if known is None else told_again(known.answer_json, known.version)
 
 
 def _report(dataset: Dataset, changes: RowChanges, version: int) -> ChangeRowsReport:

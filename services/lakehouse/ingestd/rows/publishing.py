@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakehouse.contracts.catalog import CommitRequest, CommitResult
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -30,7 +31,7 @@ _NOTHING: Final = CommitRequest(())
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Objects that are not live yet, and the tables that were written into them."""
+    """Objects that are not live yet, and the tables that were written into them: all or none."""
 
     files: tuple[DataFile, ...] = ()
     tables: tuple[pa.Table, ...] = ()
@@ -43,6 +44,7 @@ class Told:
     Attributes:
         sha256: digest of what was sent; "" for what came from no outside.
         content_digest: as ``AddFiles`` has it: of a file, that is not ingested twice.
+        first_ordinal: of its events, where others of the same commit come before.
     """
 
     operation: str
@@ -50,6 +52,7 @@ class Told:
     reason: str = ""
     sha256: str = ""
     content_digest: str = ""
+    first_ordinal: int = 0
 
 
 async def publish(
@@ -127,7 +130,12 @@ def event_table(
         request_id=ctx.request_id,
     )
     key = dataset.primary_key
-    return events_of(changes, why, dataset.schema, key, object_key, told.sha256)
+    events = events_of(changes, why, dataset.schema, key, object_key, told.sha256)
+    if not told.first_ordinal:
+        return events
+    at = events.schema.get_field_index("ordinal")
+    moved = pc.add(events.column(at), told.first_ordinal)
+    return events.set_column(at, events.field(at), moved)
 
 
 def row_change(
@@ -153,7 +161,8 @@ def row_change(
 async def committed(parts: RowParts, dataset: Dataset, put: Put) -> None:
     """What was put is live now: have it at hand for who comes next, and say so once a dataset has
     many row changes that reads have to merge."""
-    await parts.reader.remember(dataset, put.files, put.tables)
+    if put.tables:
+        await parts.reader.remember(dataset, put.files, put.tables)
     contents = [file.content for file in put.files]
     most = max(
         dataset.key_files + contents.count(KEYS), dataset.event_files + contents.count(EVENTS)

@@ -156,16 +156,40 @@ async def test_dead_letters_of_an_upsert_are_kept(lake: Lake) -> None:
     assert len(await lake.rows("people__dead_letters")) == 3
 
 
+async def test_large_files_are_taken_step_by_step(make_lake: MakeLake) -> None:
+    """Each step within its memory, all of them one commit; ordinals go on from step to step."""
+    lake = await keyed(await make_lake(keyed_bytes_max=40_000, row_group_rows=100))
+    rows = {at: (f"n{at}", at) for at in range(1, 1001)}
+    report = await lake.put(_csv(rows), "people", mode="upsert")
+    assert (report.inserted, report.updated, report.unchanged) == (997, 3, 0)
+    assert await now(lake) == rows
+    assert (await contents(lake)).count(EVENTS) > 3
+    more = {at: (f"m{at}", at) for at in range(2001, 2501)}
+    await lake.put(_csv(more), "people", mode="append")
+    assert await now(lake) == rows | more
+    wanted = {at: (f"n{at}", at % 7) for at in range(500, 1500)}
+    report = await lake.put(_csv(wanted), "people", mode="replace")
+    same = sum(rows.get(at) == row for at, row in wanted.items())
+    counts = (report.inserted, report.deleted, report.updated, report.unchanged)
+    assert counts == (499, 999, 501 - same, same)
+    assert await now(lake) == wanted
+    told = await events(lake)
+    places = [(event["base_version"], event["ordinal"]) for event in told]
+    assert len(set(places)) == len(places)
+    deleted = {e["entity"] for e in told if e["kind"] == "delete"}
+    assert len(deleted) == 999
+
+
 async def test_what_does_not_fit_into_memory_names_the_limit(make_lake: MakeLake) -> None:
-    lake = await keyed(await make_lake(keyed_bytes_max=2_000))
-    body = b"id,name,phone\n" + b"".join(b"%d,n%d,1\n" % (at, at) for at in range(500))
-    for mode in ("upsert", "append", "replace"):
-        error = await lake.refused(body, "people", mode=mode)
-        assert (error.kind, error.fields["limit"]) == (
-            ErrorKind.EXHAUSTED,
-            "ingest.keyed_bytes_max",
-        )
+    lake = await keyed(await make_lake(keyed_bytes_max=1))
+    error = await lake.refused(PEOPLE + b"4,d,1\n", "people", mode="replace")
+    assert (error.kind, error.fields["limit"]) == (ErrorKind.EXHAUSTED, "ingest.keyed_bytes_max")
     assert await contents(lake) == [ROWS]
+
+
+def _csv(rows: dict[int, tuple[str, int]]) -> bytes:
+    lines = [b"%d,%s,%d\n" % (at, name.encode(), phone) for at, (name, phone) in rows.items()]
+    return b"id,name,phone\n" + b"".join(lines)
 
 
 async def test_what_keyed_files_cost(lake: Lake) -> None:
