@@ -26,10 +26,11 @@ from lakehouse.table.keys import ROW_HASH
 from lakehouse.table.merge import Layer
 from lakehouse.table.rowhash import hash_each
 
-__all__ = ["Input", "Stack", "rows_a_batch", "stacks"]
+__all__ = ["Input", "Stack", "opened", "rows_a_batch", "stacks"]
 
 _BATCH_ROWS = 65_536
 _BATCH_ROWS_MIN = 256
+_BUFFER_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Input:
         """Rows, or keys as they are, in pieces of about ``bytes_max``, each with its balance under
         the dataset's schema; raises ``corrupt`` at the end if it was not what the catalog says."""
         total = Balance()
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             for batch in file.iter_batches(batch_size=rows_a_batch(file, bytes_max)):
                 piece = pa.Table.from_batches([batch])
                 if self.file.content == KEYS:
@@ -68,7 +69,7 @@ class Input:
         names = {column.id: column.name for column in self.written.columns}
         wanted = [column for column in self.schema.columns if column.name in columns]
         there = [names[column.id] for column in wanted]
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=there):
                 table = under_schema(pa.Table.from_batches([batch]), self.written, self.schema)
                 yield table.select(columns)
@@ -151,8 +152,15 @@ def rows_a_batch(file: pq.ParquetFile, bytes_max: int) -> int:
     return 1 << (bits - 1)
 
 
-def _opened(path: str) -> pq.ParquetFile:
-    return _read(path, lambda: pq.ParquetFile(path))
+def opened(path: str, *, checked: bool = False) -> pq.ParquetFile:
+    """A file to be read in batches; ``checked``: by the checksums of its pages, too. Raises
+    ``corrupt`` for one that is no Parquet."""
+
+    # Without a buffer a row group's columns are all there at once, as they are in the file.
+    def open_() -> pq.ParquetFile:
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=checked)
+
+    return _read(path, open_)
 
 
 def _whole(path: str) -> pa.Table:

@@ -34,7 +34,6 @@ from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile, Dataset
 
 __all__ = [
-    "DECODED_RATIO",
     "EVENTS_RUN",
     "FILES",
     "MAJOR",
@@ -51,9 +50,7 @@ MAJOR: Final = "major"
 FILES: Final = "files"
 EVENTS_RUN: Final = "events"
 _ORDER: Final = (MINOR, MAJOR, FILES, EVENTS_RUN)
-DECODED_RATIO: Final = 4
-"""Bytes in memory to bytes of an object, by rule of thumb."""
-
+_DECODED_RATIO: Final = 4
 # An object of few rows is mostly what every Parquet file has.
 _OVERHEAD_BYTES: Final = 3_000
 # In memory, with its sorted copy.
@@ -80,7 +77,7 @@ class Step:
 
     @property
     def decoded_bytes(self) -> int:
-        return DECODED_RATIO * self.size_bytes
+        return sum(map(decoded_bytes, self.files))
 
     @property
     def has_keys(self) -> bool:
@@ -151,6 +148,11 @@ class Plan:
             total += size * left + (run.size_bytes - size) * (run.strategy == MINOR)
         spared = _OVERHEAD_BYTES * (len(self.inputs) - self.expected)
         return round(max(total - spared, total / 20))
+
+
+def decoded_bytes(file: DataFile) -> int:
+    """What an object takes in memory, by rule of thumb."""
+    return _DECODED_RATIO * max(0, file.size_bytes - _OVERHEAD_BYTES) + _DECODED_RATIO * file.rows
 
 
 def wanted(dataset: Dataset, settings: CompactionSettings) -> bool:
@@ -273,7 +275,7 @@ def _events(
     if len(small) < 2 or (not full and len(small) <= settings.deltas_max):
         return []
     sizes = [file.rows for file in small]
-    weights = [DECODED_RATIO * file.size_bytes for file in small]
+    weights = [decoded_bytes(file) for file in small]
     tiers = _tiers(sizes, weights, (rows_max, settings.memory_bytes), full)
     return [Run(EVENTS_RUN, tuple(small[start:end])) for start, end in tiers]
 

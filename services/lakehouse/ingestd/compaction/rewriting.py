@@ -15,11 +15,10 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lakehouse.ingestd.compaction.balance import Balance, check_same, of_rows
 from lakehouse.ingestd.compaction.folding import sorted_by
-from lakehouse.ingestd.compaction.inputs import Input, rows_a_batch, stacks
+from lakehouse.ingestd.compaction.inputs import Input, opened, rows_a_batch, stacks
 from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.ingestd.compaction.spilling import (
     PARTS_MAX,
@@ -96,7 +95,7 @@ class _Writing:
     def _read(self, local: LocalParquet) -> Balance:
         schema = self._dataset.schema
         total = Balance()
-        with pq.ParquetFile(local.path, page_checksum_verification=True) as file:
+        with opened(str(local.path), checked=True) as file:
             rows = rows_a_batch(file, self._scratch.settings.memory_bytes // 8)
             for batch in file.iter_batches(batch_size=rows):
                 self._scratch.budget.check()
@@ -164,7 +163,7 @@ class Rewrite:
 
     def sample(self, one: Input) -> None:
         """Look at every so-manieth key of a file with rows."""
-        with pq.ParquetFile(one.path) as file:
+        with opened(one.path) as file:
             meta = file.metadata
             groups = [meta.row_group(at).total_byte_size for at in range(meta.num_row_groups)]
             # Values that repeat are stored once and are many in memory.

@@ -20,12 +20,12 @@ from lakehouse.ingestd.compaction.events import fold_events
 from lakehouse.ingestd.compaction.folding import fold_stretch
 from lakehouse.ingestd.compaction.inputs import Input
 from lakehouse.ingestd.compaction.planning import (
-    DECODED_RATIO,
     EVENTS_RUN,
     FILES,
     MAJOR,
     MINOR,
     Run,
+    decoded_bytes,
 )
 from lakehouse.ingestd.compaction.rewriting import Concatenation, Rewrite, Scratch
 from lakehouse.ingestd.compaction.spilling import Budget
@@ -271,7 +271,7 @@ def _together(files: Sequence[DataFile], bytes_max: int) -> Iterator[list[DataFi
     group: list[DataFile] = []
     size = 0
     for file in files:
-        decoded = DECODED_RATIO * file.size_bytes
+        decoded = decoded_bytes(file)
         fits = size + decoded <= bytes_max and len(group) < _TOGETHER_MAX
         if group and not (fits and group[0].content == file.content):
             yield group
