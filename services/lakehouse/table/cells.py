@@ -51,7 +51,7 @@ def cast(values: pa.Array | pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.C
             ErrorKind.INVALID,
             "a column is not of its type",
             column=field.name,
-            type=str(field.type),
+            column_type=str(field.type),
             given=str(values.type),
             cause=str(error)[:200],
         ) from error

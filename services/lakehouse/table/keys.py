@@ -63,7 +63,10 @@ def check_key_columns(schema: Schema, key: Sequence[str]) -> None:
             raise _bad_key(key, "a key column has a reserved name", column=name)
         if types[name] not in _KEY_TYPES and not types[name].startswith("decimal("):
             raise _bad_key(
-                key, "a column of this type cannot be in a key", column=name, type=types[name]
+                key,
+                "a column of this type cannot be in a key",
+                column=name,
+                column_type=types[name],
             )
 
 
