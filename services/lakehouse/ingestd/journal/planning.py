@@ -40,13 +40,13 @@ class Plan:
 async def plan_of(catalog: CatalogService, ctx: Context, name: str, after: int = 0) -> Plan:
     """The journal of ``name`` later than ``after``; of a dropped dataset, too.
 
-    Raises ``not_found``; ``conflict`` if the name went from one dataset to another again and again
-    while the pages were read. What is folded meanwhile has its new place by the newest of what was
-    folded: it is met again, not missed.
+    Raises ``not_found``; ``conflict`` if it was folded or renamed again and again while the pages
+    were read. What is folded has its new place by the newest of what was folded: where a catalog
+    does not hold on to one version it is met again, not missed.
     """
     for _ in range(_ATTEMPTS_MAX):
         pages = await _pages(catalog, ctx, JournalRequest(name, max(0, after), _LIMIT))
-        if len({page.dataset.id for page in pages}) == 1:
+        if pages and len({page.dataset.id for page in pages}) == 1:
             return _joined(pages)
     raise LakehouseError(
         ErrorKind.CONFLICT,
@@ -59,9 +59,16 @@ async def plan_of(catalog: CatalogService, ctx: Context, name: str, after: int =
 async def _pages(
     catalog: CatalogService, ctx: Context, request: JournalRequest
 ) -> list[JournalResult]:
+    """All pages; none if the catalog says that it cannot go on from where it was."""
     pages = [await catalog.journal(ctx, request)]
     while pages[-1].cursor:
-        pages.append(await catalog.journal(ctx, replace(request, cursor=pages[-1].cursor)))
+        try:
+            page = await catalog.journal(ctx, replace(request, cursor=pages[-1].cursor))
+        except LakehouseError as error:
+            if error.kind in (ErrorKind.CONFLICT, ErrorKind.INVALID):
+                return []
+            raise
+        pages.append(page)
     return pages
 
 
