@@ -12,7 +12,7 @@ import pyarrow.types as pat
 
 from lakehouse.contracts.ingest import IngestWarning
 from lakehouse.ingestd.convert import Work
-from lakehouse.ingestd.decoded import Body, Decoded, read_full
+from lakehouse.ingestd.decoded import Body, Decoded, read_all
 from lakehouse.ingestd.dialect import unique_names
 from lakehouse.ingestd.limits import beyond, unreadable
 from lakehouse.ingestd.settings import IngestSettings
@@ -220,7 +220,7 @@ def _unpack(body: Body, compression: str, work: Work) -> Body:
     decoded = Decoded(body, compression, work.settings)
     try:
         if isinstance(body, bytes):
-            return read_full(decoded, work.settings.decoded_bytes_max + 1)
+            return read_all(decoded)
         unpacked = work.folder / "unpacked"
         with unpacked.open("wb") as file:
             while chunk := decoded.read(_COPY_BYTES):

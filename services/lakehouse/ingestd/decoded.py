@@ -28,6 +28,7 @@ _FOREIGN: Final = {
     b"Obj\x01": ("an Avro file", "convert it to Parquet"),
     b"ORC": ("an ORC file", "convert it to Parquet"),
 }
+_CHUNK_BYTES: Final = 1 << 20
 _TEXTUAL: Final = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 256))
 
 
@@ -169,4 +170,12 @@ def read_full(source: Reader, size: int) -> bytes:
     while size > 0 and (part := source.read(size)):
         parts.append(part)
         size -= len(part)
+    return b"".join(parts)
+
+
+def read_all(source: Reader) -> bytes:
+    """Everything there is; it is the source that has the bound."""
+    parts: list[bytes] = []
+    while part := source.read(_CHUNK_BYTES):
+        parts.append(part)
     return b"".join(parts)

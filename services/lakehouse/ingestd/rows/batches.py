@@ -6,6 +6,7 @@ is read as the rows API writes it: binary as base64, a map as an array of pairs.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,13 +28,14 @@ from lakehouse.model.dataset import Dataset
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.table.codec import fit, misfit_values, plain
+from lakehouse.table.infer import read_text
 from lakehouse.table.types import arrow_schema, from_arrow, to_arrow
 from lakehouse.table.values import from_json_texts, json_texts
 
 __all__ = ["read_keys", "read_rows"]
 
 _JSON: Final = ("json", "ndjson")
-_FORMS: Final = ("binary", "map<")
+_FORMS: Final = re.compile(r"\b(?:binary|map|time)\b")
 
 
 def read_rows(body: bytes, options: IngestOptions, dataset: Dataset, work: Work) -> pa.Table:
@@ -210,7 +212,7 @@ def _as_text(column: Column, source_format: str) -> bool:
 
 def _has_form(type_text: str) -> bool:
     """Whether JSON has no values of the type, so that the rows API has a form of its own."""
-    return any(kind in type_text for kind in _FORMS)
+    return _FORMS.search(type_text) is not None
 
 
 def _typed(
@@ -243,9 +245,19 @@ def _from_json(values: pa.Array, column: Column) -> tuple[pa.Array | None, list[
     if not pat.is_nested(to_arrow(column.type)):
         texts = json_texts(values, "string")
     try:
-        return from_json_texts(texts, column.type), []
+        return typed_texts(texts, column.type), []
     except LakehouseError:
         return None, wrong_texts(texts, column.type)
+
+
+def typed_texts(texts: pa.Array, type_text: str) -> pa.Array:
+    """JSON texts as values: ``from_json_texts``, but a number that no double is, is no double."""
+    typed = from_json_texts(texts, type_text)
+    if type_text == "float64":
+        numbers = texts.filter(pc.invert(pc.starts_with(texts, '"')))
+        if read_text(numbers.filter(pc.not_equal(numbers, "null")), "float64", ()) is None:
+            raise unreadable("a number has more digits than a double", "send fewer digits")
+    return typed
 
 
 def wrong_texts(texts: pa.Array, type_text: str, limit: int = NAMED_MAX) -> list[int]:
@@ -255,7 +267,7 @@ def wrong_texts(texts: pa.Array, type_text: str, limit: int = NAMED_MAX) -> list
     while spans and len(found) < limit:
         start, end = spans.pop()
         try:
-            from_json_texts(texts.slice(start, end - start), type_text)
+            typed_texts(texts.slice(start, end - start), type_text)
         except LakehouseError:
             if end - start == 1:
                 found.append(start)
@@ -279,9 +291,3 @@ def key_schema(schema: Schema, key: Sequence[str]) -> Schema:
     """The columns of ``key``, in its order, as a schema."""
     by_name = {column.name: column for column in schema.columns}
     return Schema(schema.id, tuple(by_name[name] for name in key))
-
-
-def cells_equal(left: pa.Array, right: pa.Array, type_text: str) -> pa.BooleanArray:
-    """Whether two columns hold the same value row by row: exactly, and null equals null."""
-    lefts, rights = json_texts(left, type_text), json_texts(right, type_text)
-    return pc.equal(pc.fill_null(lefts, ""), pc.fill_null(rights, ""))

@@ -6,6 +6,7 @@ them: nothing is rounded on the way.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,22 +18,27 @@ import pyarrow.compute as pc
 from lakehouse.contracts.ingest import IngestOptions, SourceFormat
 from lakehouse.errors import LakehouseError
 from lakehouse.ingestd.charset import charset_of
-from lakehouse.ingestd.decoded import Decoded, Utf8Text, compression_of, read_full
+from lakehouse.ingestd.decoded import Decoded, Utf8Text, compression_of, read_all
 from lakehouse.ingestd.json_source import problem_of
 from lakehouse.ingestd.json_values import decode_next, json_text, too_deep
 from lakehouse.ingestd.limits import beyond, unreadable
 from lakehouse.ingestd.misfits import Misfit, NotFitting, drift
-from lakehouse.ingestd.rows.batches import column_named, key_schema, wrong_texts
+from lakehouse.ingestd.rows.batches import (
+    column_named,
+    key_schema,
+    typed_texts,
+    wrong_texts,
+)
 from lakehouse.ingestd.rows.refusals import BadRow, key_problems, refuse
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.model.dataset import Dataset
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column
 from lakehouse.table.types import arrow_schema, to_arrow
-from lakehouse.table.values import from_json_texts
 
 __all__ = ["Cells", "Patches", "is_json", "json_keys", "json_patches", "set_fields"]
 
+_HEAD_BYTES: Final = 1 << 16
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _PARTS: Final = ("key", "set", "expect")
 _FORM: Final = '{"key": 7, "set": {"phone": "555"}, "expect": {"phone": "444"}}'
@@ -126,11 +132,11 @@ def _values(body: bytes, options: IngestOptions, settings: IngestSettings) -> li
     """The values of a JSON array, or of JSON values one after the other (NDJSON)."""
     decoded = Decoded(body, compression_of(body[:512], options.compression), settings)
     try:
-        charset = charset_of(body[: 1 << 16], options.encoding)
-        text = Utf8Text(decoded, charset.encoding, charset.mark_bytes)
-        data = read_full(text, settings.decoded_bytes_max + 1)
+        plain = read_all(decoded)
     finally:
         decoded.close()
+    charset = charset_of(plain[:_HEAD_BYTES], options.encoding)
+    data = read_all(Utf8Text(io.BytesIO(plain), charset.encoding, charset.mark_bytes))
     values = _decoded(data, settings)
     return values[0] if len(values) == 1 and isinstance(values[0], list) else values
 
@@ -250,7 +256,7 @@ class _Reading:
         """``texts``, of the batch's ``rows`` (places from 0), as values of ``column``."""
         array = pa.array(texts, pa.string())
         try:
-            return from_json_texts(array, column.type)
+            return typed_texts(array, column.type)
         except LakehouseError:
             for at in wrong_texts(array, column.type):
                 row = self.rows[rows[at]] if self.rows else 1
