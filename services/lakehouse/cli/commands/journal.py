@@ -10,7 +10,7 @@ import click
 
 from lakehouse.cli.batches import key_text
 from lakehouse.cli.calls import Invocation, node_command
-from lakehouse.cli.output import time_text, to_record
+from lakehouse.cli.output import counted, time_text, to_record
 from lakehouse.cli.points import POINT, point
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ async def history(
     rows = [
         (one.version, time_text(one.at), one.actor, one.kind, *field, one.reason)
         for one in result.revisions
-        for field in [(f.field, f.old_json, f.new_json) for f in one.fields] or [("", None, None)]
+        for field in [(f.field, f.old_json, f.new_json) for f in one.fields] or [("", "", "")]
     ]
     output = invocation.output
     output.records(result, tuple(name for name in _COLUMNS if name != "row"), rows)
@@ -138,25 +138,27 @@ async def feed(invocation: Invocation, dataset: str, after: int, follow: bool) -
 def _line(invocation: Invocation, event: JournalEvent) -> str:
     if invocation.output.as_json:
         return json.dumps(to_record(event), ensure_ascii=False) + "\n"
-    what = f"{event.entity} {event.field}: {event.old_json} -> {event.new_json}"
+    old, new = event.old_json or "null", event.new_json or "null"
+    what = f"{event.entity} {event.field}: {old} -> {new}"
     if not event.entity:
-        what = f"{event.rows:,} rows ({event.operation})"
+        what = f"{counted(event.rows, 'row')} ({event.operation})"
     why = f" ({event.reason})" if event.reason else ""
     when = time_text(event.at)
     return f"{event.version}  {when}  {event.actor}  {event.kind.value}  {what}{why}\n"
 
 
 def _cells(event: JournalEvent) -> tuple[object, ...]:
+    of_many = not event.entity
     return (
         event.dataset,
         event.version,
         time_text(event.at),
         event.actor,
         event.kind.value,
-        event.entity or f"{event.rows:,} rows",
+        counted(event.rows, "row") if of_many else event.entity,
         event.field,
-        event.old_json,
-        event.new_json,
+        "" if of_many else event.old_json,
+        "" if of_many else event.new_json,
         event.reason,
     )
 

@@ -236,7 +236,7 @@ async def set_key(
         "dataset": report.dataset,
         "primary key": ", ".join(report.primary_key),
         "checked": counted(report.rows_checked, "row"),
-        "version": report.version,
+        "done": _verdict(report.no_op, False, report.version),
     }
     invocation.output.record(report, lines)
 
