@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -18,9 +18,10 @@ from lakehouse.table.merge import SEQ, Layer, tombstones
 from lakehouse.table.types import to_arrow
 from lakehouse.table.widening import widened
 
-__all__ = ["AFTER", "Deltas", "Resolved", "key_names", "schema_of", "written_as"]
+__all__ = ["AFTER", "Deltas", "Resolved", "WidenedFiles", "key_names", "schema_of", "written_as"]
 
 BYTES_MAX: Final = 128 << 20
+BATCH_ROWS: Final = 8192
 AFTER: Final = "s"
 
 
@@ -101,13 +102,40 @@ class Deltas:
         return table
 
 
+class WidenedFiles:
+    """Files as they would be if they were written with the types of now, read anew each time that
+    an engine asks, a batch at a time."""
+
+    def __init__(self, paths: Sequence[str], columns: Sequence[ScanColumn]) -> None:
+        self._paths = tuple(paths)
+        self._columns = tuple(columns)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        schema = schema_of(self._columns)
+        reader = pa.RecordBatchReader.from_batches(schema, self._batches())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for path in self._paths:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BATCH_ROWS, columns=_wanted(self._columns)):
+                    yield from _now(pa.Table.from_batches([batch]), self._columns).to_batches()
+
+
 def _read(path: str, columns: Sequence[ScanColumn]) -> pa.Table:
     """The columns of a file under their names in the scan."""
-    sources = [column.source for column in columns if column.source is not None]
-    # A dot in a name would be taken for the path to a field.
-    wanted = sources if sources and not any("." in name for name in sources) else None
     with pq.ParquetFile(path) as file:
-        table = file.read(wanted, use_threads=False)
+        return _now(file.read(_wanted(columns), use_threads=False), columns)
+
+
+def _wanted(columns: Sequence[ScanColumn]) -> list[str] | None:
+    """The columns to read; None for all: a dot in a name would be taken for a path to a field."""
+    names = [column.source for column in columns if column.source is not None]
+    return names if names and not any("." in name for name in names) else None
+
+
+def _now(table: pa.Table, columns: Sequence[ScanColumn]) -> pa.Table:
+    """Rows of a file under the names and types of the scan."""
     arrays = []
     for column, field in zip(columns, schema_of(tuple(columns)), strict=True):
         if column.source is None:

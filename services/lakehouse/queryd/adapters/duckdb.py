@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
-from duckdb.func import PythonUDFType
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd.adapters.engine_errors import engine_error
-from lakehouse.queryd.adapters.merging import (
-    conversion,
-    conversions,
-    quoted,
-    rows_name,
-    tombs_name,
-)
-from lakehouse.queryd.deltas import AFTER, Deltas, key_names, written_as
+from lakehouse.queryd.adapters.merging import is_widened, quoted, rows_name, tombs_name
+from lakehouse.queryd.deltas import AFTER, Deltas, WidenedFiles, key_names
 from lakehouse.queryd.plan import Merge, ScanColumn, ScanGroup, TableScan
 from lakehouse.table.types import to_arrow
 
@@ -68,7 +61,7 @@ def sql_type(kind: pa.DataType) -> str:
 
 def view_sql(scan: TableScan) -> str:
     """The statement that makes the view of a scan, from its files and the tables of its merge."""
-    arms = [_arm(scan, group) for group in scan.groups]
+    arms = [_arm(scan, index) for index in range(len(scan.groups))]
     if scan.merge is not None and scan.merge.rows:
         names = ", ".join(quoted(column.name) for column in scan.columns)
         arms.append(f"SELECT {names} FROM {quoted(rows_name(scan))}")
@@ -76,13 +69,24 @@ def view_sql(scan: TableScan) -> str:
     return f"CREATE VIEW {quoted(scan.name)} AS " + " UNION ALL ".join(arms)
 
 
-def _arm(scan: TableScan, group: ScanGroup) -> str:
+def _arm(scan: TableScan, index: int) -> str:
+    group = scan.groups[index]
+    if is_widened(group):
+        group = replace(group, columns=tuple(replace(c, source=c.name) for c in scan.columns))
+        source = quoted(_stream(scan, index))
+    else:
+        files = ", ".join(_text(path) for path in group.paths)
+        source = f"read_parquet([{files}], binary_as_string=false)"
     columns = ", ".join(_column(column) for column in group.columns)
-    files = ", ".join(_text(path) for path in group.paths)
-    arm = f"SELECT {columns} FROM read_parquet([{files}], binary_as_string=false) AS f"
+    arm = f"SELECT {columns} FROM {source} AS f"
     if group.hidden is None or scan.merge is None:
         return arm
     return f"{arm} ANTI JOIN {_tombs(scan, group.hidden)} ON {_same_key(scan.merge, group)}"
+
+
+def _stream(scan: TableScan, index: int) -> str:
+    """The name of a group whose files are widened on the way."""
+    return f"{scan.name}_{index}"
 
 
 def _tombs(scan: TableScan, after: int) -> str:
@@ -98,9 +102,6 @@ def _same_key(merge: Merge, group: ScanGroup) -> str:
 
 def _value(column: ScanColumn) -> str:
     source = "f." + quoted(column.source) if column.source is not None else "NULL"
-    function = conversion(column)
-    if function:
-        return f"{quoted(function)}({source})"
     return f"CAST({source} AS {sql_type(to_arrow(column.type))})"
 
 
@@ -121,11 +122,10 @@ def _is_small(scan: TableScan) -> bool:
 
 
 def _make_tables(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas) -> None:
-    """The tables of a merge, in memory; and the functions that widen columns."""
-    for name, column in conversions(scan):
-        given, kind = (sql_type(to_arrow(text)) for text in (column.written, column.type))
-        convert: Callable[[Any], Any] = partial(_widened, type_text=column.type)
-        session.create_function(name, convert, [given], kind, type=PythonUDFType.ARROW)
+    """The tables of a merge, in memory; and files that this engine would widen otherwise."""
+    for index, group in enumerate(scan.groups):
+        if is_widened(group):
+            session.register(_stream(scan, index), WidenedFiles(group.paths, group.columns))
     if scan.merge is None:
         return
     made = deltas.resolved(scan.merge, scan.columns)
@@ -134,10 +134,6 @@ def _make_tables(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: De
             session.register("given", table)
             session.execute(f"CREATE TABLE {quoted(name)} AS SELECT * FROM given")
             session.unregister("given")
-
-
-def _widened(values: pa.ChunkedArray, type_text: str) -> pa.Array:
-    return written_as(values.combine_chunks(), type_text)
 
 
 def _define(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas) -> None:

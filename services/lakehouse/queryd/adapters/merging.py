@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from lakehouse.queryd.plan import ScanColumn, TableScan
+from lakehouse.queryd.plan import ScanColumn, ScanGroup, TableScan
 
 # Widenings that every engine writes alike; of others the text is made by ``deltas.written_as``.
 _ALIKE: Final = frozenset(
-    {("int64", "string"), ("uint64", "string"), ("date", "string"), ("date", "timestamp")}
+    {("int64", "string"), ("uint64", "string"), ("bool", "string"), ("date", "string")}
+    | {("date", "timestamp")}
 )
 
 
@@ -33,6 +34,11 @@ def conversion(column: ScanColumn) -> str:
     it alike, or there is nothing to widen."""
     alike = (column.written, column.type) in _ALIKE or column.type.startswith("decimal(")
     return "" if not column.written or alike else f"lh_{column.written}_to_{column.type}"
+
+
+def is_widened(group: ScanGroup) -> bool:
+    """Whether a column of the group needs a ``conversion``."""
+    return any(conversion(column) for column in group.columns)
 
 
 def conversions(scan: TableScan) -> Iterator[tuple[str, ScanColumn]]:
