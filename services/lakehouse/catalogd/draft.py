@@ -293,6 +293,7 @@ class Draft:
             schema = replace(change.schema, id=len(work.base.schemas) + 1)
             work.base = replace(work.base, schemas=(*work.base.schemas, schema))
             work.head = replace(work.head, schema_id=schema.id, fingerprint=change.fingerprint)
+            work.said(change)
             work.did("schema", RANK["schema"])
 
     def set_card(self, change: change_types.SetCard) -> None:
@@ -305,6 +306,7 @@ class Draft:
         work = self.work(change.dataset_id)
         if work is not None:
             work.head = replace(work.head, primary_key=change.columns)
+            work.said(change)
             work.did("primary_key", RANK["primary_key"])
 
     def rename(self, change: change_types.RenameDataset) -> None:

@@ -110,6 +110,7 @@ def _create(draft: Draft, change: change_types.CreateDataset, *, imported: bool 
 
 def _set_schema(draft: Draft, change: change_types.SetSchema) -> None:
     work = alive(draft, change.dataset_id)
+    check_texts(source=change.source, workspace=change.workspace, reason=change.reason)
     schemas = work.base.schemas
     if change.schema.id != len(schemas) + 1:
         raise conflicting(
@@ -141,6 +142,7 @@ def _set_card(draft: Draft, change: change_types.SetCard) -> None:
 
 def _set_primary_key(draft: Draft, change: change_types.SetPrimaryKey) -> None:
     work = alive(draft, change.dataset_id)
+    check_texts(source=change.source, workspace=change.workspace, reason=change.reason)
     _check_primary_key(change.columns, work.base.schema(work.head.schema_id))
     totals = work.log.totals
     if change.columns != work.head.primary_key and totals.key_files:

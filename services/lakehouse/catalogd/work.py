@@ -9,7 +9,7 @@ from immutables import Map
 
 from lakehouse.catalogd.files import FileLog
 from lakehouse.catalogd.state import DatasetState, Head, Marks
-from lakehouse.model.changes import AddFiles, RemoveFiles, RewriteFiles
+from lakehouse.model.changes import AddFiles, RemoveFiles, RewriteFiles, SetPrimaryKey, SetSchema
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS
 
 __all__ = [
@@ -63,6 +63,12 @@ class Work:
         if rank > self.rank:
             self.operation, self.rank = operation, rank
 
+    def said(self, change: AddFiles | SetPrimaryKey | SetSchema) -> None:
+        """Note where a change came from, and why it was made."""
+        self.source = change.source or self.source
+        self.workspace = change.workspace or self.workspace
+        self.reason = change.reason or self.reason
+
     def marks(self, version: int) -> Marks:
         """The dataset's marks once all of the commit is done."""
         fresh = not self.base.history
@@ -105,9 +111,7 @@ def put_files(work: Work, change: AddFiles, version: int) -> bool:
     work.rows_added += sum(file.rows for file in change.files if file.content == ROWS)
     work.rows_removed += sum(file.rows for file in change.files if file.content == KEYS)
     work.content_digest = change.content_digest or work.content_digest
-    work.source = change.source or work.source
-    work.workspace = change.workspace or work.workspace
-    work.reason = change.reason or work.reason
+    work.said(change)
     if change.content_digest:
         digests = digests.set(change.content_digest, version)
     fresh = work.operation in ("create", "import")

@@ -74,9 +74,14 @@ class RewriteFiles:
 
 @dataclass(frozen=True, slots=True)
 class SetSchema:
+    """``source``, ``workspace`` and ``reason`` as in ``AddFiles``."""
+
     dataset_id: str
     schema: Schema
     fingerprint: str
+    source: str = ""
+    workspace: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,13 @@ class SetCard:
 
 @dataclass(frozen=True, slots=True)
 class SetPrimaryKey:
+    """``source``, ``workspace`` and ``reason`` as in ``AddFiles``."""
+
     dataset_id: str
     columns: tuple[str, ...]
+    source: str = ""
+    workspace: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

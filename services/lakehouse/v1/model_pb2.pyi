@@ -646,8 +646,14 @@ class SetSchema(_message.Message):
     DATASET_ID_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     fingerprint: _builtins.str
+    source: _builtins.str
+    workspace: _builtins.str
+    reason: _builtins.str
     @_builtins.property
     def schema(self) -> Global___Schema: ...
     def __init__(
@@ -656,10 +662,13 @@ class SetSchema(_message.Message):
         dataset_id: _builtins.str = ...,
         schema: Global___Schema | None = ...,
         fingerprint: _builtins.str = ...,
+        source: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "fingerprint", b"fingerprint", "schema", b"schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "fingerprint", b"fingerprint", "reason", b"reason", "schema", b"schema", "source", b"source", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -694,7 +703,13 @@ class SetPrimaryKey(_message.Message):
 
     DATASET_ID_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
+    source: _builtins.str
+    workspace: _builtins.str
+    reason: _builtins.str
     @_builtins.property
     def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -702,10 +717,13 @@ class SetPrimaryKey(_message.Message):
         *,
         dataset_id: _builtins.str = ...,
         columns: _abc.Iterable[_builtins.str] | None = ...,
+        source: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset_id", b"dataset_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset_id", b"dataset_id", "reason", b"reason", "source", b"source", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

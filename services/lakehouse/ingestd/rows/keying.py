@@ -73,10 +73,13 @@ class KeySetter:
                 rows = await check_unique(parts, ctx, snapshot, columns)
                 checked = (dataset.rows_version, dataset.fingerprint)
             report = SetKeyReport(dataset.name, version, columns, rows)
+            change = SetPrimaryKey(
+                dataset.id, columns, ctx.source or "", ctx.workspace or "", request.reason
+            )
             whole = answered(
                 replace(
                     commit,
-                    changes=(SetPrimaryKey(dataset.id, columns),),
+                    changes=(change,),
                     # The second one: nobody else gives it a key meanwhile.
                     requirements=(
                         RowsAt(dataset.id, dataset.rows_version),

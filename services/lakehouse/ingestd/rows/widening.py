@@ -87,7 +87,14 @@ class Widener:
 
 
 def _change(ctx: Context, request: WidenRequest, dataset: Dataset, schema: Schema) -> SetSchema:
-    return SetSchema(dataset.id, schema, fingerprint(schema.columns))
+    return SetSchema(
+        dataset.id,
+        schema,
+        fingerprint(schema.columns),
+        ctx.source or "",
+        ctx.workspace or "",
+        request.reason,
+    )
 
 
 def wider_schema(

@@ -18,7 +18,7 @@ from lakehouse.contracts.ingest import ColumnOverride, IngestOptions, SourceForm
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows import comparing, keying
 from lakehouse.ingestd.rows.service import Rows
-from lakehouse.model.dataset import KEYS, Dataset
+from lakehouse.model.dataset import KEYS, Dataset, VersionEntry
 from lakehouse.model.identity import Context, Principal, Scope
 from support_ingest import CTX, Lake
 
@@ -57,8 +57,12 @@ class Around:
         request = r.ChangeRowsRequest("t", change, json.dumps(body).encode(), options)
         return (await self.rows.change(CTX, request)).version
 
-    async def set_key(self, *columns: str, ctx: Context = CTX) -> r.SetKeyReport:
-        return await self.rows.set_key(ctx, r.SetKeyRequest("t", columns))
+    async def set_key(self, *columns: str, ctx: Context = CTX, reason: str = "") -> r.SetKeyReport:
+        return await self.rows.set_key(ctx, r.SetKeyRequest("t", columns, reason))
+
+    async def entry(self) -> VersionEntry:
+        """The newest version entry."""
+        return (await self.lake.catalog.versions(CTX, c.PageRequest("t"))).versions[0]
 
     async def widen(
         self, add: str = "", widen: str = "", ctx: Context = CTX, **more: Any
@@ -284,6 +288,18 @@ async def test_what_is_no_widening(around: Around, add: str, widen: str) -> None
     assert (await around.dataset()).schema.id == 1
 
 
+async def test_who_declared_and_widened_and_why_is_told(around: Around) -> None:
+    await around.lake.put(b"id\n1\n")
+    ctx = replace(CTX, workspace="w", source="s")
+    await around.set_key("id", ctx=ctx, reason="to change rows")
+    entry = await around.entry()
+    assert (entry.operation, entry.reason) == ("primary_key", "to change rows")
+    assert (entry.actor, entry.workspace, entry.source) == ("ada", "w", "s")
+    await around.widen("x:string", ctx=ctx, reason="a new field")
+    entry = await around.entry()
+    assert (entry.operation, entry.reason, entry.workspace) == ("schema", "a new field", "w")
+
+
 # Going back.
 
 
@@ -302,7 +318,7 @@ async def test_a_keyed_dataset_goes_back_by_row_changes(around: Around) -> None:
     await refused(around.get(7), ErrorKind.NOT_FOUND)
     again = await around.restore(before)
     assert (again.no_op, again.version) == (True, report.version)
-    entry = (await around.lake.catalog.versions(CTX, c.PageRequest("t"))).versions[0]
+    entry = await around.entry()
     assert (entry.operation, entry.reason) == ("restore", "it was wrong")
     assert (entry.rows_added, entry.rows_removed) == (2, 2)
     assert (await around.diff(before)).rows == ()
