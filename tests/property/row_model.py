@@ -82,10 +82,10 @@ class Model:
     def patched(self, patches: list[dict[str, Any]]) -> tuple[dict[Key, Row], dict[str, int]]:
         made = dict(self.rows)
         counts = {"inserted": 0, "updated": 0, "unchanged": 0, "deleted": 0}
+        if any(patch["key"] not in self.rows for patch in patches):
+            raise Refused("not_found")
         for patch in patches:
-            old = self.rows.get(patch["key"])
-            if old is None:
-                raise Refused("not_found")
+            old = self.rows[patch["key"]]
             wrong = patch.get("expect", {}).items()
             if any(old[name] != self.typed(name, value) for name, value in wrong):
                 raise Refused("conflict")
@@ -100,9 +100,11 @@ class Model:
         return made, {"deleted": len(there), "missing": len(keys) - len(there)}
 
     def widened(self, name: str) -> dict[Key, Row]:
-        """A column more, or one that is a text from now on; no row changes by it."""
+        """A column more, or one that is a text from now on; no row changes by it, so none is told
+        to have."""
         if name in self.columns:
             self.texts.add(name)
         else:
             self.columns = (*self.columns, name)
-        return {key: self.whole(row) for key, row in self.rows.items()}
+        self.rows = {key: self.whole(row) for key, row in self.rows.items()}
+        return self.rows
