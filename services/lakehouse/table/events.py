@@ -160,7 +160,7 @@ def _fields(changes: RowChanges, schema: Schema, key: Sequence[str]) -> pa.Table
         old, new = flat(changes.old.column(column.name)), flat(changes.new.column(column.name))
         rows = pc.indices_nonzero(pc.invert(same(old, new)))
         if len(rows):
-            texts = [json_texts(each.take(rows), column.type) for each in (old, new)]
+            texts = [_texts_at(each, rows, column.type) for each in (old, new)]
             pieces.append((rows, column, texts[0], texts[1]))
     rows = pa.concat_arrays([piece[0] for piece in pieces])
     counts = [len(piece[0]) for piece in pieces]
@@ -176,6 +176,12 @@ def _fields(changes: RowChanges, schema: Schema, key: Sequence[str]) -> pa.Table
         "rows": pa.repeat(pa.scalar(1, pa.int64()), len(rows)),
     }
     return _table({name: values.take(order) for name, values in columns.items()}, len(rows))
+
+
+def _texts_at(values: pa.Array, rows: pa.Array, type_text: str) -> pa.Array:
+    if values.null_count == len(values):
+        return pa.nulls(len(rows), pa.string())
+    return json_texts(values.take(rows), type_text)
 
 
 def _repeated(values: Sequence[object], counts: Sequence[int], kind: pa.DataType) -> pa.Array:

@@ -1,15 +1,14 @@
 """Values as JSON texts and back, exactly: how the journal keeps what a field was (ADR-012).
 
-Integers and decimals are numbers with all their digits. Doubles are the shortest number that reads
-back the same, with a point or an exponent; what JSON has no number for is a string: ``"NaN"``,
-``"Infinity"``, ``"-Infinity"``, and a NaN with other bits ``"NaN:7ff8000000000001"``. Times are
-strings, RFC 3339, without a fraction of zeros; those outside the years 1 to 9999, which it cannot
-write, are numbers: days or microseconds since 1970. Binary is base64, a list an array, a struct an
-object, a map an array of pairs.
+Integers are numbers with all their digits, decimals strings, for most readers of JSON would round
+them. Doubles are the shortest number that reads back the same, with a point or an exponent; what
+JSON has no number for is a string: ``"NaN"``, ``"Infinity"``, ``"-Infinity"``, and a NaN with other
+bits ``"NaN:7ff8000000000001"``. Times are strings, RFC 3339, without a fraction of zeros; those
+outside the years 1 to 9999, which it cannot write, are numbers: days or microseconds since 1970.
+Binary is base64, a list an array, a struct an object, a map an array of pairs.
 
-The form for clients differs where a reader that takes numbers for doubles would alter a value:
-integers beyond 2^53, decimals of more than 15 digits and those far times are strings there, and
-NaN and infinities are null.
+The form for clients differs: a decimal of at most 15 digits is a number, an integer beyond 2^53 and
+a far time a string, NaN and infinities are null.
 """
 
 from __future__ import annotations
@@ -176,7 +175,7 @@ def _decimal_texts(values: pa.Array, client: bool) -> pa.Array:
         plain = [format(value, "f") for value in values.filter(scientific).to_pylist()]
         texts = pc.replace_with_mask(texts, scientific, pa.array(plain, pa.string()))
     if not client:
-        return texts
+        return _quoted(texts)
     digits = pc.replace_substring_regex(texts, _NOT_DIGITS, "")
     return pc.if_else(pc.greater(pc.binary_length(digits), _SAFE_DIGITS), _quoted(texts), texts)
 
