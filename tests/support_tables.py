@@ -20,7 +20,7 @@ from lakehouse.ingestd.rows.reading import TableReader
 from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
-from lakehouse.model.dataset import KEYS, ROWS, Card, DataFile, Dataset, DatasetStatus
+from lakehouse.model.dataset import KEYS, ROWS, Card, DataFile, Dataset, DatasetStatus, stats_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.rescue import KnownReads
@@ -28,6 +28,7 @@ from lakehouse.table.fingerprint import fingerprint
 from lakehouse.table.keys import keys_schema
 from lakehouse.table.rowhash import format_hash, hash_each, rows_hash
 from lakehouse.table.stats import file_stats
+from lakehouse.table.statsfile import encode_stats
 from lakehouse.table.types import arrow_schema
 
 _COUNT = itertools.count()
@@ -51,6 +52,7 @@ class Table:
     files: list[DataFile] = field(default_factory=list)
     older: list[Schema] = field(default_factory=list)
     seq: int = 0
+    bucket: str = "primary"
 
     async def put(
         self, table: pa.Table, content: str, seq: int, rows_hash_text: str = "", group: int = 1000
@@ -59,7 +61,13 @@ class Table:
         pq.write_table(table, sink, row_group_size=group)
         data = sink.getvalue().to_pybytes()
         key = f"datasets/s/d/{len(self.files):06d}.parquet"
-        await self.buckets.get("primary").put(key, data)
+        store = self.buckets.get(self.bucket)
+        await store.put(key, data)
+        stats, beside = file_stats(table, self.schema), ""
+        if self.bucket != "primary":
+            encoded = encode_stats(stats)
+            await store.put(stats_key(key), encoded)
+            stats, beside = (), hashlib.sha256(encoded).hexdigest()
         file = DataFile(
             key,
             len(data),
@@ -67,9 +75,11 @@ class Table:
             hashlib.sha256(data).hexdigest(),
             schema_id=self.schema.id,
             rows_hash=rows_hash_text,
-            stats=file_stats(table, self.schema),
+            stats=stats,
             content=content,
             seq=seq,
+            bucket=self.bucket,
+            stats_sha256=beside,
         )
         self.files.append(file)
         return file
@@ -143,8 +153,9 @@ class Tables:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.jobs = ThreadPoolExecutor(2)
-        bucket = BucketSettings("primary", f"memory://tables-{next(_COUNT)}")
-        self.buckets = Buckets([bucket], CLOCK, IDS)
+        names = ("primary", "other")
+        buckets = [BucketSettings(name, f"memory://tables-{next(_COUNT)}") for name in names]
+        self.buckets = Buckets(buckets, CLOCK, IDS)
         known = KnownReads(self.buckets, CLOCK, IDS)
         options = IngestSettings(spool_dir=str(folder), **settings)
         catalog: Catalog | None = None

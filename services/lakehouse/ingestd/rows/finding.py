@@ -147,7 +147,7 @@ class Finder:
         """The dataset's shelf with all of ``small`` on it; None if one is not near."""
         dataset = wanted.snapshot.dataset
         shelf = self._recent.shelf(dataset)
-        if shelf.is_stale(len(small)):
+        if shelf.is_stale(len(small), self._memory_bytes_max):
             self._recent.drop(dataset)
             shelf = self._recent.shelf(dataset)
         new = [file for file in small if place(file) not in shelf.numbers]

@@ -185,19 +185,18 @@ def _bounds(metadata: pq.FileMetaData, schema: Schema, name: str) -> Bounds | No
     if leaves.count(name) != 1 or types[name].startswith("decimal("):
         return None
     at = leaves.index(name)
-    lows: list[object] = []
-    highs: list[object] = []
-    for group in range(metadata.num_row_groups):
-        column = metadata.row_group(group).column(at)
-        stats = column.statistics if column.is_stats_set else None
-        known = stats if stats is not None and stats.has_min_max else None
-        lows.append(None if known is None else known.min)
-        highs.append(None if known is None else known.max)
     kind = pa.int8() if types[name] == "bool" else to_arrow(types[name])
     try:
+        ends = [_ends(metadata.row_group(g).column(at)) for g in range(metadata.num_row_groups)]
+        lows, highs = [low for low, _ in ends], [high for _, high in ends]
         return pa.array(lows, kind), pa.array(highs, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         return None
+
+
+def _ends(column: pq.ColumnChunkMetaData) -> tuple[object, object]:
+    stats = column.statistics if column.is_stats_set else None
+    return (None, None) if stats is None or not stats.has_min_max else (stats.min, stats.max)
 
 
 def _hashes(source: Source, group: int) -> pa.Array:

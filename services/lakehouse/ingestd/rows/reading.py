@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lakehouse.contracts.catalog import AsOf, CatalogService, DatasetSnapshot, SnapshotRequest
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.rows.beside import Beside
 from lakehouse.ingestd.rows.finding import Finder, place
 from lakehouse.ingestd.rows.groups import Groups, decoding
 from lakehouse.ingestd.rows.lookup import under_schema
@@ -42,10 +43,12 @@ _TOGETHER_BYTES: Final = 512 << 20
 
 @dataclass(slots=True)
 class _Open:
+    """``folders`` have to be made before the first use."""
+
     cache: ReadCache
     finder: Finder
     recent: Recent
-    folders: tuple[Path, Path]
+    folders: tuple[Path, ...]
 
 
 class TableReader:
@@ -65,6 +68,7 @@ class TableReader:
         self._buckets = buckets
         self._known = known
         self._jobs = jobs
+        self._beside = Beside(jobs)
         self._parts: _Open | None = None
 
     def start(self, folder: Path) -> None:
@@ -114,6 +118,7 @@ class TableReader:
         """
         parts = self._opened()
         keys = keys.select(list(snapshot.dataset.primary_key))
+        snapshot = await self._beside.filled(snapshot, parts.cache)
         paths: dict[Place, str] = {}
         with ExitStack() as stack:
             while True:
@@ -247,14 +252,15 @@ class TableReader:
 
     @staticmethod
     async def _near(parts: _Open, files: Sequence[DataFile]) -> Mapping[Place, str]:
-        for folder in parts.folders:
-            folder.mkdir(exist_ok=True)
         paths = (await parts.cache.paths(files)).paths
         return {place(file): path for file, path in zip(files, paths, strict=True)}
 
     def _opened(self) -> _Open:
         if self._parts is None:
             raise LakehouseError(ErrorKind.UNAVAILABLE, "ingest has not been started")
+        for folder in self._parts.folders:
+            folder.mkdir(exist_ok=True)
+        self._parts.folders = ()
         return self._parts
 
 

@@ -24,6 +24,7 @@ __all__ = ["SMALL_BYTES", "SMALL_ROWS", "Recent", "Shelf", "is_small"]
 SMALL_BYTES: Final = 2 << 20
 SMALL_ROWS: Final = 65_536
 _STALE_MIN: Final = 64
+_TABLES_MANY: Final = 20_000
 Place = tuple[str, str]
 
 
@@ -74,9 +75,10 @@ class Shelf:
         )
         return hits.filter(pc.is_in(hits.pieces, value_set=live)) if len(hits) else hits
 
-    def is_stale(self, live: int) -> bool:
-        """Whether most of what is here belongs to no file that was asked for now."""
-        return len(self.tables) > _STALE_MIN + 4 * live
+    def is_stale(self, live: int, bytes_max: int) -> bool:
+        """Whether there is much here that belongs to no file that was asked for now."""
+        many = self.size_bytes > bytes_max // 2 or len(self.tables) > _TABLES_MANY
+        return many and len(self.tables) > _STALE_MIN + 4 * live
 
 
 class Recent:

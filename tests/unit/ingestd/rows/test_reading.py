@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.ingestd.rows import finding, recent
+from lakehouse.ingestd.rows import beside, finding, recent
 from lakehouse.ingestd.rows import reading as reading_module
-from lakehouse.model.dataset import KEYS, ROWS
+from lakehouse.model.dataset import KEYS, ROWS, stats_key
 from lakehouse.model.schema import Column, Schema
 from support_tables import Table, Tables, schema_of
 
@@ -202,6 +202,24 @@ async def test_the_decoded_folder_stays_within_its_bound(tmp_path: Path) -> None
     held = sum(path.stat().st_size for path in (tmp_path / "decoded").iterdir())
     assert 0 < held <= 100_000
     await tables.close()
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_outside_the_primary_bucket_only_the_file_that_may_have_the_key_is_fetched(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    monkeypatch.setattr(beside, "is_small", lambda file: False)
+    table = tables.table(PEOPLE, "id")
+    table.bucket = "other"
+    for start in range(0, 500, 100):
+        await table.add([person(n) for n in range(start, start + 100)])
+    if damaged:
+        await tables.buckets.get("other").put(stats_key(table.files[0].key), b"x")
+    assert await table.find({"id": 250}) == [person(250)]
+    fetched = {path.stem for path in (tmp_path / "objects").iterdir()}
+    files = [file for file in table.files if file.sha256 in fetched]
+    assert files == (table.files if damaged else [table.files[2]])
 
 
 async def test_an_object_that_is_not_what_it_should_be_is_corrupt(tables: Tables) -> None:
