@@ -135,6 +135,23 @@ class CatalogModel(RuleBasedStateMachine):
             each["files"] = {key: n for key, n in each["files"].items() if key not in gone}
             self.done(self.version)
 
+    @rule(pick=PICK, seed=PICK)
+    def pack(self, pick: int, seed: int) -> None:
+        """Some files become one: the same rows, and no change of them."""
+        dataset_id = self.chosen(pick)
+        if dataset_id is None or not self.model.datasets[dataset_id]["files"]:
+            return
+        each, dice = self.model.datasets[dataset_id], random.Random(seed)
+        gone = dice.sample(sorted(each["files"]), dice.randint(1, len(each["files"])))
+        rows = sum(each["files"][key] for key in gone)
+        self.serial += 1
+        made = file_of(self.session, dataset_id, f"p{self.serial}", rows)
+        change = m.RewriteFiles(dataset_id, tuple(gone), (replace(made, rows_hash="", seq=1),))
+        if self.commit(not each["dropped"], change):
+            kept = {key: n for key, n in each["files"].items() if key not in gone}
+            each["files"] = {**kept, made.key: rows}
+            self.done(self.version)
+
     @rule(name=NAMES, new=NAMES)
     def rename(self, name: str, new: str) -> None:
         dataset_id, holder = self.model.live(name), self.model.live(new)

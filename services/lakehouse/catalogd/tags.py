@@ -145,7 +145,8 @@ def _events(
 def _untold(dataset: DatasetState, after: int, up_to: int, limit: int) -> list[VersionEntry]:
     """Entries in (after, up_to] that are events of the journal themselves, rising."""
     history = dataset.history
-    if history.start and history[history.start].version > after + 1 and up_to < dataset.now.version:
+    cut = history.start and history[history.start].version > after + 1
+    if cut and dataset.now.marks.journaled > after:
         raise LakehouseError(
             ErrorKind.CONFLICT,
             "what the cursor goes on from was folded into events meanwhile",
