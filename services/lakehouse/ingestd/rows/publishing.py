@@ -17,6 +17,7 @@ from lakehouse.contracts.catalog import CommitRequest, CommitResult
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.rows.writing import Piece
+from lakehouse.kit.blocking import run_in
 from lakehouse.model.changes import AddFiles, Change, Requirement, RowsAt, SchemaIs
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile, Dataset
 from lakehouse.model.identity import Context
@@ -101,7 +102,8 @@ async def put_changes(
     writer, schema = parts.writer, dataset.schema
     rows_key = writer.new_key(dataset, session_id) if changes.rows.num_rows else ""
     at_us = parts.clock.now_us()
-    events = event_table(ctx, dataset, changes, told, (rows_key, at_us))
+    made = (rows_key, at_us)
+    events = await run_in(parts.jobs, event_table, ctx, dataset, changes, told, made)
     pieces = [
         Piece(ROWS, changes.rows, schema, rows_key),
         Piece(KEYS, changes.keys, schema),
