@@ -98,8 +98,8 @@ def decide(request: IngestRequest, standing: Standing) -> Action:
         return Action.NOTHING if same and standing.only else Action.REPLACE
     if request.mode is IngestMode.UPSERT:
         # Rows of the same content may have been changed since: row by row it is found out.
-        if not dataset.primary_key:
-            raise _keyless(dataset.name, "declare a primary key for the dataset first")
+        if not dataset.primary_key and not request.key:
+            raise _keyless(dataset.name, "say key=<columns> to declare its primary key with this")
         return Action.UPSERT
     if same:
         return Action.NOTHING

@@ -15,6 +15,7 @@ from typing import Final
 
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestMode, IngestReport, IngestRequest
+from lakehouse.contracts.rows import SetKeyRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.committing import Committer, Job, Uploaded
 from lakehouse.ingestd.convert import Outcome, Work
@@ -38,6 +39,7 @@ from lakehouse.ingestd.reports import (
     sample_json,
     stated_sensitivity,
 )
+from lakehouse.ingestd.rows.keying import KeySetter
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.rows.publishing import Told, committed
 from lakehouse.ingestd.settings import IngestSettings
@@ -102,6 +104,7 @@ class Ingest:
         self._spool = Spool(settings, ids)
         self.parts = RowParts(settings, catalog, buckets, clock, ids, known)
         self._sessions = self.parts.sessions
+        self._keys = KeySetter(self.parts)
         self._committer = Committer(settings, catalog, buckets, ids)
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._present = 0
@@ -245,6 +248,11 @@ class Ingest:
             if action is Action.NOTHING:
                 return self._no_op(under, standing)
             await self._read(ctx, under, standing)
+            if action is Action.UPSERT and standing.dataset and not standing.dataset.primary_key:
+                # A change of its own: the rows that are there have this key from now on.
+                key = SetKeyRequest(standing.dataset.name, _made(under).key, request.reason)
+                await self._keys.set_key(replace(ctx, idempotency_key=None), key)
+                continue
             try:
                 return await self._publish(ctx, under, action, standing)
             except LakehouseError as error:

@@ -78,6 +78,13 @@ async def test_an_upsert_needs_a_key(lake: Lake) -> None:
     assert error.kind is ErrorKind.INVALID
     await lake.put(PEOPLE, "people")
     assert (await lake.refused(PEOPLE, "people", mode="upsert")).kind is ErrorKind.INVALID
+    # One that is said with it is declared, unless the rows that are there do not have it.
+    await lake.put(b"id,name,phone\n3,cy,334\n", "people", mode="append")
+    error = await lake.refused(b"id,name\n9,x\n", "people", mode="upsert", key=("id",))
+    assert error.kind is ErrorKind.INVALID
+    report = await lake.put(b"phone,name\n222,bo\n", "people", mode="upsert", key=("PHONE",))
+    assert report.updated == 1
+    assert (await dataset_of(lake)).primary_key == ("phone",)
 
 
 async def test_a_key_twice_in_the_file_is_refused(lake: Lake) -> None:
