@@ -234,7 +234,7 @@ async def observe(roles: Roles) -> Facts:
     facts: list[tuple[object, ...]] = []
     for each in page.datasets:
         owner, status = each.card.owner, each.status.value
-        facts.append((each.name, status, owner, each.files, each.row_count, each.size_bytes))
+        facts.append((each.name, status, owner, each.files, each.row_count))
     facts += [("tag", one.name, one.dataset) for one in (await _tags(roles)).tags]
     for each in page.datasets:
         if each.status is DatasetStatus.LIVE:
