@@ -117,6 +117,22 @@ def up(containers: dict[str, Container]) -> None:
         time.sleep(0.05)
 
 
+def changes(client: httpx.Client) -> None:
+    """Rows change in one process, by a predicate that another one reads, told by a feed."""
+    answer = client.put("/ingest/datasets/people/key", json={"columns": ["id"]})
+    assert answer.status_code == 200, answer.text
+    where = "/ingest/datasets/people/rows?mode=patch&where=id%20is%20not%20null&reason=test"
+    answer = client.post(where, json={"name": "Zoe"})
+    assert answer.json()["updated"] >= 2, answer.text
+    answer = client.post("/query/sql", json={"sql": "select distinct name from people"})
+    assert answer.json()["rows"] == [["Zoe"]], answer.text
+    feed = client.get(
+        f"/journal/feed?dataset=people&after={answer.json()['versions']['people'] - 1}"
+    )
+    told = [json.loads(line) for line in feed.text.splitlines()]
+    assert {(one["field"], one["new"], one["reason"]) for one in told} == {("name", "Zoe", "test")}
+
+
 def test_the_profile_runs_as_written(tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     with containers(tmp_path) as made:
@@ -143,6 +159,7 @@ def test_the_profile_runs_as_written(tmp_path: Path) -> None:
             assert answer.status_code == 201, answer.text
             answer = client.post("/query/sql", json={"sql": "select count(*) as n from people"})
             assert answer.json()["rows"] == [[3]], answer.text
+            changes(client)
             assert client.get("/storage/buckets").status_code == 200
             ready = client.get("/ready").json()
             assert ready["details"]["peer_catalogd"] == "ready"
@@ -150,7 +167,9 @@ def test_the_profile_runs_as_written(tmp_path: Path) -> None:
             # A role's figures take a token too, and are its own.
             assert httpx.get(f"{made[name].url}/metrics").status_code == 401
             page = httpx.get(f"{made[name].url}/metrics", headers=headers).text
-            assert f'roles="{name}"' in page
+            roles = made[name].command[-1]
+            assert f'roles="{roles}"' in page
+            assert name in roles.split(",")
         assert own.partition(".")[2] not in "".join(one.log for one in made.values() if one.process)
         for name in ("gateway", "queryd", "ingestd", "storaged", "catalogd"):
             assert made[name].stop() == 0
