@@ -4,8 +4,8 @@ Nothing of the lakehouse is imported, and no node is asked: DuckDB over plain fi
 
     python walk_back.py now.parquet files.json BUCKET_FOLDER KEY[,KEY] VERSION [KEY_VALUE ...]
 
-now.parquet    the rows as they are:  POST /query/sql  {"sql": "select * from people"}
 files.json     the list of objects:   GET /catalog/datasets/people/files
+now.parquet    the rows, as of its version:  POST /query/sql  {"sql": "select * from people", ..}
 BUCKET_FOLDER  where those objects are (a local bucket, or a copy of one)
 
 Prints the rows at VERSION as lines of JSON, or the one row with the given key.
@@ -130,8 +130,10 @@ def rows_at(
 
 
 def main(now: str, listing: str, folder: str, keys: str, version: str, *wanted: str) -> None:
-    known = json.loads(Path(listing).read_text())["files"]
-    events = [file for file in known if file["content"] == "events"]
+    known = json.loads(Path(listing).read_text())
+    if known["next"]:
+        sys.exit("the list of objects goes on: ask for the next page (?cursor=) and join them")
+    events = [file for file in known["files"] if file["content"] == "events"]
     files = [(str(Path(folder) / file["key"]), file["seq"]) for file in events]
     key = keys.split(",")
     rows = rows_at(duckdb.connect(), now, files, key, int(version))

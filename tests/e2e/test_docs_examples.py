@@ -69,6 +69,12 @@ def test_the_examples_of_a_page_run(page: Path, node: Node) -> None:
     program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\nexec {shlex.join(PROGRAM)} "$@"\n')
     program.chmod(0o755)
+    python = program.with_name("python")
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(PROGRAM[0])} "$@"\n')
+    python.chmod(0o755)
+    (node.folder / "docs").symlink_to(ROOT / "docs")
+    (node.folder / "data").mkdir(exist_ok=True)
+    (node.folder / "data" / "primary").symlink_to(node.folder.parent / "bucket")
     for block in examples(page):
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", _prelude(node) + _local(block, node)],
