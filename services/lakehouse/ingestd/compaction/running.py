@@ -36,6 +36,7 @@ from lakehouse.ingestd.rows.writing import Piece
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile, Dataset, VersionEntry
 from lakehouse.model.identity import Context
+from lakehouse.model.schema import Schema
 from lakehouse.objectstore.readcache import ReadCache
 from lakehouse.table.events import EVENT_COLUMNS
 
@@ -143,9 +144,11 @@ class Runner:
         dataset = stand.dataset
         async with self._inputs(stand, run.inputs) as inputs:
             rows, keys = await self._in_thread(fold_stretch, dataset, inputs)
+        # Keys tell hashes of rows as they were when they were hidden: under the oldest schema.
+        hashed = min((one.written for one in inputs if one.file.content == KEYS), key=_by_id)
         pieces = [
-            Piece(content, table, dataset.schema)
-            for content, table in ((ROWS, rows), (KEYS, keys))
+            Piece(content, table, schema)
+            for content, table, schema in ((ROWS, rows, dataset.schema), (KEYS, keys, hashed))
             if table.num_rows
         ]
         files = await self._parts.writer.put_all(stand.ctx, dataset, stand.session_id, pieces)
@@ -251,6 +254,10 @@ class Runner:
     def _check(self) -> None:
         if self._stop.is_set():
             raise LakehouseError(ErrorKind.UNAVAILABLE, "the compaction was given up")
+
+
+def _by_id(schema: Schema) -> int:
+    return schema.id
 
 
 def _largest(files: Sequence[DataFile]) -> list[DataFile]:

@@ -18,9 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakehouse.contracts import catalog as c
-from lakehouse.contracts.ingest import IngestOptions, SourceFormat
+from lakehouse.contracts.ingest import ColumnOverride, IngestOptions, SourceFormat
 from lakehouse.contracts.inventory import JournalRequest
-from lakehouse.contracts.rows import ChangeRowsRequest, CompactReport, CompactRequest, RowChange
+from lakehouse.contracts.rows import (
+    ChangeRowsRequest,
+    CompactReport,
+    CompactRequest,
+    RowChange,
+    WidenRequest,
+)
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.ingestd.rows.service import Rows
@@ -367,6 +373,38 @@ async def test_small_files_of_a_dataset_without_a_key_go_together(lake: Lake) ->
     await lake.put(b"id,name\n99,late\n", mode="append")
     journal = await lake.catalog.journal(CTX, JournalRequest("t"))
     assert [entry.operation for entry in journal.entries] == ["append"]
+
+
+async def test_rows_from_before_a_type_was_widened_go_with_those_since(lake: Lake) -> None:
+    rows = "".join(f"{at},{at}\n" for at in range(100))
+    await lake.put(f"id,name\n{rows}".encode(), key=("id",))
+    table = Table(lake)
+
+    async def change(*ids: int, value: object) -> None:
+        body = json.dumps([{"id": one, "name": value} for one in ids]).encode()
+        options = IngestOptions(format=SourceFormat.JSON)
+        await table.rows.change(CTX, ChangeRowsRequest("t", RowChange.UPSERT, body, options))
+
+    for at in range(3):
+        await change(at, 50, value=1000 + at)
+    wider = WidenRequest(
+        "t", (ColumnOverride("more", "string"),), (ColumnOverride("name", "string"),)
+    )
+    await table.rows.widen(CTX, wider)
+    for at in range(3):
+        await change(50, 60 + at, value=f"text {at}")
+    seen = await table.seen()
+    assert (seen[0], seen[50], seen[99]) == ("1000", "text 2", "99")
+    assert (await table.compact()).strategy.startswith("minor")
+    assert await table.seen() == seen
+    for at in range(3):
+        await change(70 + at, value=None)
+    seen = await table.seen()
+    assert (await table.compact(full=True)).strategy.startswith("major")
+    assert await table.seen() == seen
+    await change(70, value="again")
+    assert (await table.compact(full=True)).strategy.startswith("major")
+    assert (await table.seen()) == seen | {70: "again"}
 
 
 async def test_too_little_disk_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
