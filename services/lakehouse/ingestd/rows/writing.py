@@ -21,7 +21,7 @@ from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.ingestd.uploading import PASSING, PREFIX, not_uploaded, put_stats
 from lakehouse.kit.blocking import run_in
 from lakehouse.kit.ids import Ids
-from lakehouse.model.dataset import KEYS, ROWS, ColumnStats, DataFile, Dataset
+from lakehouse.model.dataset import EVENTS, KEYS, ROWS, ColumnStats, DataFile, Dataset
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY
 from lakehouse.model.schema import Schema
@@ -36,6 +36,10 @@ __all__ = ["Encoded", "Piece", "TableWriter", "encode"]
 _ZSTD_LEVEL: Final = 1
 _ROW_HASH: Final = "__row_hash"
 _INDEXED_ROWS: Final = 20_000
+_ASKED: Final = frozenset(
+    {"base_version", "version", "kind", "entity", "column_id", "field", "actor", "at"}
+    | {"workspace", "request_id"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,5 +167,14 @@ def encode(piece: Piece, row_group_rows: int) -> Encoded:
         rows=table.num_rows,
         sha256=hashlib.sha256(data).hexdigest(),
         rows_hash=hashed,
-        stats=file_stats(table, piece.schema),
+        stats=file_stats(table, _bounded(piece)),
     )
+
+
+def _bounded(piece: Piece) -> Schema:
+    """The columns whose bounds the catalog keeps. Of events, those that one can ask for: a value of
+    the past is in its object alone, from where it can be taken away."""
+    if piece.content != EVENTS:
+        return piece.schema
+    asked = tuple(column for column in piece.schema.columns if column.name in _ASKED)
+    return Schema(piece.schema.id, asked)

@@ -21,6 +21,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.service import Rows
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile
 from lakehouse.model.identity import Context
+from lakehouse.table.events import EVENT_COLUMNS
 from lakehouse.table.merge import Layer, tombstones, visible
 from support_ingest import CTX, Lake
 
@@ -107,6 +108,19 @@ async def test_an_upsert_inserts_updates_and_leaves_alone(people: People) -> Non
     }
     dataset = (await people.lake.catalog.get(CTX, c.GetRequest("people"))).dataset
     assert (dataset.row_count, dataset.rows_version) == (4, report.version)
+
+
+async def test_no_value_of_the_past_is_kept_but_in_its_object(people: People) -> None:
+    """Bounds of events are in the catalog, from where a value could not be taken away."""
+    await people.change([{"id": 2, "name": "canary-1", "phone": 1}])
+    await people.change([{"id": 2, "name": "x", "phone": 1}])
+    by_name = {column.name: column.id for column in EVENT_COLUMNS.columns}
+    for file in await people.files():
+        if file.content == EVENTS:
+            known = {one.column_id: one for one in file.stats}
+            assert not {by_name["old"], by_name["new"]} & known.keys()
+            assert known[by_name["entity"]].minimum == "[2]"
+            assert "canary" not in str(file)
 
 
 async def test_a_batch_that_changes_nothing_commits_nothing(people: People) -> None:
