@@ -6,21 +6,21 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd.plan import LayerGroup, Merge, ScanColumn
 from lakehouse.table.keys import match
 from lakehouse.table.merge import SEQ, Layer, tombstones
 from lakehouse.table.types import to_arrow
 from lakehouse.table.widening import widened
 
-__all__ = ["AFTER", "Deltas", "Resolved", "WidenedFiles", "key_names", "schema_of", "written_as"]
+__all__ = ["AFTER", "Deltas", "Resolved", "WidenedFiles", "key_names", "schema_of"]
 
-BYTES_MAX: Final = 128 << 20
+BYTES_MAX: Final = 64 << 20
 BATCH_ROWS: Final = 8192
 AFTER: Final = "s"
 
@@ -42,12 +42,6 @@ class Resolved:
 def key_names(merge: Merge) -> list[str]:
     """Names for the columns of a key that are no user's, in its order."""
     return [f"k{at}" for at in range(len(merge.key))]
-
-
-def written_as(values: pa.Array, type_text: str) -> pa.Array:
-    """Values of a file as the wider type that their column has by now, as every other reader has
-    them. Raises ``corrupt``."""
-    return widened(values, type_text)
 
 
 class Deltas:
@@ -117,15 +111,35 @@ class WidenedFiles:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         for path in self._paths:
-            with pq.ParquetFile(path) as file:
+            with _opened(path) as file:
                 for batch in file.iter_batches(BATCH_ROWS, columns=_wanted(self._columns)):
                     yield from _now(pa.Table.from_batches([batch]), self._columns).to_batches()
 
 
 def _read(path: str, columns: Sequence[ScanColumn]) -> pa.Table:
     """The columns of a file under their names in the scan."""
-    with pq.ParquetFile(path) as file:
-        return _now(file.read(_wanted(columns), use_threads=False), columns)
+    try:
+        with _opened(path) as file:
+            return _now(file.read(_wanted(columns), use_threads=False), columns)
+    except MemoryError as error:
+        raise LakehouseError(
+            ErrorKind.EXHAUSTED,
+            "the query needs more memory than its limit",
+            http_status=422,
+            hint="compact the dataset: its row changes are held in memory",
+        ) from error
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise LakehouseError(
+            ErrorKind.UNAVAILABLE,
+            "a data file could not be read",
+            reason=type(error).__name__,
+        ) from error
+
+
+def _opened(path: str) -> Any:
+    import pyarrow.parquet as pq  # late: a worker that never sees row changes does without
+
+    return pq.ParquetFile(path)
 
 
 def _wanted(columns: Sequence[ScanColumn]) -> list[str] | None:
@@ -143,7 +157,7 @@ def _now(table: pa.Table, columns: Sequence[ScanColumn]) -> pa.Table:
             continue
         values = table.column(column.source)
         if values.type != field.type:
-            chunks = [written_as(one, column.type) for one in values.chunks]
+            chunks = [widened(one, column.type) for one in values.chunks]
             values = pa.chunked_array(chunks, field.type)
         arrays.append(values)
     return pa.Table.from_arrays(arrays, names=[column.name for column in columns])

@@ -79,7 +79,7 @@ class Pinning:
                 pinned.versions.append(PinnedVersion(one.dataset.name, version))
             as_of = AsOf(version=snapshot.version)
         if system:
-            if not (datasets or {_table(one) for one in system} <= LIVE_COLUMNS.keys()):
+            if not (datasets or {_table(one) for one in system} <= _OF_NOW):
                 as_of, pinned.version = await self._system.pin(ctx, as_of)
             for mention in system:
                 await self._open(ctx, pinned, mention, (as_of, pinned.version), parsed)

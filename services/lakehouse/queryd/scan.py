@@ -199,10 +199,10 @@ def _hull(keys: Sequence[DataFile], column: Column) -> tuple[Term, ...]:
         if texts.null_count:
             return ()
         try:
-            extreme = pc.min_max(_ordered(texts, column.type))[name]
+            ordered = _ordered(texts, column.type)
+            at = pc.index(ordered, pc.min_max(ordered)[name]).as_py()
         except (pa.ArrowException, LakehouseError):
             return ()
-        at = pc.index(_ordered(texts, column.type), extreme).as_py()
         terms.append(Term(column.id, op, (texts[at].as_py(),), column.type))
     return tuple(terms)
 

@@ -81,25 +81,26 @@ class SystemTables:
         self._kept: dict[tuple[str, int], SystemRelation] = {}
 
     async def pin(self, ctx: Context, as_of: AsOf) -> tuple[AsOf, int]:
-        """``as_of`` as a version, if the catalog can say which; version 0 if it cannot."""
+        """``as_of`` as the version that it means. Raises ``not_found``."""
         if as_of.version is not None:
             return as_of, as_of.version
         if as_of.time is not None or as_of.tag:
-            return as_of, 0
-        head = await self._catalog.list(ctx, ListRequest(limit=1))
-        return AsOf(version=head.version), head.version
+            version = (await self._catalog.snapshot(ctx, SnapshotRequest((), as_of))).version
+        else:
+            version = (await self._catalog.list(ctx, ListRequest(limit=1))).version
+        return AsOf(version=version), version
 
     async def open(
         self, ctx: Context, table: str, as_of: AsOf, version: int, tree: exp.Expr | None = None
     ) -> SystemRelation:
-        """``system.<table>`` at ``as_of``, which is ``version`` (0: known by its time alone).
+        """``system.<table>`` at ``as_of``, which is ``version`` (0 for what is as of now).
 
         Live tables are as of now but for the events, which have a version each; they have the rows
         that the statement ``tree`` may need (None: all), and are the caller's to delete.
         """
         schema = schema_of(table)
         if table in LIVE_COLUMNS:
-            until = await self._version(ctx, as_of) if table == "events" else 0
+            until = version if table == "events" else 0
             live = await self._live.open(ctx, table, schema, tree, until)
             name = Path(live.path).name
             return SystemRelation(_relation(table, schema, version, live.rows, name), live.path)
@@ -115,12 +116,6 @@ class SystemTables:
         if version:
             self._keep((table, version), made)
         return made
-
-    async def _version(self, ctx: Context, as_of: AsOf) -> int:
-        """The version that ``as_of`` means; 0 for now. Raises ``not_found``."""
-        if as_of.time is None and not as_of.tag:
-            return as_of.version or 0
-        return (await self._catalog.snapshot(ctx, SnapshotRequest((), as_of))).version
 
     def _keep(self, key: tuple[str, int], made: SystemRelation) -> None:
         self._kept[key] = made

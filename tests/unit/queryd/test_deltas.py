@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +16,11 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd import deltas
 from lakehouse.queryd.adapters.datafusion import DataFusionEngine
 from lakehouse.queryd.adapters.duckdb import DuckDbEngine
-from lakehouse.queryd.deltas import Deltas, written_as
+from lakehouse.queryd.deltas import Deltas
 from lakehouse.queryd.plan import LayerGroup, Merge, ScanColumn, ScanGroup, TableScan
 from lakehouse.queryd.ports import SqlEngine
+from lakehouse.table.types import to_arrow
+from lakehouse.table.widening import widened
 
 MEMORY = 256 << 20
 COLUMNS = (
@@ -143,10 +146,8 @@ WIDENED: tuple[tuple[str, str, list[Any], list[Any]], ...] = (
 def test_widened_columns_are_the_same_everywhere(
     engine: SqlEngine, tmp_path: Path, old: str, new: str, values: list[Any], wanted: list[Any]
 ) -> None:
-    from lakehouse.table.types import to_arrow
-
     written = pa.array(values, to_arrow(old))
-    same = written_as(written, new)
+    same = widened(written, new)
     if wanted is not None:
         assert same.to_pylist() == wanted
     path = put(tmp_path / "old", pa.table({"v": written, "n": list(range(len(values)))}))
@@ -159,7 +160,31 @@ def test_widened_columns_are_the_same_everywhere(
         assert [row["w"] for row in found] == same.to_pylist()
 
 
-def test_values_of_another_type_than_the_catalog_says_are_corrupt() -> None:
-    with pytest.raises(LakehouseError) as caught:
-        written_as(pa.array(["x"]), "int64")
-    assert caught.value.kind is ErrorKind.CORRUPT
+def test_a_file_that_is_not_what_the_plan_says_is_told_as_such(
+    engine: SqlEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "bad").write_bytes(b"PAR1 and then nothing")
+    other = put(tmp_path / "other", pa.table({"x": [1]}))
+    for path in (str(tmp_path / "bad"), str(tmp_path / "gone"), other):
+        merge = Merge((), (), (LayerGroup((path,), (1,), COLUMNS),))
+        scan = TableScan(f"t{len(path)}", COLUMNS, (), 1, merge)
+        with pytest.raises(LakehouseError) as caught:
+            ask(engine, f'select * from "{scan.name}"', scan)
+        assert caught.value.kind is ErrorKind.UNAVAILABLE
+        assert str(tmp_path) not in str(caught.value.fields)
+
+
+def test_sessions_and_tables_with_many_row_changes_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakehouse.queryd.adapters.duckdb.SESSIONS_BYTES_MAX", 1)
+    monkeypatch.setattr("lakehouse.queryd.adapters.datafusion.TABLES_BYTES_MAX", 1)
+    duck, fusion = (
+        kind(1, str(tmp_path / "spill"), 1 << 20) for kind in (DuckDbEngine, DataFusionEngine)
+    )
+    scan = changed(tmp_path, 100)
+    for index in range(3):
+        for engine in (duck, fusion):
+            one = replace(scan, name=f"t{index}")
+            assert ask(engine, f'select count(*) n from "{one.name}"', one) == [{"n": 99}]
+    assert (len(duck._sessions), len(fusion._tables)) == (1, 1)

@@ -23,12 +23,13 @@ from lakehouse.queryd.adapters.merging import (
     rows_name,
     tombs_name,
 )
-from lakehouse.queryd.deltas import AFTER, Deltas, key_names, schema_of, written_as
+from lakehouse.queryd.deltas import AFTER, Deltas, key_names, schema_of
 from lakehouse.queryd.plan import ScanColumn, ScanGroup, TableScan
 from lakehouse.table.types import to_arrow
+from lakehouse.table.widening import widened
 
 TABLES_MAX: Final = 64
-TABLES_BYTES_MAX: Final = 256 << 20
+TABLES_BYTES_MAX: Final = 128 << 20
 BATCH_ROWS: Final = 8192
 NESTING_MAX: Final = 400  # twice what the parser in front lets through
 _SAFE_PATH: Final = re.compile(r"[A-Za-z0-9/_.-]+\.parquet")
@@ -282,8 +283,8 @@ def _value(column: ScanColumn) -> str:
 
 
 def _widened(values: pa.Array, type_text: str) -> pa.Array:
-    widened = written_as(values, type_text)
-    return widened.cast(_read_type(widened.type))
+    wider = widened(values, type_text)
+    return wider.cast(_read_type(wider.type))
 
 
 def _arrow_name(kind: pa.DataType) -> str:

@@ -20,6 +20,7 @@ from lakehouse.table.types import to_arrow
 
 BATCH_ROWS: Final = 16_384
 SESSIONS_MAX: Final = 8
+SESSIONS_BYTES_MAX: Final = 128 << 20  # of the row changes that they hold
 STATEMENTS_MAX: Final = 64
 # Small relations are copied into memory when a session opens: looking into the footers of their
 # files takes longer than most queries on them.
@@ -121,23 +122,24 @@ def _is_small(scan: TableScan) -> bool:
     return sum(os.path.getsize(path) for path in paths) <= COPY_BYTES_MAX
 
 
-def _make_tables(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas) -> None:
-    """The tables of a merge, in memory; and files that this engine would widen otherwise."""
+def _make_tables(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas) -> int:
+    """The tables of a merge, in memory, and files that this engine would widen otherwise; how many
+    bytes they take."""
     for index, group in enumerate(scan.groups):
         if is_widened(group):
             session.register(_stream(scan, index), WidenedFiles(group.paths, group.columns))
     if scan.merge is None:
-        return
+        return 0
     made = deltas.resolved(scan.merge, scan.columns)
     for name, table in ((rows_name(scan), made.rows), (tombs_name(scan), made.tombs)):
         if table.num_columns:
             session.register("given", table)
             session.execute(f"CREATE TABLE {quoted(name)} AS SELECT * FROM given")
             session.unregister("given")
+    return made.nbytes
 
 
-def _define(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas) -> None:
-    _make_tables(session, scan, deltas)
+def _define(session: duckdb.DuckDBPyConnection, scan: TableScan) -> None:
     statement = view_sql(scan)
     if scan.groups and _is_small(scan):
         try:
@@ -149,12 +151,14 @@ def _define(session: duckdb.DuckDBPyConnection, scan: TableScan, deltas: Deltas)
 
 
 class _Session:
-    """A locked connection over one set of scans, with the statements it has bound already.
+    """A locked connection over one set of scans, with the statements it has bound already;
+    ``nbytes`` of row changes are held in it.
 
     A bound statement runs anew each time it is read; nothing of a run stays behind.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, nbytes: int) -> None:
+        self.nbytes = nbytes
         self._connection = connection
         self._bound: OrderedDict[str, duckdb.DuckDBPyRelation] = OrderedDict()
 
@@ -235,7 +239,10 @@ class DuckDbEngine:
         if session is None:
             session = self._open(tables, memory_bytes)
             self._sessions[key] = session
-            while len(self._sessions) > SESSIONS_MAX:
+            while len(self._sessions) > 1 and (
+                len(self._sessions) > SESSIONS_MAX
+                or sum(one.nbytes for one in self._sessions.values()) > SESSIONS_BYTES_MAX
+            ):
                 self._sessions.popitem(last=False)[1].close()
         self._sessions.move_to_end(key)
         return session
@@ -259,9 +266,11 @@ class DuckDbEngine:
         )
         for setting in settings:
             session.execute(f"SET {setting}")
+        nbytes = 0
         for table in tables:
-            _define(session, table, self._deltas)
+            nbytes += _make_tables(session, table, self._deltas)
+            _define(session, table)
         if tables and all(_is_small(table) for table in tables):
             session.execute("SET threads=1")  # handing out so little takes longer than doing it
         session.execute("SET lock_configuration=true")
-        return _Session(session)
+        return _Session(session, nbytes)

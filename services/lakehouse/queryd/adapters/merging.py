@@ -7,7 +7,7 @@ from typing import Final
 
 from lakehouse.queryd.plan import ScanColumn, ScanGroup, TableScan
 
-# Widenings that every engine writes alike; of others the text is made by ``deltas.written_as``.
+# Widenings that every engine writes alike; of others the text is made by ``table.widening``.
 _ALIKE: Final = frozenset(
     {("int64", "string"), ("uint64", "string"), ("bool", "string"), ("date", "string")}
     | {("date", "timestamp")}
@@ -30,7 +30,7 @@ def quoted(name: str) -> str:
 
 
 def conversion(column: ScanColumn) -> str:
-    """The name of the function that widens a column as ``written_as`` does; "" where engines do
+    """The name of the function that widens a column as ``table.widening`` does; "" where engines do
     it alike, or there is nothing to widen."""
     alike = (column.written, column.type) in _ALIKE or column.type.startswith("decimal(")
     return "" if not column.written or alike else f"lh_{column.written}_to_{column.type}"
