@@ -33,7 +33,7 @@ from lakehouse.table.keys import distinct, entity_texts, key_columns, key_hashes
 from lakehouse.table.types import arrow_schema
 from lakehouse.table.values import json_texts
 
-__all__ = ["Comparer", "Pair", "compare", "pair_of"]
+__all__ = ["Comparer", "Pair", "compare", "pair_of", "with_key"]
 
 _AT_ONCE: Final = 500_000
 _KEPT_ROWS: Final = 50_000
@@ -68,10 +68,10 @@ def pair_of(old: DatasetSnapshot, new: DatasetSnapshot, name: str) -> Pair:
     if not key:
         raise no_key(name)
     schema = max(old.dataset.schema, new.dataset.schema, key=lambda one: one.id)
-    return Pair(_with_key(old, key), _with_key(new, key), schema, key)
+    return Pair(with_key(old, key), with_key(new, key), schema, key)
 
 
-def _with_key(snapshot: DatasetSnapshot, key: tuple[str, ...]) -> DatasetSnapshot:
+def with_key(snapshot: DatasetSnapshot, key: tuple[str, ...]) -> DatasetSnapshot:
     """A version from before the key was declared is read by it all the same."""
     if snapshot.dataset.primary_key == key:
         return snapshot

@@ -10,6 +10,7 @@ import pyarrow as pa
 from lakehouse.contracts.catalog import DatasetSnapshot, GetRequest
 from lakehouse.contracts.rows import RowRequest, RowResult
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.rows.comparing import with_key
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.rows.refusals import no_key
 from lakehouse.kit import tracing
@@ -45,7 +46,17 @@ class RowGetter:
                 if not beyond_horizon(error):
                     raise
                 return await self._from_journal(ctx, request)
+            if not snapshot.dataset.primary_key:
+                snapshot = await self._keyed_later(ctx, request, snapshot)
             return await self._from_table(request, snapshot, version)
+
+    async def _keyed_later(
+        self, ctx: Context, request: RowRequest, snapshot: DatasetSnapshot
+    ) -> DatasetSnapshot:
+        """A version from before the key was declared, by the key of now."""
+        now = (await self._parts.catalog.get(ctx, GetRequest(request.dataset))).dataset
+        known = set(now.primary_key) <= set(snapshot.dataset.schema.names())
+        return with_key(snapshot, now.primary_key if known else ())
 
     async def _from_table(
         self, request: RowRequest, snapshot: DatasetSnapshot, version: int
@@ -53,6 +64,16 @@ class RowGetter:
         dataset = snapshot.dataset
         keys = _keys(request, dataset)
         found = await self._parts.reader.find(snapshot, keys)
+        if found.num_rows > 1:
+            raise LakehouseError(
+                ErrorKind.CONFLICT,
+                "several rows had this key before it was the primary key",
+                dataset=dataset.name,
+                key=request.key_json[:200],
+                version=version,
+                rows=found.num_rows,
+                hint="select them with SQL as of that version",
+            )
         return await self._result(dataset, keys, (found, version), _TABLE)
 
     async def _from_journal(self, ctx: Context, request: RowRequest) -> RowResult:

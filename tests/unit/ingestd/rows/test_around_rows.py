@@ -50,6 +50,18 @@ async def test_a_row_of_what_has_no_key_or_is_not_there(around: Around) -> None:
     await refused(around.get([None]))
 
 
+async def test_a_row_from_before_the_key_was_declared(around: Around) -> None:
+    await around.lake.put(b"id,n\n1,1\n2,2\n")
+    first = (await around.dataset()).version
+    await around.lake.put(b"id,n\n2,3\n", mode="append")
+    twice = (await around.dataset()).version
+    await around.lake.put(b"id,n\n1,9\n", mode="replace")
+    await around.set_key("id")
+    assert await around.get(2, AsOf(version=first)) == {"id": 2, "n": 2}
+    error = await refused(around.get(2, AsOf(version=twice)), ErrorKind.CONFLICT)
+    assert error.fields["rows"] == 2
+
+
 async def test_beyond_the_horizon_the_journal_answers(
     around: Around, monkeypatch: pytest.MonkeyPatch
 ) -> None:
