@@ -158,7 +158,12 @@ def opened(path: str, *, checked: bool = False) -> pq.ParquetFile:
 
     # Without a buffer a row group's columns are all there at once, as they are in the file.
     def open_() -> pq.ParquetFile:
-        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=checked)
+        return pq.ParquetFile(
+            path,
+            buffer_size=_BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=checked,
+        )
 
     return _read(path, open_)
 

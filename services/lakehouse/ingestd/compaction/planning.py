@@ -175,6 +175,7 @@ def plan(
     *,
     full: bool = False,
     fold_rows: bool = True,
+    busy: frozenset[str] = frozenset(),
 ) -> Plan:
     """What to make of what.
 
@@ -183,17 +184,22 @@ def plan(
         events: the event objects of its journal.
         full: whatever can be folded, not only what pays.
         fold_rows: False where it must be done soon: nothing is folded into the rows.
+        busy: keys of objects that somebody compacts at this moment.
 
     Files outside the dataset's home bucket are let be: rows do not move from one bucket to another
     because somebody tidies up.
     """
     dataset = snapshot.dataset
     tables = [file for file in snapshot.files if file.content in (ROWS, KEYS)]
+
+    def free(file: DataFile) -> bool:
+        return file.bucket == dataset.bucket and file.key not in busy
+
     if any(file.content == KEYS for file in tables):
-        runs = _keyed(_steps(tables), dataset.bucket, settings, full, fold_rows)
+        runs = _keyed(_steps(tables), free, settings, full, fold_rows)
     else:
-        runs = _files(tables, dataset.bucket, settings, full)
-    return Plan((*runs, *_events(events, dataset.bucket, settings, full)))
+        runs = _files(list(filter(free, tables)), settings, full)
+    return Plan((*runs, *_events(list(filter(free, events)), settings, full)))
 
 
 def _steps(files: Iterable[DataFile]) -> list[Step]:
@@ -202,10 +208,14 @@ def _steps(files: Iterable[DataFile]) -> list[Step]:
 
 
 def _keyed(
-    steps: list[Step], home: str, settings: CompactionSettings, full: bool, fold_rows: bool
+    steps: list[Step],
+    free: Callable[[DataFile], bool],
+    settings: CompactionSettings,
+    full: bool,
+    fold_rows: bool,
 ) -> list[Run]:
     runs: list[Run] = []
-    for stretch in _stretches(steps, lambda step: any(f.bucket != home for f in step.files)):
+    for stretch in _stretches(steps, lambda step: not all(map(free, step.files))):
         if fold_rows and stretch[0] is steps[0] and (full or _major_pays(stretch, settings)):
             runs += _major(stretch, settings)
         else:
@@ -224,7 +234,7 @@ def _major_pays(steps: Sequence[Step], settings: CompactionSettings) -> bool:
 def _major(steps: Sequence[Step], settings: CompactionSettings) -> list[Run]:
     inputs = _inputs(steps)
     if not any(file.content == KEYS for file in inputs):
-        return _files(inputs, inputs[0].bucket, settings, True)
+        return _files(inputs, settings, True)
     rows_bytes = sum(file.size_bytes for file in inputs if file.content == ROWS)
     return [Run(MAJOR, inputs, 1 + rows_bytes // settings.file_bytes_target)]
 
@@ -249,11 +259,9 @@ def _minor(steps: Sequence[Step], settings: CompactionSettings, full: bool) -> l
     return found
 
 
-def _files(
-    files: Sequence[DataFile], home: str, settings: CompactionSettings, full: bool
-) -> list[Run]:
+def _files(files: Sequence[DataFile], settings: CompactionSettings, full: bool) -> list[Run]:
     """Small files of a dataset in which nothing is hidden: any choice of them goes together."""
-    small = [file for file in files if file.bucket == home and _small(file, settings)]
+    small = [file for file in files if _small(file, settings)]
     if len(small) < 2 or (not full and len(small) <= settings.deltas_max):
         return []
     small.sort(key=lambda file: (file.seq, file.ordinal))
@@ -262,14 +270,12 @@ def _files(
     return [Run(FILES, tuple(small[start:end])) for start, end in tiers]
 
 
-def _events(
-    events: Sequence[DataFile], home: str, settings: CompactionSettings, full: bool
-) -> list[Run]:
+def _events(events: Sequence[DataFile], settings: CompactionSettings, full: bool) -> list[Run]:
     rows_max = min(settings.rows_max, settings.memory_bytes // _EVENT_BYTES)
 
     def fits(file: DataFile) -> bool:
         few = file.rows <= rows_max // 2
-        return file.content == EVENTS and file.bucket == home and few and _small(file, settings)
+        return file.content == EVENTS and few and _small(file, settings)
 
     small = sorted(filter(fits, events), key=lambda file: (file.seq, file.ordinal))
     if len(small) < 2 or (not full and len(small) <= settings.deltas_max):

@@ -274,10 +274,10 @@ def _largest(files: Sequence[DataFile]) -> list[DataFile]:
 
 
 def _together(files: Sequence[DataFile], bytes_max: int) -> Iterator[list[DataFile]]:
-    """The files in their order; small ones side by side, of one content, as far as they fit."""
+    """Rows, then keys, in their order; small ones side by side, as far as they fit."""
     group: list[DataFile] = []
     size = 0
-    for file in files:
+    for file in sorted(files, key=lambda file: file.content, reverse=True):
         decoded = decoded_bytes(file)
         fits = size + decoded <= bytes_max and len(group) < _TOGETHER_MAX
         if group and not (fits and group[0].content == file.content):
