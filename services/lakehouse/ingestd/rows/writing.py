@@ -35,6 +35,7 @@ __all__ = ["Encoded", "Piece", "TableWriter", "encode"]
 
 _ZSTD_LEVEL: Final = 1
 _ROW_HASH: Final = "__row_hash"
+_SMALL_ROWS: Final = 10_000
 _INDEXED_ROWS: Final = 20_000
 _ASKED: Final = frozenset(
     {"base_version", "version", "kind", "entity", "column_id", "field", "actor", "at"}
@@ -103,7 +104,15 @@ class TableWriter:
     ) -> tuple[DataFile, ...]:
         """Put all of ``pieces`` at once; the files in their order. Raises as ``put``."""
         await self._buckets.find(ctx, (dataset.bucket,))
-        puts = [self._put(dataset, session_id, piece) for piece in pieces]
+        if sum(piece.table.num_rows for piece in pieces) <= _SMALL_ROWS:
+            # Faster one after the other than in threads that wait for each other.
+            made = await run_in(self._jobs, self._encode_all, pieces)
+            puts = [
+                self._put(dataset, session_id, piece, one)
+                for piece, one in zip(pieces, made, strict=True)
+            ]
+        else:
+            puts = [self._encode_and_put(dataset, session_id, piece) for piece in pieces]
         # What is still on its way when one fails is waited for: nothing of it is left running.
         results = await asyncio.gather(*puts, return_exceptions=True)
         for result in results:
@@ -111,8 +120,16 @@ class TableWriter:
                 raise result
         return tuple(result for result in results if isinstance(result, DataFile))
 
-    async def _put(self, dataset: Dataset, session_id: str, piece: Piece) -> DataFile:
+    def _encode_all(self, pieces: Sequence[Piece]) -> list[Encoded]:
+        return [encode(piece, self._settings.row_group_rows) for piece in pieces]
+
+    async def _encode_and_put(self, dataset: Dataset, session_id: str, piece: Piece) -> DataFile:
         made = await run_in(self._jobs, encode, piece, self._settings.row_group_rows)
+        return await self._put(dataset, session_id, piece, made)
+
+    async def _put(
+        self, dataset: Dataset, session_id: str, piece: Piece, made: Encoded
+    ) -> DataFile:
         key = piece.key or self.new_key(dataset, session_id)
         bucket = dataset.bucket
         store = ScopedStore(self._buckets.get(bucket), (PREFIX,))
