@@ -7,7 +7,7 @@ groups are looked at whose statistics allow one of the keys.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from lakehouse.ingestd.rows.groups import Groups, Source, decoding
 from lakehouse.ingestd.rows.lookup import Hits, Index, has_key, search, under_schema
 from lakehouse.ingestd.rows.recent import Place, Recent, Shelf, is_small
 from lakehouse.model.dataset import KEYS, ROWS, DataFile
-from lakehouse.model.schema import Schema
+from lakehouse.model.schema import Column, Schema
 from lakehouse.table.cells import flat
 from lakehouse.table.keys import key_columns, key_hashes
 from lakehouse.table.stats import bounds_of, may_hold_any
@@ -69,9 +69,10 @@ class _Search:
 
     def source(self, file: DataFile) -> Source:
         dataset = self.snapshot.dataset
-        schema = self.schemas.get(file.schema_id, dataset.schema)
-        if file.content == KEYS:
-            schema = Schema(dataset.schema.id, key_columns(dataset.schema, self.key))
+        keyed = key_columns(dataset.schema, self.key)
+        schema = Schema(dataset.schema.id, keyed)
+        if file.content != KEYS:
+            schema = _keyed(self.schemas.get(file.schema_id, dataset.schema), keyed)
         return Source(file, schema, self.key, self.paths.get(place(file), ""))
 
 
@@ -283,6 +284,16 @@ def _wanted_schema(wanted: _Search) -> Schema:
     return wanted.snapshot.dataset.schema
 
 
+def _keyed(written: Schema, key: Sequence[Column]) -> Schema:
+    """``written`` with the key's columns as wide as they are by now: a column may have become wider
+    before it became a key."""
+    types = {column.id: column.type for column in key}
+    if all(types.get(column.id, column.type) == column.type for column in written.columns):
+        return written
+    columns = (replace(one, type=types.get(one.id, one.type)) for one in written.columns)
+    return Schema(written.id, tuple(columns))
+
+
 def _prune(files: Sequence[DataFile], wanted: _Search) -> list[DataFile]:
     """Of ``files`` those that may have one of the keys, by the statistics of the catalog."""
     if not files:
@@ -293,8 +304,19 @@ def _prune(files: Sequence[DataFile], wanted: _Search) -> list[DataFile]:
         column = types[name]
         bounds = bounds_of(files, column.id, column.type)
         if bounds is not None:
-            keep = pc.and_(keep, may_hold_any(bounds, flat(wanted.keys.column(name))))
+            may = may_hold_any(bounds, flat(wanted.keys.column(name)))
+            # Bounds of another type are of another order.
+            other = pa.array([_type_in(wanted, file, column) != column.type for file in files])
+            keep = pc.and_(keep, pc.or_(may, other))
     return [files[at] for at in pc.indices_nonzero(keep).to_pylist()]
+
+
+def _type_in(wanted: _Search, file: DataFile, column: Column) -> str:
+    """The type that a column had when a file was written."""
+    written = wanted.schemas.get(file.schema_id)
+    if file.content == KEYS or written is None:
+        return column.type
+    return next((one.type for one in written.columns if one.id == column.id), column.type)
 
 
 def _highest(entries: Sequence[tuple[pa.Array, pa.Array]], count: int) -> pa.Array:

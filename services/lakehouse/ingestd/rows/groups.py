@@ -35,8 +35,8 @@ Bounds = tuple[pa.Array, pa.Array]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, the schema that its rows have, the dataset's key, and where its bytes are now ("" for
-    nowhere near)."""
+    """A file, the schema that its rows are read with, the dataset's key, and where its bytes are
+    now ("" for nowhere near)."""
 
     file: DataFile
     schema: Schema
@@ -45,7 +45,9 @@ class Source:
 
     @property
     def name(self) -> str:
-        return f"{self.file.sha256}-{self.file.content}-{self.file.schema_id}"
+        types = [column.type for column in self.schema.columns if column.name in self.key]
+        file = self.file
+        return "-".join((file.sha256, file.content, str(file.schema_id), *types))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from lakehouse.ingestd.rows.lookup import Hits, Index, index_of, join_indexes, search
 from lakehouse.model.dataset import DataFile, Dataset
-from lakehouse.table.keys import key_hashes
+from lakehouse.model.schema import Column
+from lakehouse.table.keys import key_columns, key_hashes
 
 __all__ = ["SMALL_BYTES", "SMALL_ROWS", "Recent", "Shelf", "is_small"]
 
@@ -81,17 +82,24 @@ class Shelf:
         return many and len(self.tables) > _STALE_MIN + 4 * live
 
 
+_Name = tuple[str, tuple[Column, ...]]
+
+
+def _name(dataset: Dataset) -> _Name:
+    return dataset.id, key_columns(dataset.schema, dataset.primary_key)
+
+
 class Recent:
     """Shelves of the datasets that were used last, up to a bound of bytes. For many threads."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._shelves: OrderedDict[tuple[str, tuple[str, ...]], Shelf] = OrderedDict()
+        self._shelves: OrderedDict[_Name, Shelf] = OrderedDict()
         self._lock = threading.Lock()
 
     def shelf(self, dataset: Dataset) -> Shelf:
         """The shelf of ``dataset`` by its present key, empty at first."""
-        name = (dataset.id, dataset.primary_key)
+        name = _name(dataset)
         with self._lock:
             shelf = self._shelves.get(name)
             if shelf is None:
@@ -111,4 +119,4 @@ class Recent:
     def drop(self, dataset: Dataset) -> None:
         """Begin the dataset's shelf anew."""
         with self._lock:
-            self._shelves.pop((dataset.id, dataset.primary_key), None)
+            self._shelves.pop(_name(dataset), None)

@@ -85,6 +85,7 @@ class RowRestorer:
     ) -> ChangeRowsReport:
         now, then, version = at
         changes = await self._changes(now, then)
+        _check_count(now.dataset, then.dataset, changes)
         report = ChangeRowsReport(
             now.dataset.name,
             version,
@@ -179,6 +180,28 @@ def _check_same(now: DatasetSnapshot, then: DatasetSnapshot, request: RestoreRow
             dataset=request.dataset,
             version=then.dataset.version,
         )
+
+
+def _check_count(now: Dataset, then: Dataset, changes: RowChanges) -> None:
+    """Raise unless the changes lead to as many rows as there were: from before the key was declared
+    there may be rows without one, which would be lost."""
+    if now.row_count is None or then.row_count is None:
+        return
+    led_to = now.row_count + changes.inserted - changes.deleted
+    if led_to == then.row_count:
+        return
+    keyless = not then.primary_key
+    raise LakehouseError(
+        ErrorKind.INVALID if keyless else ErrorKind.CORRUPT,
+        "the rows of then cannot all be told apart by the primary key"
+        if keyless
+        else "the rows of then do not number what the catalog says",
+        dataset=now.name,
+        version=then.version,
+        rows=then.row_count,
+        found=led_to,
+        hint="ingest them as another dataset" if keyless else "run catalog fsck --deep",
+    )
 
 
 def _too_many(dataset: Dataset, maximum: int) -> LakehouseError:

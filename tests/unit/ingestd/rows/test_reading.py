@@ -176,6 +176,24 @@ async def test_columns_that_came_later_are_null_and_wider_types_are_cast(
     assert sorted(only.column("phone").to_pylist(), key=str) == ["1", None]
 
 
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_column_that_became_wider_before_it_became_a_key(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(finding, "is_small", lambda file: False)
+    table = tables.table(PEOPLE, "id")
+    await table.add([person(n) for n in range(2, 30)], group=5)
+    assert await table.find({"id": 9}) == [person(9)]
+    text = Column(1, "id", "string")
+    table.widen(Schema(2, (text, *PEOPLE.columns[1:])))
+    await table.change([person(9, 1) | {"id": "9"}], [person(9) | {"id": "9"}])
+    assert await table.find({"id": "10"}, {"id": "9"}, {"id": "x"}) == [
+        person(10) | {"id": "10"},
+        person(9, 1) | {"id": "9"},
+    ]
+
+
 async def test_what_was_just_written_is_not_read_again(tables: Tables) -> None:
     table = tables.table(PEOPLE, "id")
     await table.add([person(n) for n in range(10)])

@@ -65,6 +65,32 @@ async def test_an_unkeyed_dataset_goes_back_by_its_files(around: Around) -> None
     assert (await around.dataset()).row_count == 3
 
 
+async def test_an_unkeyed_dataset_that_was_widened_goes_back(around: Around) -> None:
+    lake = around.lake
+    await lake.put(b"a\n1\n2\n")
+    before = (await around.dataset()).version
+    await around.widen("b:string", "a:string")
+    await lake.put(b"a,b\nx,y\n", mode="replace")
+    assert (await around.restore(before)).inserted == 2
+    assert [row["a"] for row in await lake.rows()] == [1, 2]
+    dataset = await around.dataset()
+    assert dataset.schema.names() == ("a", "b")
+    await around.set_key("a")
+    assert await around.get("1") == {"a": "1", "b": None}
+
+
+async def test_rows_without_a_key_are_not_lost_by_going_back(around: Around) -> None:
+    await around.lake.put(b"id,n\n1,1\n,2\n")
+    nulls = (await around.dataset()).version
+    await around.lake.put(b"id,n\n1,1\n1,2\n", mode="replace")
+    twice = (await around.dataset()).version
+    await around.lake.put(b"id,n\n5,5\n", mode="replace")
+    await around.set_key("id")
+    for version in (nulls, twice):
+        await refused(around.restore(version))
+    assert await around.get(5) == {"id": 5, "n": 5}
+
+
 async def test_a_restore_needs_a_point_to_go_back_to(around: Around) -> None:
     await around.keyed()
     await refused(around.rows.restore(CTX, r.RestoreRowsRequest("t", AsOf())))
