@@ -28,6 +28,8 @@ from lakehouse.contracts.rows import (
     WidenRequest,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.compaction.planning import EVENTS_RUN, MAJOR, Run
+from lakehouse.ingestd.compaction.running import Runner, Stand
 from lakehouse.ingestd.compaction.settings import CompactionSettings
 from lakehouse.ingestd.rows.service import Rows
 from lakehouse.model.changes import AddFiles, RewriteFiles
@@ -299,6 +301,62 @@ async def test_who_asks_for_what_is_under_way_joins(table: Table) -> None:
     assert (await first).version <= full.version
     assert full.strategy.startswith("major")
     assert (await table.dataset()).version == before + 3
+
+
+async def test_what_comes_during_a_long_one_is_folded_beside_it(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await table.changes(6)
+    begun, release = asyncio.Event(), asyncio.Event()
+    run = Runner.run
+
+    async def slow(self: Runner, stand: Stand, one: Run) -> tuple[DataFile, ...]:
+        if one.strategy == MAJOR:
+            begun.set()
+            await release.wait()
+        return await run(self, stand, one)
+
+    monkeypatch.setattr(Runner, "run", slow)
+    long = asyncio.create_task(table.compact(full=True))
+    await begun.wait()
+    for at in range(6):
+        await table.change(at, 200 + at, name=f"later {at}")
+    seen, before = await table.seen(), await table.dataset()
+    table.background("t")
+    for _ in range(500):
+        if (await table.dataset()).key_files < before.key_files:
+            break
+        await asyncio.sleep(0.01)
+    assert (await table.dataset()).key_files == before.key_files - 5
+    assert not long.done()
+    release.set()
+    report = await long
+    assert (report.strategy.split("+")[0], report.rebased) == ("major", 1)
+    assert await table.seen() == seen
+    assert (await table.dataset()).key_files == 1
+
+
+async def test_what_is_done_is_kept_though_more_came(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await table.changes(6)
+    runs: list[str] = []
+    run = Runner.run
+
+    async def counted(self: Runner, stand: Stand, one: Run) -> tuple[DataFile, ...]:
+        runs.append(one.strategy)
+        return await run(self, stand, one)
+
+    async def more() -> None:
+        await table.change(3, 300, name="later")
+
+    monkeypatch.setattr(Runner, "run", counted)
+    commits = on_rewrite(monkeypatch, table.lake, more)
+    report = await table.compact(full=True)
+    # Its first commit told the dataset's birth, and so had to be alone; the second does not.
+    assert (runs, len(commits), report.rebased) == ([MAJOR, EVENTS_RUN, EVENTS_RUN], 2, 1)
+    assert (await table.dataset()).key_files == 1
+    assert len((await table.lake.catalog.journal(CTX, JournalRequest("t"))).entries) == 1
 
 
 async def test_a_caller_that_goes_away_stops_nothing(table: Table) -> None:
