@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contracts.world import World, world
+from contracts.world import World, open_ingestd, world
 from lakehouse.catalogd.tokens import Tokens
 from lakehouse.objectstore.identity import read_identity
 from lakehouse.storaged.journal import Journal, JournalPlace
@@ -64,35 +64,17 @@ async def tokens(here: World, transport: str) -> Any:
 
 @pytest.fixture
 async def ingest(here: World, transport: str, tmp_path: Path) -> Any:
-    await _open_ingestd(here, tmp_path)
+    await open_ingestd(here, tmp_path)
     return await here.connect(transport, "ingest")
 
 
 @pytest.fixture
 async def rows(here: World, transport: str, tmp_path: Path) -> Any:
-    await _open_ingestd(here, tmp_path)
+    await open_ingestd(here, tmp_path)
     return await here.connect(transport, "rows")
 
 
 @pytest.fixture
 async def journal(here: World, transport: str, tmp_path: Path) -> Any:
-    await _open_ingestd(here, tmp_path)
+    await open_ingestd(here, tmp_path)
     return await here.connect(transport, "journal")
-
-
-async def _open_ingestd(here: World, folder: Path) -> None:
-    """Ingest, rows and journal of one process, near."""
-    from lakehouse.ingestd.journal.service import Journal as RowJournal
-    from lakehouse.ingestd.rows.service import Rows
-    from lakehouse.ingestd.service import Ingest
-    from lakehouse.ingestd.settings import IngestSettings
-
-    buckets = here.open_buckets(f"memory://{here.ids.ulid()}")
-    catalog = await here.open_catalog()
-    settings = IngestSettings(spool_dir=str(folder / "spool"))
-    role = Ingest(settings, catalog, buckets, here.clock, here.ids)
-    await role.start()
-    here.stack.push_async_callback(role.close)
-    here.near["ingest"] = role
-    here.near["rows"] = Rows(role.parts)
-    here.near["journal"] = RowJournal(role.parts)

@@ -139,3 +139,22 @@ async def make_dataset(catalog: Any, name: str, files: int = 1) -> DatasetResult
     await catalog.commit(WRITER, CommitRequest(changes))
     result: DatasetResult = await catalog.get(READER, GetRequest(name))
     return result
+
+
+async def open_ingestd(here: World, folder: Path) -> None:
+    """Ingest, rows and journal of one process, near, over a catalog that is opened if none is."""
+    from lakehouse.ingestd.journal.service import Journal as RowJournal
+    from lakehouse.ingestd.rows.service import Rows
+    from lakehouse.ingestd.service import Ingest
+    from lakehouse.ingestd.settings import IngestSettings
+
+    if "catalog" not in here.near:
+        here.open_buckets(f"memory://{here.ids.ulid()}")
+        await here.open_catalog()
+    settings = IngestSettings(spool_dir=str(folder / "spool"))
+    role = Ingest(settings, here.near["catalog"], here.buckets, here.clock, here.ids)
+    await role.start()
+    here.stack.push_async_callback(role.close)
+    here.near["ingest"] = role
+    here.near["rows"] = Rows(role.parts)
+    here.near["journal"] = RowJournal(role.parts)
