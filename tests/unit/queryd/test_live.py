@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 
+from lakehouse.contracts.catalog import AsOf
 from lakehouse.contracts.journal import EventsRequest, EventsResult
 from lakehouse.contracts.storage import (
     BucketInfo,
@@ -25,7 +26,7 @@ from lakehouse.model.failures import FailedAttempt
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.queryd import live
 from lakehouse.queryd.live import LiveTables, narrowed, narrowed_events
-from lakehouse.queryd.system import SYSTEM_TABLES, schema_of
+from lakehouse.queryd.system import SYSTEM_TABLES, SystemTables, schema_of
 from lakehouse.testing.clocks import ManualClock
 from unit.gateway.fakes import failed_attempt
 
@@ -274,3 +275,12 @@ async def test_where_nobody_reads_the_journal_it_is_said(tmp_path: Path) -> None
         await events_of(None, tmp_path)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert "ingestd" in str(caught.value.fields["hint"])
+
+
+async def test_a_query_of_a_version_reads_the_events_up_to_it(tmp_path: Path) -> None:
+    journal = Journal(30)
+    made = LiveTables(None, tmp_path, ManualClock(), journal)  # type: ignore[arg-type]
+    system = SystemTables(None, tmp_path, made)  # type: ignore[arg-type]
+    opened = await system.open(CTX, "events", AsOf(version=25), 25)
+    assert pq.read_table(opened.path)["version"].to_pylist() == list(range(25, 0, -1))
+    assert opened.relation.snapshot.dataset.version == 25

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,18 +19,29 @@ from lakehouse.model.events import EventKind
 from lakehouse.model.identity import Context
 from lakehouse.table.events import EVENT_COLUMNS, EVENT_SCHEMA
 
-__all__ = ["EventObjects", "Span"]
+__all__ = ["EventObjects", "Sift", "Span"]
 
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 WHOLE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""An object that is larger than this when decoded is read a row group at a time, and not kept."""
+WHOLE_ROWS_MAX: Final = 50_000
+"""A larger object is read a row group at a time, first what decides, and not kept."""
 _SPANS_MAX: Final = 100_000
 _OPENINGS_MAX: Final = 4
 _NAMES: Final = "entities"
 _VERSION_ID: Final = next(c.id for c in EVENT_COLUMNS.columns if c.name == "version")
 _INSERT: Final = EventKind.INSERT.value
+_GROUP: Final = "__group"
+_ROW: Final = "__row"
 
-Reduce = Callable[[pa.Table], pa.Table]
+
+class Sift(Protocol):
+    """Takes what is wanted out of events, far less than it is given: of parts of them, and again of
+    what it made of parts. It may be given ``columns`` alone, and others beside them."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    def __call__(self, events: pa.Table, /) -> pa.Table: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +71,9 @@ class EventObjects:
         return self._spans.get(file.sha256, Span(0, file.seq))
 
     async def read(
-        self, ctx: Context, files: Sequence[DataFile], entity: str, reduce: Reduce
+        self, ctx: Context, files: Sequence[DataFile], entity: str, sift: Sift
     ) -> pa.Table:
-        """``reduce`` of the events of ``files``; it is called with parts of them and with what it
-        made of parts, and what it returns is to be far less than it was given.
+        """What ``sift`` takes of the events of ``files``.
 
         With ``entity`` the lists of entities are read too (else they are null), and what cannot be
         of it may be left out. Raises ``corrupt`` (named), ``unavailable``.
@@ -75,10 +85,8 @@ class EventObjects:
             await self._parts.buckets.find(ctx, {file.bucket for file in missing})
         opened = await self._open(missing) if missing else []
         try:
-            made = await run_in(
-                self._parts.jobs, _reduced, [t for t in tables if t is not None], opened, entity,
-                reduce,
-            )  # fmt: skip
+            known = [table for table in tables if table is not None]
+            made = await run_in(self._parts.jobs, _sifted, known, opened, entity, sift)
         finally:
             for one in opened:
                 one.parquet.close()
@@ -119,9 +127,10 @@ class _Opened:
     file: DataFile
     parquet: pq.ParquetFile
 
-    def decoded_bytes(self) -> int:
+    def small(self) -> bool:
         footer = self.parquet.metadata
-        return sum(footer.row_group(at).total_byte_size for at in range(footer.num_row_groups))
+        size = sum(footer.row_group(at).total_byte_size for at in range(footer.num_row_groups))
+        return bool(size <= WHOLE_BYTES_MAX and footer.num_rows <= WHOLE_ROWS_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +158,19 @@ def _opened(files: Sequence[DataFile], paths: Sequence[str]) -> list[_Opened]:
     return found
 
 
-def _reduced(
-    known: list[pa.Table], opened: Sequence[_Opened], entity: str, reduce: Reduce
-) -> _Made:
+def _sifted(known: list[pa.Table], opened: Sequence[_Opened], entity: str, sift: Sift) -> _Made:
     whole: list[_Whole] = []
     spans: dict[str, Span] = {}
     large: list[pa.Table] = []
     for one in opened:
         try:
-            if one.decoded_bytes() <= WHOLE_BYTES_MAX:
+            if one.small():
                 events = _filled(one, one.parquet.read(_columns(entity)))
                 whole.append(_Whole(one.file, events))
                 span = pc.min_max(events["version"])
                 spans[one.file.sha256] = Span(span["min"].as_py(), span["max"].as_py())
             else:
-                for events in _groups(one, entity):
-                    large.append(reduce(events))
-                    if len(large) > 1:
-                        large = [reduce(pa.concat_tables(large))]
+                large.append(_of_large(one, entity, sift))
         except (pa.ArrowException, OSError) as error:
             raise LakehouseError(
                 ErrorKind.CORRUPT,
@@ -176,35 +180,49 @@ def _reduced(
                 hint="run catalog fsck --deep, restore the object from a backup",
             ) from error
     tables = [EVENT_SCHEMA.empty_table(), *known, *(one.events for one in whole), *large]
-    return _Made(reduce(pa.concat_tables(tables)), whole, spans)
+    return _Made(sift(pa.concat_tables(tables)), whole, spans)
+
+
+def _of_large(one: _Opened, entity: str, sift: Sift) -> pa.Table:
+    """By what decides, group by group; then the other columns of what was taken."""
+    found: pa.Table | None = None
+    for group, inserts in _groups(one, entity):
+        names = [name for name in sift.columns if name != _NAMES or inserts]
+        events = _filled(one, one.parquet.read_row_group(group, names)).select(list(sift.columns))
+        events = events.append_column(_GROUP, pa.repeat(group, len(events)))
+        events = sift(events.append_column(_ROW, pa.arange(0, len(events))))
+        found = events if found is None else sift(pa.concat_tables([found, events]))
+    tables = [EVENT_SCHEMA.empty_table()]
+    for group in pc.unique(found[_GROUP]).to_pylist() if found is not None else ():
+        assert found is not None
+        rows = found.filter(pc.equal(found[_GROUP], group))[_ROW]
+        events = one.parquet.read_row_group(group, _columns(entity))
+        tables.append(_filled(one, events.take(rows)))
+    return pa.concat_tables(tables)
 
 
 def _columns(entity: str) -> list[str]:
     return [name for name in EVENT_SCHEMA.names if entity or name != _NAMES]
 
 
-def _groups(one: _Opened, entity: str) -> Iterator[pa.Table]:
-    """Row groups that may have an event of ``entity``, one after the other."""
+def _groups(one: _Opened, entity: str) -> Iterator[tuple[int, bool]]:
+    """Row groups that may have an event of ``entity``, and whether they may have an insert."""
     footer = one.parquet.metadata
     for at in range(footer.num_row_groups):
-        if entity and not _may_have(footer.row_group(at), entity):
-            continue
-        yield _filled(one, one.parquet.read_row_group(at, _columns(entity)))
+        bounds = _bounds(footer.row_group(at)) if entity else {}
+        inserts = bool(entity) and _within(bounds.get("kind"), _INSERT)
+        if not entity or inserts or _within(bounds.get("entity"), entity):
+            yield at, inserts
 
 
-def _may_have(group: pq.RowGroupMetaData, entity: str) -> bool:
-    bounds = {}
-    for at in range(group.num_columns):
-        column = group.column(at)
-        if column.path_in_schema in ("entity", "kind"):
-            bounds[column.path_in_schema] = column.statistics
-    entities, kinds = bounds.get("entity"), bounds.get("kind")
-    if entities is None or kinds is None:
+def _bounds(group: pq.RowGroupMetaData) -> dict[str, pq.Statistics]:
+    columns = (group.column(at) for at in range(group.num_columns))
+    return {one.path_in_schema: one.statistics for one in columns}
+
+
+def _within(statistics: pq.Statistics | None, value: str) -> bool:
+    if statistics is None:
         return True
-    return _within(entities, entity) or _within(kinds, _INSERT)
-
-
-def _within(statistics: pq.Statistics, value: str) -> bool:
     if not statistics.has_min_max:
         return bool(statistics.num_values)
     low, high = statistics.min, statistics.max

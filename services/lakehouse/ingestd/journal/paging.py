@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -101,6 +100,22 @@ class _Edge:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Sift:
+    """Takes the first ``limit`` wanted events."""
+
+    wanted: Wanted
+    order: Order
+    limit: int
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return ("version", "ordinal", *self.wanted.columns)
+
+    def __call__(self, events: pa.Table, /) -> pa.Table:
+        return self.order.first(self.order.select(self.wanted.select(events)), self.limit)
+
+
 @dataclass(slots=True)
 class _Scan:
     events: pa.Table
@@ -120,8 +135,8 @@ async def page_of(
     """The first ``limit`` wanted events of ``plan``. Raises as ``EventObjects.read``."""
     wanted = replace(wanted, upto=min(wanted.upto, plan.version))
     files = _edges(objects, wanted.prune(plan.files), wanted, order)
-    reduce = partial(_reduce, wanted, order, limit)
-    scan = _Scan(reduce(plan.batches), work=work or Work())
+    sift = _Sift(wanted, order, limit)
+    scan = _Scan(sift(plan.batches), work=work or Work())
     while scan.done < len(files):
         edge = files[scan.done].version
         if _enough(scan.events, order, limit, edge):
@@ -129,15 +144,11 @@ async def page_of(
         if scan.work.files <= 0 and edge != files[0].version:
             return _early(scan.events, order, edge)
         some = _some(files, scan.done, limit)
-        found = await objects.read(ctx, [one.file for one in some], wanted.entity, reduce)
+        found = await objects.read(ctx, [one.file for one in some], wanted.entity, sift)
         scan.events = order.first(pa.concat_tables([scan.events, found]), limit)
         scan.done += len(some)
         scan.work.files -= len(some)
     return Page(scan.events)
-
-
-def _reduce(wanted: Wanted, order: Order, limit: int, events: pa.Table) -> pa.Table:
-    return order.first(order.select(wanted.select(events)), limit)
 
 
 def _edges(

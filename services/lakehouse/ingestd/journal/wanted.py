@@ -44,6 +44,14 @@ class Wanted:
     after: int = 0
     upto: int = VERSION_MAX
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What ``select`` looks at beside the version."""
+        names = [name for name in _TEXTS if getattr(self, name)]
+        if self.since_us is not None or self.until_us is not None:
+            names.append("at")
+        return (*names, *(("entity", "entities") if self.entity else ()))
+
     def select(self, events: pa.Table) -> pa.Table:
         """Those of ``events``, with their versions filled, that are wanted."""
         masks = [pc.greater(events["version"], self.after)]
