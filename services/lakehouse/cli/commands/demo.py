@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,8 @@ import click
 from lakehouse.cli.calls import Invocation, config_option
 from lakehouse.cli.commands.catalog import column_rows
 from lakehouse.cli.commands.ingest import show
-from lakehouse.cli.output import Output
+from lakehouse.cli.output import Output, time_text
+from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
     from lakehouse.cli.calls import Clients
@@ -35,6 +37,9 @@ select candidate_id, name, zip, years_experience, hourly_rate
 from candidates
 where years_experience = 'N/A' and zip like '0%'
 order by candidate_id limit 5"""
+
+_CONTACTS: Final = b"id,name,phone\n7,Ann,+49 351 1\n8,Bob,+49 351 2\n"
+_PATCH: Final = b'{"key": 7, "set": {"phone": "+43 316 5"}}'
 
 
 @click.command()
@@ -107,6 +112,44 @@ async def _tour(invocation: Invocation) -> None:
         await _sql(invocation, clients, _ANSWER)
         output.say(f"\n6. The same question as of yesterday (version {before})", "bold cyan")
         await _sql(invocation, clients, _ANSWER, before)
+        output.say("\n7. A phone number changes, and its past is kept", "bold cyan")
+        await _change(invocation, clients)
+
+
+async def _change(invocation: Invocation, clients: Clients) -> None:
+    """One row of a dataset of its own: exports that were changed would no longer be known again."""
+    from lakehouse.contracts.ingest import CardHints, IngestMode, IngestRequest
+    from lakehouse.contracts.journal import HistoryRequest
+    from lakehouse.contracts.rows import ChangeRowsRequest, RowChange
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield _CONTACTS
+
+    card = CardHints(owner=_OWNER, tags=("demo",), source_system="phone book")
+    made = IngestRequest("contacts", IngestMode.CREATE, ("id",), card=card)
+    with _once():
+        await clients.ingest.ingest(invocation.context(), made, sent())
+    invocation.output.say(f"{_PATCH.decode()}  -- she called", "dim")
+    patch = ChangeRowsRequest("contacts", RowChange.PATCH, _PATCH, reason="she called")
+    await clients.rows.change(invocation.context(), patch)
+    past = await clients.journal.history(invocation.context(), HistoryRequest("contacts", "7"))
+    rows = [
+        (one.version, time_text(one.at), one.actor, f.field, f.old_json, f.new_json, one.reason)
+        for one in past.revisions
+        for f in one.fields
+    ]
+    columns = ("version", "at", "by", "field", "old", "new", "reason")
+    invocation.output.table(columns, rows)
+
+
+@contextmanager
+def _once() -> Iterator[None]:
+    """A second run finds what the first one made."""
+    try:
+        yield
+    except LakehouseError as error:
+        if error.kind is not ErrorKind.ALREADY_EXISTS:
+            raise
 
 
 async def _ingest(
@@ -162,5 +205,6 @@ def _farewell(output: Output, node: Node, stays: bool) -> None:
     output.say(f"  curl -s {base}/catalog/datasets")
     output.say(f"  curl -s {base}/query/sql -H 'content-type: application/json' \\")
     output.say("""       -d '{"sql": "select city, count(*) from candidates group by city"}'""")
+    output.say(f"  curl -s {base}/journal/rows/contacts/7")
     output.say(f"  curl -s {base}/ingest/datasets/mine --data-binary @mine.csv \\")
     output.say("       -H 'content-type: text/csv'")
