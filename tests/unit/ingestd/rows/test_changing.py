@@ -19,8 +19,10 @@ from lakehouse.contracts.query import QueryHeader, QueryRequest, QueryStream, Re
 from lakehouse.contracts.rows import ChangeRowsReport, ChangeRowsRequest, RowChange
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.service import Rows
+from lakehouse.model.changes import PutDocument
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile
 from lakehouse.model.identity import Context
+from lakehouse.objectstore.buckets import BucketSettings
 from lakehouse.table.events import EVENT_COLUMNS
 from lakehouse.table.merge import Layer, tombstones, visible
 from support_ingest import CTX, Lake
@@ -399,3 +401,20 @@ async def test_many_changes_ask_for_compaction(people: People) -> None:
     for at in range(3):
         await people.change([{"id": 1, "phone": at}])
     assert wanted == ["people"]
+
+
+async def test_what_is_told_of_rows_elsewhere_stays_with_them(lake: Lake) -> None:
+    """Rows, keys and events of a dataset in another bucket: no value of theirs leaves it."""
+    place = f"memory://rows-{id(lake)}"
+    body = f'{{"name": "client_eu", "url": "{place}", "residency": "eu"}}'
+    await lake.catalog.commit(CTX, c.CommitRequest((PutDocument("bucket", "client_eu", body),)))
+    lake.buckets.add(BucketSettings("client_eu", place, residency="eu"))
+    await lake.put(PEOPLE, "people", key=("id",), bucket="client_eu")
+    people = People(lake)
+    await people.change([{"id": 2, "name": "canary-1"}, {"id": 9, "name": "canary-2"}])
+    await people.change([{"key": 9, "set": {"name": "canary-3"}}], "patch")
+    assert (await people.now())[9]["name"] == "canary-3"
+    assert {file.bucket for file in await people.files()} == {"client_eu"}
+    primary = lake.buckets.get("primary")
+    for meta in await primary.list(""):
+        assert b"canary" not in await primary.get(meta.key), meta.key
