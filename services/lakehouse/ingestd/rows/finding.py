@@ -84,6 +84,10 @@ class Finder:
         self._recent = recent
         self._memory_bytes_max = memory_bytes_max
 
+    def close(self) -> None:
+        """Let what is held go."""
+        self._groups.close()
+
     def find(self, snapshot: DatasetSnapshot, keys: pa.Table, paths: Mapping[Place, str]) -> Found:
         """The visible rows of ``keys`` under the dataset's schema, in any order."""
         dataset = snapshot.dataset
@@ -208,15 +212,18 @@ class Finder:
         for index in self._indexes(source, groups, count, footer.metadata.num_rows):
             hits = search(index, hashes)
             hits = Hits(rest.take(hits.needles), hits.pieces, hits.rows)
-            for group in pc.unique(hits.pieces).to_pylist():
-                table = self._groups.rows(source, group)
+            groups = pc.unique(hits.pieces).to_pylist()
+            for group, table in zip(groups, self._groups.rows(source, groups), strict=True):
                 if table is None:
                     raise _MissingError([file])
                 found.append((hits.filter(pc.equal(hits.pieces, group)), table))
         return found
 
     def _indexes(self, source: Source, groups: Sequence[int], count: int, rows: int) -> list[Index]:
-        if len(groups) > _GROUPS_MANY and rows <= _WHOLE_ROWS_MAX:
+        known = self._groups.index(replace(source, path=""), range(count), True)
+        if known is not None:
+            indexes: list[Index | None] = [known]
+        elif len(groups) > _GROUPS_MANY and rows <= _WHOLE_ROWS_MAX:
             indexes = [self._groups.index(source, range(count), True)]
         else:
             indexes = [self._groups.index(source, (group,), False) for group in groups]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +33,8 @@ __all__ = ["Footer", "Groups", "Source", "decoding"]
 
 _STRIPES: Final = 32
 _FOOTERS_MAX: Final = 4_096
+_HELPERS_MAX: Final = 4
+_TOGETHER: Final = 2
 Bounds = tuple[pa.Array, pa.Array]
 
 
@@ -93,6 +98,7 @@ class Groups:
         self._footers: OrderedDict[str, Footer] = OrderedDict()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._numbers = itertools.count()
+        self._helpers = ThreadPoolExecutor(min(os.cpu_count() or 1, _HELPERS_MAX), "row-groups")
         self.size_bytes = 0
 
     def footer(self, source: Source) -> Footer | None:
@@ -120,7 +126,8 @@ class Groups:
         name = "-".join((source.name, *source.key, "all" if whole else str(groups[0])))
 
         def make() -> pa.Table:
-            index = index_of([_hashes(source, group) for group in groups], groups)
+            hashes = self._helpers.map(partial(_hashes, source), groups)
+            index = index_of(list(hashes), groups)
             return pa.table([index.hashes, index.pieces, index.rows], ["hash", "piece", "row"])
 
         table = self._mapped(name, make if source.path else None)
@@ -128,8 +135,17 @@ class Groups:
             return None
         return Index(*(column.chunk(0) for column in table.columns))
 
-    def rows(self, source: Source, group: int) -> pa.Table | None:
-        """All columns of a group, as the schema of the file has them."""
+    def rows(self, source: Source, groups: Sequence[int]) -> list[pa.Table | None]:
+        """All columns of each of ``groups``, as the source's schema has them."""
+        if len(groups) < _TOGETHER:
+            return [self._rows(source, group) for group in groups]
+        return list(self._helpers.map(partial(self._rows, source), groups))
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._helpers.shutdown(wait=True, cancel_futures=True)
+
+    def _rows(self, source: Source, group: int) -> pa.Table | None:
         name = f"{source.name}-{group}-rows"
         return self._mapped(name, (lambda: _rows(source, group)) if source.path else None)
 

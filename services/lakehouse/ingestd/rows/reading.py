@@ -92,6 +92,7 @@ class TableReader:
         """Let what is held locally go; idempotent."""
         if self._parts is not None:
             self._parts.cache.close()
+            self._parts.finder.close()
         self._parts = None
 
     async def snapshot(

@@ -130,6 +130,8 @@ async def test_only_the_group_that_may_have_the_key_is_decoded(
 
         def watched(self: Any, source: Any, group: Any, *more: Any) -> Any:
             result = method(self, source, group, *more)
+            if result is None:
+                return None
             decoded.extend([group] if isinstance(group, int) else list(group))
             return result
 
