@@ -150,7 +150,7 @@ def ordered(table: pa.Table) -> list[dict[str, Any]]:
     return sorted(table.to_pylist(), key=lambda row: (row["a"], row["b"]))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 async def test_plain_duckdb_walks_the_journal_back_to_any_row_at_any_version(
     place: Place, seed: int, tmp_path: Path
 ) -> None:
@@ -225,7 +225,7 @@ def test_the_script_imports_nothing_of_ours() -> None:
 
 async def test_the_journal_is_the_same_through_compaction_and_collection(place: Place) -> None:
     await place.load([{"a": 1, "b": "x"}], a="int64", b="string", n="int64")
-    for number in range(30):
+    for number in range(16):
         body = [{"a": 1, "b": "x", "n": number}, {"a": number, "b": "y"}]
         await place.change(r.RowChange.UPSERT, body)
     await place.change(r.RowChange.DELETE, [[3, "y"], [4, "y"]])
@@ -243,7 +243,7 @@ async def test_the_journal_is_the_same_through_compaction_and_collection(place: 
             break
         if len(paged) == 18:
             await place.compact()
-        if len(paged) == 36:
+        if len(paged) == 27:
             await place.compact(full=True)
             await place.catalog.collect(CTX, c.PlanRequest())
         request = replace(request, cursor=result.cursor)
