@@ -59,7 +59,9 @@ class ResultColumn:
 
 @dataclass(frozen=True, slots=True)
 class PinnedVersion:
-    """The version of a dataset that was read; repeat the query with it to get the same answer."""
+    """The version of a dataset that was read; repeat the query with it to get the same answer.
+
+    ``dataset`` is ``people@march`` for a mention with a point in time of its own in the text."""
 
     dataset: str
     version: int

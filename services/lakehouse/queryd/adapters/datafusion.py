@@ -160,6 +160,10 @@ class DataFusionEngine:
                 "datafusion.execution.time_zone": "+00:00",
                 "datafusion.execution.target_partitions": str(self._threads),
                 "datafusion.execution.parquet.pushdown_filters": "false",
+                # Up to here the smaller side of a join is held whole, and the larger one streams
+                # by: moving its rows between partitions costs more, at tombstones most of all.
+                "datafusion.optimizer.hash_join_single_partition_threshold": str(8 << 20),
+                "datafusion.optimizer.hash_join_single_partition_threshold_rows": "500000",
                 "datafusion.catalog.information_schema": "false",
             }
         )
