@@ -248,10 +248,11 @@ def bounds_of(
 ) -> tuple[pa.Array, pa.Array] | None:
     """The least and the greatest value of a column in each of ``files``, null where they are not
     known; None for a type that has no order here."""
-    table = stats_table(files, (column_id,)).combine_chunks()
+    unknown = ColumnStats(column_id)
+    stats = [next((s for s in f.stats if s.column_id == column_id), unknown) for f in files]
     try:
-        low = _typed(_column(table, f"min:{column_id}"), type_text)
-        high = _typed(_column(table, f"max:{column_id}"), type_text)
+        low = _typed(pa.array([one.minimum for one in stats], pa.string()), type_text)
+        high = _typed(pa.array([one.maximum for one in stats], pa.string()), type_text)
     except (LakehouseError, pa.ArrowException):
         return None
     return low, high

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from lakehouse.model.dataset import ColumnStats, DataFile
 from lakehouse.model.schema import Column, Schema
-from lakehouse.table.stats import Term, file_stats, prune, stats_table
+from lakehouse.table.stats import (
+    Term,
+    bounds_of,
+    file_stats,
+    may_hold_any,
+    prune,
+    stats_table,
+)
 from lakehouse.table.types import arrow_schema, schema_from_arrow
 
 ROWS: dict[str, list[object]] = {
@@ -167,3 +174,25 @@ def test_a_file_with_a_matching_row_is_never_pruned(data: st.DataObject) -> None
         assert kept or not match
         if op in ("is_null", "not_null"):
             assert kept == match
+
+
+def test_bounds_say_which_files_may_hold_one_of_some_values() -> None:
+    def file(low: str | None, high: str | None) -> DataFile:
+        stats = (ColumnStats(2, 0, "x", "x"), ColumnStats(1, 0, low, high))
+        return DataFile("k", 1, 1, "0" * 64, stats=stats)
+
+    files = [file("2", "10"), file("11", "11"), file(None, None), file("12", "300")]
+    bounds = bounds_of(files, 1, "int64")
+    assert bounds is not None
+    for values, expected in (
+        ([10], [True, False, True, False]),
+        ([1, 400], [False, False, True, False]),
+        ([11, 300], [False, True, True, True]),
+        ([], [False, False, True, False]),
+    ):
+        assert may_hold_any(bounds, pa.array(values, pa.int64())).to_pylist() == expected
+    assert may_hold_any(bounds, pa.array(["1"])).to_pylist() == [True] * 4
+    assert bounds_of([file("x", "y")], 1, "int64") is None
+    truth = bounds_of([file("false", "false"), file("false", "true")], 1, "bool")
+    assert truth is not None
+    assert may_hold_any(truth, pa.array([True])).to_pylist() == [False, True]
