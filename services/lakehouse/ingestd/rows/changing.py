@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+
 from lakehouse.contracts.catalog import CommitRequest, DatasetSnapshot
 from lakehouse.contracts.rows import CHANGE_BYTES_MAX, ChangeRowsReport, ChangeRowsRequest
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -36,6 +38,7 @@ __all__ = ["ATTEMPTS", "RowChanger", "check_changeable", "check_deadline", "paus
 ATTEMPTS: Final = 8
 _ROUTE: Final = "rows"
 _PAUSE_SECONDS: Final = 0.05
+_LOOKED_UP: Final = 100_000
 _DECODED_BYTES_MAX: Final = 8 * CHANGE_BYTES_MAX
 
 
@@ -124,13 +127,25 @@ class RowChanger:
             batch = await run_in(parts.jobs, batch_of_predicate, request, dataset, keys, work)
         elif batch is None or not batch.fits(dataset):
             batch = await self._read(ctx, request, dataset)
-        if batch.keys.num_rows:
-            current = await parts.reader.find(snapshot, batch.keys)
-        else:
-            current = arrow_schema(dataset.schema).empty_table()
+        current = await self._find(snapshot, batch.keys)
         changes = await run_in(parts.jobs, batch.plan, current)
         check_deadline(parts, ctx)
         return batch, changes
+
+    async def _find(self, snapshot: DatasetSnapshot, keys: pa.Table) -> pa.Table:
+        """The rows that are there with ``keys``. Raises ``exhausted`` where they are too many."""
+        parts = self._parts
+        if 0 < keys.num_rows <= _LOOKED_UP:
+            return await parts.reader.find(snapshot, keys)
+        found = [arrow_schema(snapshot.dataset.schema).empty_table()]
+        size, bound = 0, parts.settings.keyed_bytes_max
+        for start in range(0, keys.num_rows, _LOOKED_UP):
+            some = keys.slice(start, _LOOKED_UP).combine_chunks()
+            found.append(await parts.reader.find(snapshot, some))
+            size += found[-1].nbytes
+            if size > bound:
+                raise _too_many(snapshot.dataset.name, bound)
+        return pa.concat_tables(found).combine_chunks()
 
     async def _read(self, ctx: Context, request: ChangeRowsRequest, dataset: Dataset) -> Batch:
         return await run_in(self._parts.jobs, batch_of_body, request, dataset, self._work(ctx))
@@ -199,6 +214,17 @@ def _check_version(request: ChangeRowsRequest, dataset: Dataset) -> None:
             version=dataset.rows_version,
             hint="read them again and decide anew",
         )
+
+
+def _too_many(name: str, bound: int) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.EXHAUSTED,
+        "the rows to change are more than one batch may hold in memory",
+        dataset=name,
+        limit="ingest.keyed_bytes_max",
+        maximum=bound,
+        hint="change them in several steps, or ingest a file with mode=upsert",
+    )
 
 
 def _contended(name: str, last: LakehouseError | None) -> LakehouseError:

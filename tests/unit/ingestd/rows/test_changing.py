@@ -393,6 +393,23 @@ async def test_a_predicate_chooses_keys_at_the_version_that_is_read(people: Peop
         assert (await people.refused(b"", **wrong)).kind is ErrorKind.INVALID
 
 
+async def test_a_predicate_for_too_much_names_the_limit(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are too many, and few keys of rows that are too large."""
+    monkeypatch.setattr("lakehouse.ingestd.rows.changing._LOOKED_UP", 2)
+    await people.change([{"id": 3, "name": "x" * 10_000}])
+    parts = people.lake.ingest.parts
+    parts.query = FixedQuery([1, 2, 3])  # type: ignore[assignment]
+    assert (await people.change(b"", "delete", where="true", dry_run=True)).deleted == 3
+    parts.settings = replace(parts.settings, keyed_bytes_max=4_000)
+    for ids in ([1, 2, 3], list(range(1000))):
+        parts.query = FixedQuery(ids)  # type: ignore[assignment]
+        error = await people.refused(b"", "delete", where="true")
+        assert error.kind is ErrorKind.EXHAUSTED
+        assert error.fields["limit"] == "ingest.keyed_bytes_max"
+
+
 async def test_many_changes_ask_for_compaction(people: People) -> None:
     wanted: list[str] = []
     parts = people.lake.ingest.parts
