@@ -7,7 +7,7 @@ a step comes to is put before the next, so that memory is bounded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -97,10 +97,12 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Into:
-    """Where the objects of a delta go: ``rows`` of the file that were put there as it has them."""
+    """Where the objects of a delta go: ``rows`` of the file that were put there as it has them.
+    ``check`` raises when the work should stop."""
 
     session_id: str
     rows: tuple[DataFile, ...]
+    check: Callable[[], None]
 
 
 def is_keyed(action: Action, dataset: Dataset) -> bool:
@@ -145,6 +147,7 @@ async def put_delta(
     delta = Delta(snapshot.dataset)
     rows = 0
     async for changes in _steps(parts, action, snapshot, outcome.files):
+        into.check()
         delta = delta.counted(changes)
         if changes.empty:
             continue

@@ -389,10 +389,8 @@ class Ingest:
         assert uploaded is not None
         snapshot = await snapshot_of(self.parts, ctx, dataset)
         told = Told(action.value, job.source, job.request.reason, under.body.sha256)
-        into = Into(uploaded.session_id, uploaded.files)
-        delta = await put_delta(self.parts, ctx, told, snapshot, _made(under), into)
-        self._checker(ctx, under.stop)()
-        return delta
+        into = Into(uploaded.session_id, uploaded.files, self._checker(ctx, under.stop))
+        return await put_delta(self.parts, ctx, told, snapshot, _made(under), into)
 
     def _report(self, under: _Under, version: int, action: Action) -> IngestReport:
         outcome = _made(under)

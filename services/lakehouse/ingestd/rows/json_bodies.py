@@ -39,6 +39,7 @@ from lakehouse.table.types import arrow_schema, to_arrow
 __all__ = ["Cells", "Patches", "is_json", "json_keys", "json_patches", "set_fields"]
 
 _HEAD_BYTES: Final = 1 << 16
+_NUMBER: Final = re.compile(rb"\s*-?[0-9]+\s*")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _PARTS: Final = ("key", "set", "expect")
 _FORM: Final = '{"key": 7, "set": {"phone": "555"}, "expect": {"phone": "444"}}'
@@ -69,11 +70,9 @@ def is_json(body: bytes, options: IngestOptions) -> bool:
     media_type = options.content_type.partition(";")[0].strip().lower()
     if "json" in media_type:
         return True
-    return not media_type.endswith(("csv", "tab-separated-values")) and body.lstrip()[:1] in (
-        b"[",
-        b"{",
-        b'"',
-    )
+    if media_type.endswith(("csv", "tab-separated-values")):
+        return False
+    return body.lstrip()[:1] in (b"[", b"{", b'"') or _NUMBER.fullmatch(body[:100]) is not None
 
 
 def json_keys(

@@ -203,6 +203,14 @@ async def test_keys_in_all_their_forms(people: People, body: bytes, form: Source
     assert kinds == {("delete", "id"), ("delete", "name"), ("delete", "phone")}
 
 
+async def test_a_key_alone_is_json_whatever_curl_calls_it(people: People) -> None:
+    form = IngestOptions(content_type="application/x-www-form-urlencoded")
+    assert (await people.change(b"2", "delete", options=form)).deleted == 1
+    assert (await people.change(b"[3]", "delete", options=form)).deleted == 1
+    csv = IngestOptions(content_type="text/csv; charset=utf-8")
+    assert (await people.change(b"id\n1\n", "delete", options=csv)).deleted == 1
+
+
 async def test_a_deleted_row_comes_back_as_an_insert(people: People) -> None:
     await people.change([2], "delete")
     report = await people.change([{"id": 2, "name": "new"}])
