@@ -288,11 +288,12 @@ class Rewrite:
 
     def _write(self, rows: pa.Table, keys: pa.Table) -> None:
         hidden: pa.ChunkedArray | None = None
+        last = rows.num_columns - 1  # the seq: a column of the dataset may be called as it is
         if keys.num_rows:
             newest = keys.take(pc.sort_indices(keys, sort_keys=[(SEQ, "descending")]))
             newest = newest.filter(distinct(newest, self._key)).combine_chunks()
             hiding = newest.column(SEQ).take(match(rows, newest, self._key))
-            hidden = pc.fill_null(pc.greater(hiding, rows.column(SEQ)), False)
-            gone = rows.filter(hidden).drop_columns([SEQ]).combine_chunks()
+            hidden = pc.fill_null(pc.greater(hiding, rows.column(last)), False)
+            gone = rows.filter(hidden).remove_column(last).combine_chunks()
             self._hidden += of_rows(gone, self._dataset.schema)
-        self._writing.write(sorted_by(rows.drop_columns([SEQ]), self._key, hidden))
+        self._writing.write(sorted_by(rows.remove_column(last), self._key, hidden))
