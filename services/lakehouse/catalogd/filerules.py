@@ -20,6 +20,8 @@ __all__ = ["check_add", "check_remove", "check_replacement"]
 
 _FILES_MAX: Final = 100_000
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+# What is done to datasets without a key, and with events to those with one.
+_KEYLESS: Final = frozenset({"append", "replace", "restore"})
 
 
 def _check_file(draft: Draft, work: Work, file: DataFile) -> None:
@@ -76,6 +78,7 @@ def _check_contents(draft: Draft, work: Work, change: change_types.AddFiles) -> 
     """Keys hide rows that can be seen, and only with a primary key is there a row to tell of."""
     odd = next((file for file in change.files if file.content != ROWS), None)
     if odd is None:
+        _check_unkeyed(work, change)
         return
     if not work.head.primary_key and work.base.id not in draft.keyed:
         raise invalid(
@@ -93,6 +96,19 @@ def _check_contents(draft: Draft, work: Work, change: change_types.AddFiles) -> 
         )
     if hidden and any(file.external for file in change.files):
         raise invalid("a row change is of objects of ours", dataset=work.head.name)
+
+
+def _check_unkeyed(work: Work, change: change_types.AddFiles) -> None:
+    """Rows alone come from who read the dataset without a key: had it got one meanwhile, nobody
+    would have looked whether the rows have keys of their own."""
+    keyed = bool(work.base.history) and bool(work.base.now.head.primary_key)
+    if keyed and change.files and change.operation in _KEYLESS:
+        raise conflicting(
+            "the dataset has got a primary key, and the rows come without their events",
+            dataset=work.head.name,
+            primary_key=list(work.head.primary_key),
+            hint="read the dataset again: its rows are told apart by key now",
+        )
 
 
 def check_add(draft: Draft, change: change_types.AddFiles) -> None:

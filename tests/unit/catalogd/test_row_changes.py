@@ -99,13 +99,26 @@ async def test_what_brings_no_events_starts_history_anew(catalog: Catalog, sessi
     await commit(catalog, key)
     await commit(catalog, changed(session, "1"))
     assert (await get(catalog)).history_since == at
-    silent = await commit(catalog, m.AddFiles("d1", (part(session, "b", ROWS),)))
+    outside = m.AddFiles("d1", (part(session, "b", ROWS),), operation="register")
+    silent = await commit(catalog, outside)
     assert (await get(catalog)).history_since == silent
     told = m.AddFiles("d1", changed(session, "2").files[:2], replace=True)
     await commit(catalog, told)
     assert (await get(catalog)).history_since == silent
     await commit(catalog, m.SetPrimaryKey("d1", ()))
     assert (await get(catalog)).history_since == 0
+
+
+async def test_rows_for_a_dataset_without_a_key_come_too_late_for_one_with(
+    catalog: Catalog, session: str
+) -> None:
+    await commit(catalog, *create("d1", "one", part(session, "a", ROWS, 4)))
+    late = (part(session, "b", ROWS),)
+    await commit(catalog, m.SetPrimaryKey("d1", ("id",)))
+    for operation in ("append", "replace", "restore"):
+        add = m.AddFiles("d1", late, replace=operation != "append", operation=operation)
+        assert "has got a primary key" in await refused(ErrorKind.CONFLICT, catalog, add)
+    assert (await get(catalog)).row_count == 4
 
 
 async def test_a_key_that_hides_rows_stands(catalog: Catalog, session: str) -> None:
@@ -180,7 +193,8 @@ async def test_a_replace_leaves_the_journal(catalog: Catalog, session: str) -> N
 async def test_an_older_replace_is_read_with_its_events(catalog: Catalog, session: str) -> None:
     await commit(catalog, *keyed("d1", "one", part(session, "a", ROWS, 4)))
     at = await commit(catalog, changed(session, "1"))
-    await commit(catalog, m.AddFiles("d1", (part(session, "b", ROWS),), replace=True))
+    other = (part(session, "b", ROWS),)
+    await commit(catalog, m.AddFiles("d1", other, replace=True, operation="register"))
     page = await catalog.files(CTX, c.PageRequest("one", as_of=c.AsOf(version=at)))
     assert sorted(file.content for file in page.files) == sorted([ROWS, ROWS, KEYS, EVENTS])
 
