@@ -54,8 +54,8 @@ class Pair:
 
 
 def pair_of(old: DatasetSnapshot, new: DatasetSnapshot, name: str) -> Pair:
-    """Raises ``invalid`` where there is no key, ``not_found`` where the name was that of another
-    dataset at the one version."""
+    """Raises ``invalid`` where there is no key, or not the same at both; ``not_found`` where the
+    name was that of another dataset at the one version."""
     if old.dataset.id != new.dataset.id:
         raise LakehouseError(
             ErrorKind.NOT_FOUND,
@@ -67,6 +67,16 @@ def pair_of(old: DatasetSnapshot, new: DatasetSnapshot, name: str) -> Pair:
     key = new.dataset.primary_key or old.dataset.primary_key
     if not key:
         raise no_key(name)
+    if old.dataset.primary_key not in ((), key):
+        # What is hidden is told by the key of then: by another one it cannot be read.
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the versions have different primary keys",
+            dataset=name,
+            old_primary_key=list(old.dataset.primary_key),
+            new_primary_key=list(key),
+            hint="read each of them as_of its version, or ingest the one as another dataset",
+        )
     schema = max(old.dataset.schema, new.dataset.schema, key=lambda one: one.id)
     return Pair(with_key(old, key), with_key(new, key), schema, key)
 

@@ -169,7 +169,11 @@ def _wider(dataset: Dataset, column: Column, stated: str) -> str:
 
 
 def _checked_name(dataset: Dataset, name: str) -> str:
-    if not name.strip() or len(name) > _NAME_CHARS or any(ord(char) < 32 for char in name):
+    if (
+        not name.strip()
+        or len(name) > _NAME_CHARS
+        or any(char < " " or "\ud800" <= char <= "\udfff" for char in name)
+    ):
         raise _refused(
             dataset.name,
             "a column needs a name of printable characters",

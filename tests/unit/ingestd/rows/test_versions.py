@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lakehouse.contracts import catalog as c
@@ -17,6 +19,7 @@ from lakehouse.contracts.ingest import IngestOptions, SourceFormat
 from lakehouse.errors import ErrorKind
 from lakehouse.ingestd.rows import comparing
 from lakehouse.ingestd.rows.service import Rows
+from lakehouse.model.dataset import Card
 from lakehouse.model.identity import Context
 from support_around import READER, Around, refused
 from support_ingest import CTX, Lake
@@ -225,3 +228,22 @@ async def test_versions_from_before_the_key_are_compared_by_it(around: Around) -
     found = await around.diff(before)
     assert (found.added, found.removed, found.changed) == (0, 0, 1)
     assert (await around.restore(before)).updated == 1
+
+
+async def test_versions_under_different_keys_are_not_mixed(around: Around) -> None:
+    lake = around.lake
+    await around.keyed()
+    await around.upsert({"id": 1, "name": "z", "n": 9})
+    before = (await around.dataset()).version
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": [1, 2], "name": ["a", "b"], "n": [5, 6]}), sink)
+    await lake.buckets.get("primary").put("in/t.parquet", sink.getvalue().to_pybytes())
+    name, objects = (await around.dataset()).name, (c.ForeignObject("in/t.parquet"),)
+    card = Card(owner="ada", description="people")
+    other = c.RegisterRequest(name, objects, card, primary_key=("name",))
+    await lake.catalog.register(CTX, other)
+    rows = (await around.dataset()).row_count
+    for call in (around.diff(before), around.restore(before)):
+        error = await refused(call, ErrorKind.INVALID)
+        assert "different primary keys" in error.message
+    assert ((await around.dataset()).row_count, rows) == (2, 2)
