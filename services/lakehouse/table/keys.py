@@ -38,6 +38,8 @@ OP: Final = "__op"
 ORDINAL: Final = "__ordinal"
 ROW_HASH: Final = "__row_hash"
 KEY_META: Final = (OP, ORDINAL, ROW_HASH)
+# Columns that stand beside the key while rows are matched and sorted.
+_TAKEN: Final = frozenset({"__seq", "__mark", "__row"})
 _NAMED_MAX: Final = 10
 _KEY_TYPES: Final = frozenset(
     {"string", "int64", "uint64", "bool", "date", "time", "timestamp", "timestamptz", "binary"}
@@ -59,7 +61,7 @@ def check_key_columns(schema: Schema, key: Sequence[str]) -> None:
     for name in key:
         if name not in types:
             raise _bad_key(key, "a key column is not there", column=name, columns=list(types))
-        if name in KEY_META:
+        if name in KEY_META or name in _TAKEN:
             raise _bad_key(key, "a key column has a reserved name", column=name)
         if types[name] not in _KEY_TYPES and not types[name].startswith("decimal("):
             raise _bad_key(
