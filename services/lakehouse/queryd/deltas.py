@@ -21,6 +21,7 @@ from lakehouse.table.widening import widened
 __all__ = ["AFTER", "Deltas", "Resolved", "WidenedFiles", "key_names", "schema_of"]
 
 BYTES_MAX: Final = 64 << 20
+FILES_MAX: Final = 4096
 BATCH_ROWS: Final = 8192
 AFTER: Final = "s"
 
@@ -45,8 +46,8 @@ def key_names(merge: Merge) -> list[str]:
 
 
 class Deltas:
-    """Reads files of row changes, and keeps those that were read last, up to a bound of bytes:
-    the next version of a dataset has most of them too."""
+    """Reads files of row changes, and keeps those that were read last, up to bounds: the
+    next version of a dataset has most of them too."""
 
     def __init__(self, bytes_max: int = BYTES_MAX) -> None:
         self._bytes_max = bytes_max
@@ -91,7 +92,9 @@ class Deltas:
         table = _read(path, columns)
         self._files[(path, columns)] = table
         self._bytes += table.nbytes
-        while self._bytes > self._bytes_max and len(self._files) > 1:
+        while len(self._files) > 1 and (
+            self._bytes > self._bytes_max or len(self._files) > FILES_MAX
+        ):
             self._bytes -= self._files.popitem(last=False)[1].nbytes
         return table
 

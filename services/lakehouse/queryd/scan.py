@@ -32,6 +32,7 @@ STATISTICS_MIN_FILES: Final = 2
 LAYERED_ROWS_MAX: Final = 200_000
 LAYERED_BYTES_MAX: Final = 16 << 20
 LAYERED_CELLS_MAX: Final = 8_000_000
+LAYERED_FILES_MAX: Final = 2048
 # A file that is older than all changes is worth reading whole only if it is this small.
 BASE_ROWS_MAX: Final = 10_000
 # So many small files are worth it also where nothing is hidden.
@@ -235,11 +236,11 @@ def _layered(
     ]
     if not hidden and len(small) < SMALL_FILES_MIN:
         return set()
-    found = set()
+    found: set[tuple[str, str]] = set()
     count = size = 0
     for file in sorted(small, key=lambda one: (one.rows, one.size_bytes, one.key)):
         count, size = count + file.rows, size + file.size_bytes
-        if count > most or size > LAYERED_BYTES_MAX:
+        if count > most or size > LAYERED_BYTES_MAX or len(found) >= LAYERED_FILES_MAX:
             break
         found.add(place(file))
     return found

@@ -148,7 +148,7 @@ def test_terms_leave_out_rows_by_any_column_and_keys_by_the_key() -> None:
     assert "k2" in names(source.prune([Term(2, "=", ("x",), "string")]))
 
 
-def test_what_is_read_into_memory_is_bounded() -> None:
+def test_what_is_read_into_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [file(f"r{seq}", seq, (1, 9), 60_000) for seq in range(2, 8)]
     scan = scanned(
         made(file("base", 1, (1, 9), LARGE), keys("k2", 2, (1, 9)), *many, keys("k9", 9, (1, 9)))
@@ -156,6 +156,9 @@ def test_what_is_read_into_memory_is_bounded() -> None:
     rows, _ = layers(scan)
     assert len(rows) == 3
     assert len(arms(scan)) == 1 + 3
+    monkeypatch.setattr("lakehouse.queryd.scan.LAYERED_FILES_MAX", 5)
+    source = made(*(file(f"r{seq}", seq, (1, 9)) for seq in range(9)))
+    assert (len(layers(scanned(source))[0]), len(arms(scanned(source)))) == (5, 4)
 
 
 def test_many_small_files_are_read_as_one() -> None:
