@@ -201,7 +201,8 @@ class CompactReport:
 
     Attributes:
         strategy: nothing, minor (row changes into fewer), major (row changes into the rows),
-            files (small files into larger ones); joined by ``+``.
+            files (small files into larger ones), events (of the journal into fewer objects);
+            joined by ``+``.
         rows, rows_hash: of the rows that can be seen, the same before and after.
         inputs, outputs: objects that were read and written.
         rebased: how often it was done again, for its inputs were gone when it was to be committed.

@@ -31,7 +31,7 @@ from typing import Final
 
 from lakehouse.contracts.catalog import DatasetSnapshot
 from lakehouse.ingestd.compaction.settings import CompactionSettings
-from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile, Dataset
+from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile
 
 __all__ = [
     "EVENTS_RUN",
@@ -42,7 +42,6 @@ __all__ = [
     "Run",
     "Step",
     "plan",
-    "wanted",
 ]
 
 MINOR: Final = "minor"
@@ -153,19 +152,6 @@ class Plan:
 def decoded_bytes(file: DataFile) -> int:
     """What an object takes in memory, by rule of thumb."""
     return _DECODED_RATIO * max(0, file.size_bytes - _OVERHEAD_BYTES) + _DECODED_RATIO * file.rows
-
-
-def wanted(dataset: Dataset, settings: CompactionSettings) -> bool:
-    """Whether it is worth while to look at the files of ``dataset``; by its counts alone."""
-    limit = settings.deltas_max
-    others = dataset.files - dataset.key_files - dataset.event_files
-    small = others * settings.file_bytes_target // 2
-    return (
-        dataset.key_files > limit
-        or dataset.event_files > limit
-        or (others > limit and dataset.size_bytes < small)
-        or dataset.key_files >= _MAJOR_STEPS_MIN
-    )
 
 
 def plan(

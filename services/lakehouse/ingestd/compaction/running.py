@@ -184,6 +184,7 @@ class Runner:
         for local in made.locals[len(made.uploaded) :]:
             made.uploaded.append(await upload(self._parts, dataset, stand.session_id, local))
         shutil.rmtree(made.folder, ignore_errors=True)
+        self._budget.give_back(sum(local.size_bytes for local in made.locals))
         self._balanced(stand, run.inputs, made.uploaded)
         return made.uploaded
 

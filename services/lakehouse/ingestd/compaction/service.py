@@ -29,6 +29,7 @@ __all__ = ["Compactor"]
 
 log = logging.getLogger(__name__)
 _THREADS: Final = 2
+_QUIET_SECONDS: Final = 1.0
 
 _Lane = tuple[str, bool]
 """Of a dataset what is wanted soon has a lane of its own: it does not wait for hours of work."""
@@ -75,6 +76,7 @@ class Compactor:
         self._figures = CompactionFigures()
         self._running: dict[_Lane, _Running] = {}
         self._wanted: dict[str, asyncio.Task[None]] = {}
+        self._quiet: dict[str, float] = {}
         self._stop = threading.Event()
         # Threads of its own: who changes rows does not wait for who tidies up.
         self._jobs = ThreadPoolExecutor(_THREADS, "compaction")
@@ -95,8 +97,10 @@ class Compactor:
         return self._figures.figures(len(self._running))
 
     def wanted(self, name: str) -> None:
-        """Fold the row changes of a dataset soon, in the background; returns at once."""
-        if self._stop.is_set() or name in self._wanted:
+        """Fold the row changes of a dataset soon, in the background; returns at once. Where nothing
+        was gained the last time, that is not tried again at every change."""
+        now = self._parts.clock.monotonic()
+        if self._stop.is_set() or name in self._wanted or self._quiet.get(name, now) > now:
             return
         task = asyncio.create_task(self._soon(name), name=f"compaction of {name}")
         self._wanted[name] = task
@@ -125,12 +129,19 @@ class Compactor:
 
     async def _soon(self, name: str) -> None:
         ctx = Context(principal=INGESTD, request_id=self._parts.ids.ulid(), source="compaction")
+        self._quiet.pop(name, None)
+        gained = False
         try:
             with act_as("ingestd"):
-                await self._join(Asked(ctx, CompactRequest(name), Level.SOON))
+                report = await self._join(Asked(ctx, CompactRequest(name), Level.SOON))
+                gained = not report.no_op
         except LakehouseError as error:
-            # It was logged and counted where it failed; the next change asks again.
+            # It was logged and counted where it failed.
             log.debug("a compaction in the background failed", extra={"reason": str(error)})
+        if not gained:
+            now = self._parts.clock.monotonic()
+            self._quiet = {one: until for one, until in self._quiet.items() if until > now}
+            self._quiet[name] = now + _QUIET_SECONDS
 
     async def _join(self, asked: Asked) -> CompactReport:
         snapshot, _ = await self._parts.reader.snapshot(asked.ctx, asked.request.dataset)

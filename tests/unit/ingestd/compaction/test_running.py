@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pyarrow as pa
@@ -21,8 +22,9 @@ from lakehouse.contracts.rows import (
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.compaction.planning import MAJOR
 from lakehouse.ingestd.rows.service import Rows
-from lakehouse.model.changes import AddFiles
-from lakehouse.model.dataset import EVENTS, KEYS, ROWS
+from lakehouse.model.changes import AddFiles, PutDocument
+from lakehouse.model.dataset import EVENTS, KEYS, ROWS, stats_key
+from lakehouse.objectstore.buckets import BucketSettings
 from lakehouse.table.keys import keys_schema
 from support_ingest import CTX, Lake
 from unit.ingestd.compaction.tables import Table
@@ -176,3 +178,27 @@ async def test_a_column_may_be_called_as_the_order_of_changes_is(lake: Lake) -> 
     assert json.loads(found.row_json) == {"id": 1, "__seq": "z"}
     error = await lake.refused(b"__seq\n1\n", "u", key=("__seq",))
     assert error.kind is ErrorKind.INVALID
+
+
+async def test_a_dataset_stays_in_its_bucket_and_so_do_its_statistics(lake: Lake) -> None:
+    place = f"memory://{lake.spool.name}-{id(lake)}"
+    body = json.dumps({"name": "client_eu", "url": place, "residency": "eu"})
+    await lake.catalog.commit(CTX, c.CommitRequest((PutDocument("bucket", "client_eu", body),)))
+    lake.buckets.add(BucketSettings("client_eu", place, residency="eu"))
+    rows = "".join(f"{at},n{at}\n" for at in range(100))
+    await lake.put(f"id,name\n{rows}".encode(), key=("id",), bucket="client_eu")
+    table = Table(lake)
+    for full in (False, True):
+        await table.changes(6)
+        seen = await table.seen()
+        report = await table.compact(full=full)
+        assert report.strategy.startswith("major" if full else "minor")
+        assert await table.seen() == seen
+        files = await table.files()
+        assert {file.bucket for file in files} == {"client_eu"}
+        made = [file for file in files if file.seq > 2 and file.content != EVENTS]
+        assert made
+        for file in made:
+            assert not file.stats
+            beside = await lake.buckets.get("client_eu").get(stats_key(file.key))
+            assert hashlib.sha256(beside).hexdigest() == file.stats_sha256
