@@ -43,6 +43,9 @@ class EventsRequest:
 
 @dataclass(frozen=True, slots=True)
 class EventsResult:
+    """``cursor``: go on there, also where a page has fewer events than its limit, or none: to find
+    them so much was looked into."""
+
     events: tuple[JournalEvent, ...]
     version: int
     cursor: str = ""

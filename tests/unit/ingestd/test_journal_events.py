@@ -255,6 +255,34 @@ async def test_a_dropped_dataset_still_answers_by_its_name(at: Desk) -> None:
     assert len(await told(at, EventsRequest())) == 9
 
 
+async def test_a_dataset_that_is_renamed_meanwhile_is_told_all_the_same(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await story(at)
+    real = at.catalog.journal
+
+    async def journal(ctx: Any, request: Any) -> Any:
+        held = at.catalog.held.pop("people", None)
+        if held is not None:
+            held.dataset = replace(held.dataset, name="folk")
+            at.catalog.held["folk"] = held
+        return await real(ctx, request)
+
+    monkeypatch.setattr(at.catalog, "journal", journal)
+    found = await told(at, EventsRequest())
+    assert [len(found), found[0].dataset] == [9, "folk"]
+
+
+async def test_a_bucket_that_is_not_known_hides_no_event(at: Desk) -> None:
+    await story(at)
+    held = at.catalog.held["people"]
+    held.files[1] = replace(held.files[1], bucket="elsewhere", sha256="0" * 64)
+    for request in (EventsRequest("people"), EventsRequest()):
+        with pytest.raises(LakehouseError) as caught:
+            await told(at, request)
+        assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
 async def test_wrong_bytes_are_refused_by_name(at: Desk) -> None:
     await story(at)
     file = at.catalog.held["people"].files[1]

@@ -13,7 +13,7 @@ from lakehouse.contracts.catalog import ListRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.journal.cursors import decode_cursor, encode_cursor
 from lakehouse.ingestd.journal.objects import EventObjects
-from lakehouse.ingestd.journal.paging import Order, Page, Place, Work, page_of
+from lakehouse.ingestd.journal.paging import Ask, Order, Page, Place, Work, page_of
 from lakehouse.ingestd.journal.planning import Plan, plan_of
 from lakehouse.ingestd.journal.wanted import VERSION_MAX, Wanted
 from lakehouse.ingestd.rows.parts import RowParts
@@ -68,7 +68,7 @@ async def events(
         plan = await plan_of(parts.catalog, ctx, request.dataset, after)
         wanted = wanted_of(request, plan)
         order = Order.backwards(start.of(plan.dataset.id))
-        page = await page_of(ctx, objects, plan, wanted, order, request.limit + 1)
+        page = await page_of(ctx, objects, plan, Ask(wanted, order, request.limit + 1))
         found = to_journal_events(page.events, plan.dataset.name)
         return _result(found, page.ended, request.limit, plan.version)
     return await _Everywhere(parts, objects, request).page(ctx, start)
@@ -202,21 +202,39 @@ class _Everywhere:
 
     async def _look(self, ctx: Context, one: _One, wanted: Wanted, start: _Place) -> None:
         limit = self.request.limit + 1
+        plan = await self._plan(ctx, one, wanted.after)
+        if plan is None:
+            return
+        ask = Ask(wanted, Order.backwards(start.of(one.id)), limit)
         try:
-            plan = await plan_of(self.parts.catalog, ctx, one.name, wanted.after)
+            page: Page = await page_of(ctx, self.objects, plan, ask, self.work)
         except LakehouseError as error:
-            if error.kind is ErrorKind.NOT_FOUND:
-                return  # purged, or renamed since: then its own page of the list is newer
-            raise
-        if plan.dataset.id != one.id:
-            return  # dropped, and its name is another's now
-        order = Order.backwards(start.of(one.id))
-        page: Page = await page_of(ctx, self.objects, plan, wanted, order, limit, self.work)
+            fields = {**error.fields, "dataset": plan.dataset.name}
+            raise LakehouseError(error.kind, error.message, **fields) from error
         if page.ended is not None:
             self.ended = max(self.ended, page.ended.version - 1)
         merged = [*self.found, *to_journal_events(page.events, plan.dataset.name)]
         merged.sort(key=lambda e: (e.version, e.ordinal, e.dataset_id), reverse=True)
         self.found = merged[:limit]
+
+    async def _plan(self, ctx: Context, one: _One, after: int) -> Plan | None:
+        """None for what is purged, or was dropped and its name is another's now."""
+        for _ in range(_LISTINGS_MAX):
+            try:
+                plan = await plan_of(self.parts.catalog, ctx, one.name, after)
+                if plan.dataset.id == one.id:
+                    return plan
+            except LakehouseError as error:
+                if error.kind is not ErrorKind.NOT_FOUND:
+                    raise
+            _, now = await self._datasets(ctx, 0)
+            name = next((other.name for other in now if other.id == one.id), "")
+            if name in ("", one.name):
+                return None
+            one = one._replace(name=name)
+        raise LakehouseError(
+            ErrorKind.CONFLICT, "a dataset is renamed again and again", dataset=one.name
+        )
 
     async def _datasets(self, ctx: Context, before: int) -> tuple[int, list[_One]]:
         """The version of the store, and a heap of all datasets, those that were dropped, too."""

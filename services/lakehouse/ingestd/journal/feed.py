@@ -10,7 +10,7 @@ from typing import Final
 from lakehouse.contracts import journal as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.journal.objects import EventObjects
-from lakehouse.ingestd.journal.paging import Order, Page, Place, page_of
+from lakehouse.ingestd.journal.paging import Ask, Order, Page, Place, page_of
 from lakehouse.ingestd.journal.planning import Plan, plan_of
 from lakehouse.ingestd.journal.wanted import VERSION_MAX, Wanted
 from lakehouse.ingestd.journal.watching import VersionWatch
@@ -84,7 +84,7 @@ class _Feed:
         wanted = Wanted(upto=version)
         while self._place.version < version or self._place.ordinal < VERSION_MAX:
             order = Order.forwards(self._place)
-            page = await page_of(self._ctx, self._objects, plan, wanted, order, _EVENTS)
+            page = await page_of(self._ctx, self._objects, plan, Ask(wanted, order, _EVENTS))
             for group in _groups(to_journal_events(page.events, plan.dataset.name), page):
                 yield group
                 self._place = Place(group[-1].version, group[-1].ordinal)

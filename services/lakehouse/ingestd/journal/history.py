@@ -16,7 +16,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.journal.cursors import decode_cursor, encode_cursor
 from lakehouse.ingestd.journal.events import key_of
 from lakehouse.ingestd.journal.objects import EventObjects
-from lakehouse.ingestd.journal.paging import Order, Place, page_of
+from lakehouse.ingestd.journal.paging import Ask, Order, Place, page_of
 from lakehouse.ingestd.journal.past import beyond_horizon, row_from_plan
 from lakehouse.ingestd.journal.planning import Plan, plan_of
 from lakehouse.ingestd.journal.wanted import Wanted
@@ -73,9 +73,10 @@ async def _revisions(
 ) -> tuple[list[c.RowRevision], str]:
     """At most ``limit`` revisions from ``before`` on backwards, each whole, and a cursor."""
     order = Order.backwards(before)
+    wanted = Wanted(entity=entity)
     found: list[JournalEvent] = []
     while True:
-        page = await page_of(ctx, objects, plan, Wanted(entity=entity), order, _EVENTS)
+        page = await page_of(ctx, objects, plan, Ask(wanted, order, _EVENTS))
         found += to_journal_events(page.events, plan.dataset.name)
         if page.ended is not None:
             order = Order.backwards(page.ended)

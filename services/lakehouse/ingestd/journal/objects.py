@@ -100,12 +100,18 @@ class EventObjects:
     async def _open(self, files: Sequence[DataFile]) -> list[_Opened]:
         """Verified copies, open: one that is dropped from the cache now can still be read."""
         for attempt in range(_OPENINGS_MAX):
-            paths = await self._parts.reader.local(files)
             try:
+                paths = await self._parts.reader.local(files)
                 return await run_in(self._parts.jobs, _opened, files, paths)
             except FileNotFoundError:
                 if attempt == _OPENINGS_MAX - 1:
                     break
+            except LakehouseError as error:
+                if error.kind is not ErrorKind.NOT_FOUND:
+                    raise
+                # The dataset is there; where its objects are is what this process does not know.
+                message = "the bucket of a dataset is not known here"
+                raise LakehouseError(ErrorKind.UNAVAILABLE, message, **error.fields) from error
         raise LakehouseError(
             ErrorKind.UNAVAILABLE,
             "the read cache is too small for what is read at once",

@@ -15,7 +15,7 @@ from lakehouse.ingestd.journal.wanted import VERSION_MAX, Wanted
 from lakehouse.model.dataset import DataFile
 from lakehouse.model.identity import Context
 
-__all__ = ["Order", "Page", "Place", "Work", "page_of"]
+__all__ = ["Ask", "Order", "Page", "Place", "Work", "page_of"]
 
 _ORDINAL_MAX: Final = VERSION_MAX
 _FILES_MAX: Final = 64
@@ -101,8 +101,8 @@ class _Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sift:
-    """Takes the first ``limit`` wanted events."""
+class Ask:
+    """The first ``limit`` wanted events."""
 
     wanted: Wanted
     order: Order
@@ -127,15 +127,14 @@ async def page_of(
     ctx: Context,
     objects: EventObjects,
     plan: Plan,
-    wanted: Wanted,
-    order: Order,
-    limit: int,
+    ask: Ask,
     work: Work | None = None,
 ) -> Page:
-    """The first ``limit`` wanted events of ``plan``. Raises as ``EventObjects.read``."""
-    wanted = replace(wanted, upto=min(wanted.upto, plan.version))
+    """What is asked of ``plan``. Raises as ``EventObjects.read``."""
+    wanted = replace(ask.wanted, upto=min(ask.wanted.upto, plan.version))
+    order, limit = ask.order, ask.limit
     files = _edges(objects, wanted.prune(plan.files), wanted, order)
-    sift = _Sift(wanted, order, limit)
+    sift = replace(ask, wanted=wanted)
     scan = _Scan(sift(plan.batches), work=work or Work())
     while scan.done < len(files):
         edge = files[scan.done].version

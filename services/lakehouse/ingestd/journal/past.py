@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from lakehouse.contracts.catalog import AsOf
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.journal.objects import EventObjects
-from lakehouse.ingestd.journal.paging import Order, Place, page_of
+from lakehouse.ingestd.journal.paging import Ask, Order, Place, page_of
 from lakehouse.ingestd.journal.planning import Plan, plan_of
 from lakehouse.ingestd.journal.wanted import Wanted
 from lakehouse.ingestd.rows.parts import RowParts
@@ -85,7 +85,7 @@ async def _all(ctx: Context, objects: EventObjects, plan: Plan, wanted: Wanted) 
     order = Order.backwards()
     pages: list[pa.Table] = []
     while True:
-        page = await page_of(ctx, objects, plan, wanted, order, _EVENTS)
+        page = await page_of(ctx, objects, plan, Ask(wanted, order, _EVENTS))
         pages.append(page.events)
         if page.ended is not None:
             order = Order.backwards(page.ended)
@@ -115,7 +115,7 @@ async def _version(objects: EventObjects, ctx: Context, plan: Plan, as_of: AsOf)
     wanted = Wanted(until_us=to_micros(as_of.time) + 1)
     order = Order.backwards()
     while True:
-        page = await page_of(ctx, objects, plan, wanted, order, 1)
+        page = await page_of(ctx, objects, plan, Ask(wanted, order, 1))
         if page.events.num_rows:
             return int(pc.max(page.events["version"]).as_py())
         if page.ended is None:
