@@ -17,9 +17,9 @@ step on has none such, so nothing is hidden any more after it (major). An event 
 ``version``, so for events the rule is empty.
 
 **What pays.** Sizes are tiered: going from new to old, a step joins the run if it is no larger than
-what is in it already. A row is so written again at most once each time that what came after it has
-doubled, and at most log2 of them are left. All is folded into the rows when the changes reach
-``delta_share`` of them.
+twice what is in it already. So a row is written again only together with half as much that came
+after it, a number of times that grows with the logarithm of what comes, and as many are left. All
+is folded into the rows when the changes reach ``delta_share`` of them.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ FILES: Final = "files"
 EVENTS_RUN: Final = "events"
 _ORDER: Final = (MINOR, MAJOR, FILES, EVENTS_RUN)
 _DECODED_RATIO: Final = 4
+# More than one: sizes that are nearly the same go together, whichever is the larger.
+_RATIO: Final = 2
 # An object of few rows is mostly what every Parquet file has.
 _OVERHEAD_BYTES: Final = 3_000
 # In memory, with its sorted copy.
@@ -292,7 +294,7 @@ def _tiers(
 ) -> list[tuple[int, int]]:
     """Ranges ``[start, end)`` of at least two, oldest first, that go together.
 
-    From new to old: the next joins if it is no larger than all in the range so far (``full``: in
+    From new to old: the next joins if it is no larger than twice the range so far (``full``: in
     any case), and if sizes and weights of the range stay within ``limits``; else it begins a range
     of its own.
     """
@@ -300,7 +302,7 @@ def _tiers(
     end = len(sizes)
     total = weight = 0
     for at in range(len(sizes) - 1, -1, -1):
-        alike = full or sizes[at] <= max(total, 1)
+        alike = full or sizes[at] <= _RATIO * max(total, 1)
         fits = total + sizes[at] <= limits[0] and weight + weights[at] <= limits[1]
         if at < end - 1 and not (alike and fits):
             found.append((at + 1, end))

@@ -88,6 +88,12 @@ def test_a_large_fold_is_not_written_again_for_a_few_small_changes() -> None:
     assert sorted({one.seq for one in once_more.inputs}) == [2, 3, 4, 5, 6, 7]
 
 
+def test_sizes_that_are_nearly_the_same_go_together() -> None:
+    rng = random.Random(4)
+    near = [one for seq in range(2, 40) for one in change(seq, rng.randrange(90, 111))]
+    assert [len(run.inputs) for run in planned([base(), *near]).runs] == [len(near)]
+
+
 def test_how_often_a_row_is_written_again_grows_with_the_logarithm() -> None:
     files: list[DataFile] = [base(10**9)]
     written = 0
