@@ -94,8 +94,8 @@ def _check_contents(draft: Draft, work: Work, change: change_types.AddFiles) -> 
         raise invalid(
             "keys hide more rows than there are", dataset=work.head.name, keys=hidden, rows=seen
         )
-    if hidden and any(file.external for file in change.files):
-        raise invalid("a row change is of objects of ours", dataset=work.head.name)
+    if any(file.external for file in change.files if file.content != ROWS):
+        raise invalid("keys and events are objects of ours", dataset=work.head.name)
 
 
 def _check_unkeyed(work: Work, change: change_types.AddFiles) -> None:

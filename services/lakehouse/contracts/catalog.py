@@ -172,7 +172,8 @@ class SnapshotRequest:
 @dataclass(frozen=True, slots=True)
 class DatasetSnapshot:
     """All that a reader needs: no further call to the catalog, no LIST. ``schemas`` has every
-    schema version that one of ``files`` was written with."""
+    schema version that one of ``files`` was written with; these are rows and keys, for events are
+    not read to see rows."""
 
     dataset: Dataset
     files: tuple[DataFile, ...]

@@ -88,6 +88,40 @@ def test_a_key_may_come_back_and_the_newest_is_found() -> None:
     assert again.ordinal == 1499
 
 
+def test_files_of_one_content_are_picked_from_segments_of_any_size() -> None:
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    dice = random.Random(seed)
+    log = FileLog()
+    for version in range(1, 20):
+        some = [
+            replace(made(version * 1000 + at), content=dice.choice(("rows", "keys", "events")))
+            for at in range(dice.choice((1, 3, 600)))
+        ]
+        if version % 9 == 0:
+            log = log.clear(version)
+        rewritten = version % 4 == 0
+        some = [replace(file, seq=dice.randint(1, version)) for file in some]
+        log = log.append(some, version, keep_seq=rewritten)
+        gone = dice.sample([file.key for file in some], len(some) // 2)
+        log = log.remove(gone, version)
+    assert max(segment.count for segment in log.segments) > 512
+    for content in ("rows", "keys", "events"):
+        for version in (None, 8, 15):
+            low, high = sorted(dice.choices(range(22), k=2))
+            every = [file for file in log.visible(version) if file.content == content]
+            assert list(log.of_content(content, version=version)) == every
+            wanted = [file for file in every if low <= file.seq < high]
+            assert list(log.of_content(content, low, high, version)) == wanted
+    totals = log.totals
+    living = list(log.visible())
+    signs = {"rows": 1, "keys": -1, "events": 0}
+    assert totals.rows == sum(signs[file.content] * file.rows for file in living)
+    assert totals.key_files == sum(file.content == "keys" for file in living)
+    assert totals.event_files == sum(file.content == "events" for file in living)
+    assert (totals.files, totals.size_bytes) == (len(living), sum(f.size_bytes for f in living))
+
+
 def test_appends_make_few_segments_and_touch_few_files() -> None:
     log = FileLog()
     moved = 0
