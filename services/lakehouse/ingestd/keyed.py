@@ -25,6 +25,7 @@ from lakehouse.ingestd.parquet_out import LocalParquet
 from lakehouse.ingestd.rows.changing import check_changeable
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.rows.publishing import Put, Told, event_table, put_changes
+from lakehouse.ingestd.rows.uniqueness import check_key_holds
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import EVENTS, ROWS, DataFile, Dataset
 from lakehouse.model.identity import Context
@@ -110,8 +111,11 @@ def is_keyed(action: Action, dataset: Dataset) -> bool:
     return bool(dataset.primary_key) and action in (Action.APPEND, Action.REPLACE, Action.UPSERT)
 
 
-async def snapshot_of(parts: RowParts, ctx: Context, dataset: Dataset) -> DatasetSnapshot:
-    """``dataset`` as it is now. Raises ``conflict`` if it is another by now: decide anew."""
+async def snapshot_of(
+    parts: RowParts, ctx: Context, dataset: Dataset, action: Action
+) -> DatasetSnapshot:
+    """``dataset`` as it is now, for ``action``. Raises ``conflict`` if it is another by now: decide
+    anew; ``invalid`` where rows that stay share a key."""
     snapshot, _ = await parts.reader.snapshot(ctx, dataset.name)
     now = snapshot.dataset
     if (now.id, now.schema, now.primary_key) != (dataset.id, dataset.schema, dataset.primary_key):
@@ -119,6 +123,8 @@ async def snapshot_of(parts: RowParts, ctx: Context, dataset: Dataset) -> Datase
             ErrorKind.CONFLICT, "the dataset changed meanwhile", dataset=dataset.name
         )
     check_changeable(now)
+    if action is not Action.REPLACE:
+        await check_key_holds(parts, ctx, now)
     return snapshot
 
 

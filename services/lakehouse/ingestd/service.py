@@ -276,7 +276,7 @@ class Ingest:
         report = self._report(under, 0, Action.NOTHING)
         outcome = _made(under)
         if standing.dataset is not None and is_keyed(action, standing.dataset):
-            snapshot = await snapshot_of(self.parts, ctx, standing.dataset)
+            snapshot = await snapshot_of(self.parts, ctx, standing.dataset, action)
             delta = await count(self.parts, action, snapshot, outcome)
             report = delta.told(report, action)
         return replace(report, dry_run=True, files=0, sample_json=sample_json(outcome.sample))
@@ -387,7 +387,7 @@ class Ingest:
         """What the rows do to those that are there, its objects put."""
         job, uploaded = under.job, under.uploaded
         assert uploaded is not None
-        snapshot = await snapshot_of(self.parts, ctx, dataset)
+        snapshot = await snapshot_of(self.parts, ctx, dataset, action)
         told = Told(action.value, job.source, job.request.reason, under.body.sha256)
         into = Into(uploaded.session_id, uploaded.files, self._checker(ctx, under.stop))
         return await put_delta(self.parts, ctx, told, snapshot, _made(under), into)

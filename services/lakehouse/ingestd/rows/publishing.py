@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from lakehouse.contracts.catalog import CommitRequest, CommitResult
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.ingestd.rows.uniqueness import check_key_holds
 from lakehouse.ingestd.rows.writing import Piece
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.changes import AddFiles, Change, Requirement, RowsAt, SchemaIs
@@ -70,6 +71,7 @@ async def publish(
     Raises ``conflict`` if the rows or the schema changed meanwhile, or the session has ended: read
     again, and decide anew.
     """
+    await check_key_holds(parts, ctx, dataset)
     async with parts.sessions.writing() as session_id:
         put = await put_changes(parts, ctx, dataset, session_id, changes, told)
         more, needs = row_change(ctx, dataset, put.files, told)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts.rows import ChangeRowsRequest, RowChange
-from lakehouse.errors import ErrorKind
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.service import Rows
-from lakehouse.model.dataset import EVENTS, KEYS, ROWS, Dataset
+from lakehouse.model.dataset import EVENTS, KEYS, ROWS, Card, Dataset
 from support_ingest import CTX, Lake, MakeLake
 
 PEOPLE = b"id,name,phone\n1,ada,111\n2,bob,222\n3,cy,333\n"
@@ -257,3 +258,27 @@ async def test_a_repeated_upsert_gets_its_first_answer(lake: Lake) -> None:
 async def test_a_key_of_doubles_is_refused(lake: Lake) -> None:
     error = await lake.refused(b"x,y\n1.5,a\n2.5,b\n", "people", key=("x",))
     assert (error.kind, error.fields["column"]) == (ErrorKind.INVALID, "x")
+
+
+async def test_a_key_that_was_only_said_is_looked_at_before_rows_change(lake: Lake) -> None:
+    """Of objects that were registered nobody looked whether their keys repeat."""
+    rows, table = Rows(lake.ingest.parts), pa.table({"id": [1, 1, 2], "name": ["a", "b", "c"]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.append_column("phone", pa.array([1, 2, 3])), sink)
+    await lake.buckets.get("primary").put("in/p.parquet", sink.getvalue().to_pybytes())
+    objects, card = (c.ForeignObject("in/p.parquet"),), Card(owner="ada", description="people")
+    await lake.catalog.register(
+        CTX, c.RegisterRequest("people", objects, card, primary_key=("id",))
+    )
+    delete = ChangeRowsRequest("people", RowChange.DELETE, b"[1]")
+    with pytest.raises(LakehouseError) as caught:
+        await rows.change(CTX, delete)
+    assert caught.value.kind is ErrorKind.INVALID
+    assert caught.value.fields["duplicates"] == [{"key": "[1]", "rows": [1, 2]}]
+    for mode in ("append", "upsert"):
+        error = await lake.refused(b"id,name,phone\n9,z,9\n", "people", mode=mode)
+        assert (error.kind, error.message) == (ErrorKind.INVALID, "the key is not unique")
+    assert (await dataset_of(lake)).row_count == 3
+    await lake.put(PEOPLE, "people", mode="replace")
+    assert (await rows.change(CTX, delete)).deleted == 1
+    assert set(await now(lake)) == {2, 3}
