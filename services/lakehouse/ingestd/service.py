@@ -259,7 +259,11 @@ class Ingest:
                 if error.kind not in (ErrorKind.CONFLICT, ErrorKind.ALREADY_EXISTS):
                     raise
                 if EXISTING_KEYS in error.fields:
-                    raise
+                    # It may be this very call that brought them, sent twice at once.
+                    replay = await self._committer.recall(ctx, under.job)
+                    if replay is None:
+                        raise
+                    return replay
                 conflict = error
         raise conflict or LakehouseError(ErrorKind.INTERNAL, "an ingest was never attempted")
 
@@ -362,6 +366,9 @@ class Ingest:
                 delta = await self._delta(ctx, under, action, dataset)
                 report = delta.told(report, action)
                 if delta.nothing and not uploaded.dead_files:
+                    replay = await self._committer.recall(ctx, under.job)
+                    if replay is not None:
+                        return replay
                     version = delta.dataset.rows_version
                     return replace(report, version=version, files=0, no_op=True)
                 uploaded = replace(uploaded, delta=delta)

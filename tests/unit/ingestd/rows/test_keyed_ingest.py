@@ -255,6 +255,20 @@ async def test_a_repeated_upsert_gets_its_first_answer(lake: Lake) -> None:
     assert (await now(lake))[2] == ("bob", 6)
 
 
+async def test_a_file_sent_twice_at_once_has_one_answer(lake: Lake) -> None:
+    await keyed(lake)
+    for mode, body in (
+        ("append", b"id,name,phone\n4,di,4\n"),
+        ("upsert", b"id,name,phone\n1,q,1\n"),
+    ):
+        ctx = replace(CTX, idempotency_key=f"once-{mode}")
+        sent = [lake.put(body, "people", mode=mode, ctx=ctx) for _ in range(4)]
+        first, *others = await asyncio.gather(*sent)
+        assert not first.no_op
+        assert others == [first] * 3
+    assert await now(lake) == {1: ("q", 1), 2: ("bob", 222), 3: ("cy", 333), 4: ("di", 4)}
+
+
 async def test_a_key_of_doubles_is_refused(lake: Lake) -> None:
     error = await lake.refused(b"x,y\n1.5,a\n2.5,b\n", "people", key=("x",))
     assert (error.kind, error.fields["column"]) == (ErrorKind.INVALID, "x")
