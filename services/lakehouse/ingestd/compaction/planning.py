@@ -73,6 +73,12 @@ class Step:
         return sum(file.rows for file in self.files)
 
     @property
+    def changed(self) -> int:
+        """Rows that were written or hidden: one that was replaced counts once."""
+        keys = sum(file.rows for file in self.files if file.content == KEYS)
+        return max(keys, self.size - keys)
+
+    @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 
@@ -213,7 +219,7 @@ def _keyed(
 
 def _major_pays(steps: Sequence[Step], settings: CompactionSettings) -> bool:
     changes = [step for step in steps if step.has_keys]
-    changed = sum(step.size for step in changes)
+    changed = sum(step.changed for step in changes)
     others = sum(step.size for step in steps if not step.has_keys)
     many = len(changes) >= _MAJOR_STEPS_MIN or changed >= _MAJOR_ROWS_MIN
     return many and changed >= others * settings.delta_share

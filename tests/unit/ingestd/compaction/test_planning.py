@@ -114,16 +114,16 @@ def test_how_often_a_row_is_written_again_grows_with_the_logarithm() -> None:
 
 
 def test_changes_of_a_tenth_go_into_the_rows() -> None:
-    few = planned([base(1_000), *deltas(8, rows=6)])
+    few = planned([base(1_000), *deltas(8, rows=12)])
     assert few.strategy == MINOR
-    many = planned([base(1_000), *deltas(8, rows=7)])
+    many = planned([base(1_000), *deltas(8, rows=13)])
     assert many.strategy == MAJOR
     assert len(many.inputs) == 17
     assert many.expected_keys == 0
 
 
 def test_what_must_be_done_soon_folds_nothing_into_the_rows() -> None:
-    files = [base(1_000), *deltas(8, rows=7)]
+    files = [base(1_000), *deltas(8, rows=13)]
     assert planned(files, fold_rows=False).strategy == MINOR
     assert planned(files, fold_rows=False, full=True).strategy == MINOR
 
