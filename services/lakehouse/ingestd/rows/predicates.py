@@ -32,7 +32,7 @@ async def keys_where(
         at: the version of the store to ask, and how many bytes the keys may have in memory.
 
     Raises:
-        invalid: the predicate cannot be read, or names what is not there.
+        invalid: the predicate cannot be read, names what is not there, or is more than one.
         exhausted: it holds for more rows than one change may touch.
         unavailable: there is no query service to ask.
     """
@@ -75,7 +75,11 @@ def _keys(data: bytes, dataset: Dataset) -> pa.Table:
         typed = fit(chunk, column.type)
         if typed is None:
             raise LakehouseError(
-                ErrorKind.INTERNAL, "a query answered with another type", column=column.name
+                ErrorKind.INVALID,
+                "the predicate gives keys of another type",
+                column=column.name,
+                type_text=column.type,
+                hint="write a condition over the dataset's columns, and nothing beside it",
             )
         arrays.append(typed)
     return pa.Table.from_arrays(arrays, schema=arrow_schema(schema))

@@ -368,9 +368,9 @@ async def test_composite_keys(lake: Lake) -> None:
 
 
 class FixedQuery:
-    """A query service that answers with given ids, and remembers what it was asked."""
+    """A query service that answers with given ids, of whatever type, and remembers what it was asked."""
 
-    def __init__(self, ids: list[int]) -> None:
+    def __init__(self, ids: list[Any]) -> None:
         self.ids = ids
         self.asked: list[QueryRequest] = []
 
@@ -379,7 +379,7 @@ class FixedQuery:
         header = QueryHeader("q", request.engine, 1, (), (), ResultFormat.ARROW)
 
         async def chunks() -> AsyncIterator[bytes]:
-            data = _arrow(pa.table({"id": pa.array(self.ids, pa.int64())}), False)
+            data = _arrow(pa.table({"id": pa.array(self.ids)}), False)
             yield data[:10]
             yield data[10:]
 
@@ -399,6 +399,13 @@ async def test_a_predicate_chooses_keys_at_the_version_that_is_read(people: Peop
     assert report.deleted == 2
     for wrong in ({"where": "true", "change": "upsert"}, {"where": "true", "change": "patch"}):
         assert (await people.refused(b"", **wrong)).kind is ErrorKind.INVALID
+
+
+async def test_a_predicate_that_gives_no_keys_is_refused(people: People) -> None:
+    people.lake.ingest.parts.query = FixedQuery(["x", "2"])  # type: ignore[assignment]
+    union = "false) union all select name from others where (true"
+    error = await people.refused(b"", "delete", where=union)
+    assert (error.kind, error.fields["column"]) == (ErrorKind.INVALID, "id")
 
 
 async def test_a_predicate_for_too_much_names_the_limit(
