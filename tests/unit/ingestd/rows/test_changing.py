@@ -368,7 +368,7 @@ async def test_composite_keys(lake: Lake) -> None:
 
 
 class FixedQuery:
-    """A query service that answers with given ids, of whatever type, and remembers what it was asked."""
+    """A query service that answers with given ids, and remembers what it was asked."""
 
     def __init__(self, ids: list[Any]) -> None:
         self.ids = ids
