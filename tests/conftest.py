@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ WHOLE_PROCESSES = tuple(TESTS / name for name in ("chaos", "e2e"))
 # CI judges a change by the same examples each time; new ones are looked for everywhere else.
 settings.register_profile("lakehouse", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("lakehouse")
+
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every process that
+# they start; those that are tested must hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
