@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import httpx
@@ -39,7 +40,8 @@ def objects_app(buckets: Buckets) -> FastAPI:
     """The routes of objects; any other route of it fails."""
     absent: Any = None
     objects = Objects(buckets, NothingNamed(), CLOCK)
-    services = Services(absent, absent, absent, absent, absent, objects, absent)
+    others = {each.name: absent for each in dataclasses.fields(Services)[:9]}
+    services = Services(**(others | {"objects": objects}))
     return create_app(services, LocalOperator(), GatewaySettings(), CLOCK, IDS)
 
 

@@ -329,6 +329,11 @@ class Scene:
         assert await observe(roles) == self.after, f"{told}: the repeated call did not settle it"
         assert all(each == answer for each in acknowledged), f"{told}: another answer"
         assert await self.case.act(roles, KEYED) == answer, f"{told}: a third answer"
+        await roles.close()
+
+    async def aftermath(self, memory: MemoryStore, told: str) -> None:
+        """What the dead left lying goes, and nothing else, now and after another start."""
+        roles = await start(memory, Doom(), self._spool)
         # Collection finds what was left lying by the dead, and takes nothing that lives.
         await roles.catalog.collect(CTX, c.PlanRequest())
         await roles.catalog.collect(CTX, c.PlanRequest())
@@ -347,6 +352,8 @@ async def doomed(scene: Scene, dooms: list[Doom]) -> bool:
         ended = await scene.life(memory, doom, acknowledged)
     told = " then ".join(f"{'after' if each.after else 'before'} {each.at}" for each in dooms)
     await scene.judge(memory, acknowledged, told)
+    if sum(each.at or 0 for each in dooms) % 3 == 0:
+        await scene.aftermath(memory, told)
     return ended
 
 

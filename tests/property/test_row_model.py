@@ -23,7 +23,7 @@ from support_s3 import S3Place, place_of_environment
 
 STEPS: Final = 30
 CHUNK: Final = 12
-SEQUENCES: Final = int(os.environ.get("LAKEHOUSE_ROWS_SEQUENCES", "48"))
+SEQUENCES: Final = int(os.environ.get("LAKEHOUSE_ROWS_SEQUENCES", "24"))
 FIRST: Final = 0 if "CI" in os.environ else random.randrange(2**31)
 KEPT: Final = [1, *map(int, os.environ.get("LAKEHOUSE_ROWS_SEED", "").split())]
 """Seeds that once failed, and those that are asked for."""
