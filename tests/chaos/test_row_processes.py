@@ -119,7 +119,7 @@ async def settled(
 
 @pytest.mark.timeout(300)
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
-    killed(tmp_path, 15)
+    killed(tmp_path, 10)
 
 
 @pytest.mark.soak

@@ -25,7 +25,7 @@ from lakehouse.model.dataset import KEYS, ROWS, DataFile
 from lakehouse.table.rowhash import format_hash, rows_hash
 from support_ingest import CTX, Lake, build_lake
 
-SEEDS: Final = range(5)
+SEEDS: Final = range(3)
 STEPS: Final = 20
 NOW: Final = AsOf()
 # So small that every strategy, several ranges and ranges that are put apart again are met.

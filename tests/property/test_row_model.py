@@ -22,8 +22,8 @@ from property.row_world import World, play
 from support_s3 import S3Place, place_of_environment
 
 STEPS: Final = 30
-CHUNK: Final = 12
-SEQUENCES: Final = int(os.environ.get("LAKEHOUSE_ROWS_SEQUENCES", "24"))
+CHUNK: Final = 8
+SEQUENCES: Final = int(os.environ.get("LAKEHOUSE_ROWS_SEQUENCES", "16"))
 FIRST: Final = 0 if "CI" in os.environ else random.randrange(2**31)
 KEPT: Final = [1, *map(int, os.environ.get("LAKEHOUSE_ROWS_SEED", "").split())]
 """Seeds that once failed, and those that are asked for."""
@@ -93,7 +93,7 @@ async def test_local(chosen: range, tmp_path: Path) -> None:
 @pytest.mark.s3
 @pytest.mark.timeout(300)
 async def test_s3() -> None:
-    await sequences(range(FIRST, FIRST + 5), s3(place_of_environment()))
+    await sequences(range(FIRST, FIRST + 3), s3(place_of_environment()))
 
 
 @pytest.mark.soak

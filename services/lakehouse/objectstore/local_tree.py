@@ -299,10 +299,12 @@ class LocalTree:
         Raises ``unavailable`` where that one is gone or another is in its place, and
         ``FileNotFoundError`` where none was ever seen and none is to be made.
         """
+        # Asked before: where two make it at once, the one that found none sees the other's after.
+        seen = self._seen
         try:
             fd = os.open(self.root, FOLDER_FLAGS & ~os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
-            if self._seen is not None:
+            if seen is not None:
                 raise self._swapped("is gone") from None
             if not create:
                 raise

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -299,3 +300,25 @@ async def test_a_closed_store_lets_its_disk_go(store: LocalStore, root: Path) ->
     await store.put("kept", b"x")
     await store.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_two_that_make_the_folder_at_once_are_both_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One finds no folder; before it makes one, the other has."""
+    tree = LocalTree(str(tmp_path / "bucket"))
+    really = os.open
+    late: list[str] = []
+
+    def slowly(path: str, *how: Any, **more: Any) -> int:
+        if path == tree.root and not late:
+            late.append(path)
+            tree.write("other", b"2", if_absent=False)
+            raise FileNotFoundError(path)
+        return really(path, *how, **more)
+
+    monkeypatch.setattr("lakehouse.objectstore.local_tree.os.open", slowly)
+    tree.write("one", b"1", if_absent=False)
+    monkeypatch.undo()
+    assert (tmp_path / "bucket/one").read_bytes() == b"1"
+    assert (tmp_path / "bucket/other").read_bytes() == b"2"
