@@ -10,7 +10,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -73,19 +73,23 @@ def s3(place: S3Place) -> Stores:
     return at
 
 
-def seeds(count: int, offset: int) -> list[range]:
+def seeds(count: int, offset: int) -> Any:
+    """Chunks of so many seeds, called by their place: processes of one run draw apart."""
     first = FIRST + offset
-    return [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
+    chunks = [
+        range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)
+    ]
+    return [pytest.param(each, id=str(place)) for place, each in enumerate(chunks)]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("chosen", seeds(SEQUENCES, 0), ids=lambda each: str(each.start))
+@pytest.mark.parametrize("chosen", seeds(SEQUENCES, 0))
 async def test_memory(chosen: range) -> None:
     await sequences(chosen, memory)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("chosen", seeds(SEQUENCES // 12, 10**8), ids=lambda each: str(each.start))
+@pytest.mark.parametrize("chosen", seeds(SEQUENCES // 12, 10**8))
 async def test_local(chosen: range, tmp_path: Path) -> None:
     await sequences(chosen, local(tmp_path))
 
@@ -97,13 +101,13 @@ async def test_s3() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("chosen", seeds(18_000, 2 * 10**8), ids=lambda each: str(each.start))
+@pytest.mark.parametrize("chosen", seeds(18_000, 2 * 10**8))
 async def test_many_on_memory(chosen: range) -> None:
     await sequences(chosen, memory)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("chosen", seeds(1_500, 3 * 10**8), ids=lambda each: str(each.start))
+@pytest.mark.parametrize("chosen", seeds(1_500, 3 * 10**8))
 async def test_many_on_local(chosen: range, tmp_path: Path) -> None:
     await sequences(chosen, local(tmp_path))
 
