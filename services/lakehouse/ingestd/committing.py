@@ -6,10 +6,7 @@ the session, and is collected when that has ended.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from lakehouse.contracts.catalog import (
@@ -35,8 +32,7 @@ from lakehouse.ingestd.reports import (
     without_texts,
 )
 from lakehouse.ingestd.settings import IngestSettings
-from lakehouse.ingestd.uploading import PASSING, PREFIX, not_uploaded, put_stats
-from lakehouse.kit.blocking import run_blocking
+from lakehouse.ingestd.uploading import PREFIX, put_file, put_stats
 from lakehouse.kit.ids import Ids
 from lakehouse.model.changes import (
     AddFiles,
@@ -56,14 +52,11 @@ from lakehouse.model.dataset import Card, DataFile, Dataset, Lineage, VersionEnt
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY, ObjectRef
 from lakehouse.objectstore.buckets import Buckets
-from lakehouse.objectstore.port import ObjectStore, StreamingWrites
 from lakehouse.objectstore.scoped import ScopedStore
 from lakehouse.table.fingerprint import fingerprint
 
-_PART_BYTES: Final = 8 << 20
 _VERSIONS: Final = 100
 _ROUTE: Final = "ingest"
-_UPLOADS_MAX: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +164,13 @@ class Committer:
 
         async def send(local: LocalParquet, owner: str, schema: int) -> DataFile:
             folder = f"{PREFIX}{session_id}/{owner}/"
-            ref = ObjectRef(bucket, await self._send(store, folder, local))
+            key = await put_file(
+                store,
+                lambda: f"{folder}{self._ids.ulid()}.parquet",
+                local,
+                self._settings.upload_whole_bytes_max,
+            )
+            ref = ObjectRef(bucket, key)
             return data_file(
                 local, ref, schema, await put_stats(store, bucket, ref.key, local.stats)
             )
@@ -180,26 +179,6 @@ class Committer:
         files = [await send(local, dataset_id, schema_id) for local in whole]
         dead_files = [await send(local, dead_id, 1) for local in outcome.dead_letter_files]
         return Uploaded(dataset_id, bucket, session_id, tuple(files), dead_id, tuple(dead_files))
-
-    async def _send(self, store: ObjectStore, folder: str, local: LocalParquet) -> str:
-        """The key under which it was put. What fails in passing is put again, under a new key."""
-        whole = local.size_bytes <= self._settings.upload_whole_bytes_max
-        streams = None if whole or not isinstance(store, StreamingWrites) else store
-        # Whole objects are repeated by the store itself.
-        for left in reversed(range(1 if streams is None else _UPLOADS_MAX)):
-            key = f"{folder}{self._ids.ulid()}.parquet"
-            try:
-                if streams is None:
-                    await store.put(key, await run_blocking(local.path.read_bytes))
-                else:
-                    await streams.put_stream(key, _parts(local.path))
-                return key
-            except LakehouseError as error:
-                if error.kind not in PASSING:
-                    raise
-                if not left:
-                    raise not_uploaded(error) from error
-        raise AssertionError("the last attempt returns or raises")
 
     async def commit(
         self,
@@ -357,12 +336,3 @@ def _bare_entry(dataset: Dataset, version: int, digest: str) -> VersionEntry:
         schema_id=dataset.schema.id,
         content_digest=digest,
     )
-
-
-async def _parts(path: Path) -> AsyncIterator[bytes]:
-    file = await run_blocking(path.open, "rb")
-    try:
-        while part := await asyncio.to_thread(file.read, _PART_BYTES):
-            yield part
-    finally:
-        file.close()
