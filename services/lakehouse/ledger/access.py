@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from lakehouse.errors import RETRYABLE, ErrorKind, LakehouseError
@@ -60,6 +61,23 @@ class Access:
     async def get(self, key: str) -> bytes:
         return await self.patiently(lambda: self.store.get(key))
 
+    async def read(self, key: str, check: Callable[[bytes], Awaitable[T]]) -> T:
+        """What ``check`` makes of the object, which raises ``corrupt`` for bytes that it must not
+        have. Those are read once more: it may have been the way here that damaged them."""
+        with operation(self.ids) as within:
+            try:
+                return await check(await self.get(key))
+            except LakehouseError as error:
+                if error.kind is not ErrorKind.CORRUPT:
+                    raise
+                within.refuse(error)
+            try:
+                return await check(await self.get(key))
+            except LakehouseError as error:
+                if error.kind is ErrorKind.CORRUPT:
+                    within.refuse(error)
+                raise
+
     async def list_keys(self, prefix: str, start_after: str = "", limit: int = 1000) -> list[str]:
         """Keys in order; see ``ObjectStore.list``."""
         found = await self.patiently(
@@ -81,18 +99,22 @@ class Access:
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The objects in the order of ``keys``, ``None`` where there is none."""
+        return await self.side_by_side([partial(self.get, key) for key in keys])
+
+    async def side_by_side(self, reads: Sequence[Callable[[], Awaitable[T]]]) -> list[T | None]:
+        """What ``reads`` return in their order, some at a time; ``None`` for ``not_found``."""
         gate = asyncio.Semaphore(CONCURRENT_READS)
 
-        async def one(key: str) -> bytes | None:
+        async def one(read: Callable[[], Awaitable[T]]) -> T | None:
             async with gate:
                 try:
-                    return await self.get(key)
+                    return await read()
                 except LakehouseError as error:
                     if error.kind is ErrorKind.NOT_FOUND:
                         return None
                     raise
 
-        tasks = [asyncio.ensure_future(one(key)) for key in keys]
+        tasks = [asyncio.ensure_future(one(read)) for read in reads]
         try:
             return await asyncio.gather(*tasks)
         finally:

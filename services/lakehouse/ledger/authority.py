@@ -89,8 +89,7 @@ class Authority(Generic[S]):
                 )
             )
         elif newest > self._committer.head.n:
-            data = await self._access.store.get(self._access.layout.slot(newest))
-            record = (await chain.parse(self._access, newest, data)).record
+            record = (await chain.read_slot(self._access, newest)).record
             if record.epoch > self._committer.head.epoch:
                 self._committer.fence(fenced(record))
         if sleeps == self._sleeps:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -71,6 +72,16 @@ async def parse(access: Access, n: int, data: bytes) -> Slot:
         body = await access.get(record.body.key)
         record = await run_blocking(fill, record, body, access.layout)
     return Slot(record, data)
+
+
+async def read_slot(access: Access, n: int) -> Slot:
+    """Record ``n`` from its slot, verified. Raises ``not_found``, ``corrupt``."""
+    return await access.read(access.layout.slot(n), partial(parse, access, n))
+
+
+async def read_slots(access: Access, numbers: Sequence[int]) -> list[Slot | None]:
+    """As ``read_slot`` for each of ``numbers``, ``None`` for an empty slot."""
+    return await access.side_by_side([partial(read_slot, access, n) for n in numbers])
 
 
 class Latencies:

@@ -122,8 +122,9 @@ def key_parts(
 async def read_manifest(access: Access, checkpoint: CheckpointRef) -> Manifest:
     """The root that ``checkpoint`` names, verified. Raises ``corrupt``, or ``not_found`` if a
     newer checkpoint has replaced it meanwhile."""
-    data = await access.get(checkpoint.key)
-    return await run_blocking(_decode_root, data, checkpoint)
+    return await access.read(
+        checkpoint.key, lambda data: run_blocking(_decode_root, data, checkpoint)
+    )
 
 
 async def load_checkpoint(
@@ -140,8 +141,7 @@ async def load_checkpoint(
 
 
 async def _read_part(access: Access, part: PartRef) -> pa.Table:
-    data = await access.get(part.key)
-    return await run_blocking(_decode_part, data, part)
+    return await access.read(part.key, lambda data: run_blocking(_decode_part, data, part))
 
 
 def _load_keys(tables: Mapping[str, pa.Table]) -> dict[int, list[Key]]:

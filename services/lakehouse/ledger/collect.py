@@ -81,18 +81,17 @@ class Collector(Generic[S]):
         access = self._access
         # One more than is packed: the record after the last vouches for it.
         numbers = range(first, last + 2)
-        found = await access.get_many([access.layout.slot(n) for n in numbers])
+        found = await chain.read_slots(access, numbers)
         records: dict[int, bytes] = {}
         previous: bytes | None = None
         bodies: set[str] = set()
-        for n, data in zip(numbers, found, strict=True):
-            if data is None:
+        for n, slot in zip(numbers, found, strict=True):
+            if slot is None:
                 raise await missing(access, n)
-            record = (await chain.parse(access, n, data)).record
-            if previous is not None and record.prev != sha256_hex(previous):
+            if previous is not None and slot.record.prev != sha256_hex(previous):
                 raise await _not_following(access, n)
-            records[n] = previous = data
-            bodies |= _body_keys(record)
+            records[n] = previous = slot.data
+            bodies |= _body_keys(slot.record)
         del records[last + 1]
         pack = await write_pack(access, records)
         self._history.packs = (*self._history.packs, pack)

@@ -8,7 +8,7 @@ from typing import Final
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger import floor
 from lakehouse.ledger.access import Access
-from lakehouse.ledger.chain import Slot, parse
+from lakehouse.ledger.chain import Slot, parse, read_slot
 from lakehouse.ledger.errors import fenced
 from lakehouse.ledger.keys import Key
 from lakehouse.ledger.machine import JsonObject
@@ -52,12 +52,11 @@ class History:
                 data = (await read_pack(self._access, pack))[n]
                 return await parse(self._access, n, data)
         try:
-            data = await self._access.get(self._access.layout.slot(n))
+            return await read_slot(self._access, n)
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
             raise await missing(self._access, n) from error
-        return await parse(self._access, n, data)
 
 
 async def missing(access: Access, n: int) -> LakehouseError:

@@ -94,7 +94,7 @@ def _missing(error: LakehouseError) -> LakehouseError:
 async def _read_from(access: Access, machine: Machine[S], newest: int | None) -> View[S]:
     if newest is None:
         return View(Head(machine.initial()), _no_keys(access))
-    last = await _read_slot(access, newest)
+    last = await chain.read_slot(access, newest)
     checkpoint = last.record.checkpoint
     first = 0 if checkpoint is None else checkpoint.n + 1
     slots, loaded = await asyncio.gather(
@@ -181,18 +181,13 @@ async def _load(
         raise _DamagedCheckpointError(error.kind, error.message, **fields) from error
 
 
-async def _read_slot(access: Access, n: int) -> Slot:
-    return await chain.parse(access, n, await access.get(access.layout.slot(n)))
-
-
 async def _read_tail(access: Access, numbers: range) -> list[Slot]:
     """The records ``numbers``; none of them may be missing."""
-    found = await access.get_many([access.layout.slot(n) for n in numbers])
     slots: list[Slot] = []
-    for n, data in zip(numbers, found, strict=True):
-        if data is None:
+    for n, slot in zip(numbers, await chain.read_slots(access, numbers), strict=True):
+        if slot is None:
             raise corrupt("a ledger record is missing", access.layout, n)
-        slots.append(await chain.parse(access, n, data))
+        slots.append(slot)
     return slots
 
 

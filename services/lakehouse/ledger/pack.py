@@ -44,8 +44,7 @@ async def write_pack(access: Access, records: Mapping[int, bytes]) -> PackRef:
 
 async def read_pack(access: Access, pack: PackRef) -> dict[int, bytes]:
     """The exact bytes of each record in ``pack``; raises ``corrupt``."""
-    data = await access.get(pack.key)
-    return await run_blocking(_decode, data, pack)
+    return await access.read(pack.key, lambda data: run_blocking(_decode, data, pack))
 
 
 def _encode(records: Mapping[int, bytes]) -> bytes:

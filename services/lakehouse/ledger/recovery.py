@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.access import Access
-from lakehouse.ledger.chain import Slot, parse
+from lakehouse.ledger.chain import Slot, parse, read_slot
 from lakehouse.ledger.checkpoint import Loaded, load_checkpoint
 from lakehouse.ledger.machine import Machine
 from lakehouse.ledger.pack import PackRef, read_pack
@@ -51,14 +51,13 @@ class Records:
                         raise
                     damaged = error
         try:
-            data = await self._access.get(self._access.layout.slot(n))
+            return await read_slot(self._access, n)
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
             raise damaged or corrupt(
                 "a ledger record is missing", self._access.layout, n
             ) from error
-        return await parse(self._access, n, data)
 
     async def _pack(self, pack: PackRef) -> dict[int, bytes]:
         records = self._read.get(pack.key)
