@@ -28,7 +28,18 @@ from lakehouse.objectstore.identity import init_store
 from lakehouse.table.fingerprint import fingerprint
 from unit.rpc.loopback import loopback
 
-NOUNS = ("catalog", "tokens", "ingest", "query", "storage", "objects", "rows", "journal")
+NOUNS = (
+    "catalog",
+    "tokens",
+    "ingest",
+    "query",
+    "storage",
+    "objects",
+    "rows",
+    "journal",
+    "vectors",
+    "profiles",
+)
 COLUMNS = (Column(1, "id", "int64"), Column(2, "name", "string"))
 
 

@@ -152,6 +152,7 @@ def test_what_changes_something_takes_an_idempotency_key() -> None:
     asking |= {"report"}
     asking |= {"object_changes", "object_states", "journal", "tags"}
     asking |= {"diff", "events", "history", "feed"}
+    asking |= {"get_index", "list_indexes", "search", "get_vectors", "compare"}
     every = {
         f"{noun}.{name}"
         for noun, protocol in SERVICES.items()

@@ -8,11 +8,13 @@ from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestService
 from lakehouse.contracts.journal import JournalService
 from lakehouse.contracts.objects import ObjectsService
+from lakehouse.contracts.profiles import ProfilesService
 from lakehouse.contracts.query import QueryService
 from lakehouse.contracts.readiness import ReadinessSource
 from lakehouse.contracts.rows import RowsService
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
+from lakehouse.contracts.vectors import VectorsService
 from lakehouse.kit.figures import FigureSource
 from lakehouse.kit.requests import RequestLog
 
@@ -32,6 +34,8 @@ class Services:
     objects: ObjectsService
     rows: RowsService
     journal: JournalService
+    vectors: VectorsService
+    profiles: ProfilesService
     readiness: ReadinessSource
     figures: tuple[FigureSource, ...] = ()
     log: RequestLog = RequestLog()

@@ -39,6 +39,7 @@ from lakehouse.objectstore.rescue import RescueSettings
 from lakehouse.objectstore.settings import ResilienceSettings, SecretsSettings
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.storaged.settings import JournalSettings, RegistrySettings
+from lakehouse.vectord.settings import EmbeddingSettings, VectorSettings
 
 ENV_PREFIX: Final = "LAKEHOUSE__"
 FILE_NAME: Final = "lakehouse.toml"
@@ -50,6 +51,8 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "compaction": (CompactionSettings,),
     "janitor": (JanitorSettings,),
     "query": (QuerySettings,),
+    "vectors": (VectorSettings,),
+    "embedding": (EmbeddingSettings,),
     "storage": (JournalSettings, RegistrySettings, ResilienceSettings, SecretsSettings),
     "rescue": (RescueSettings,),
     "telemetry": (TelemetrySettings,),
@@ -88,6 +91,8 @@ class Config:
     ingest: IngestSettings
     janitor: JanitorSettings
     query: QuerySettings
+    vectors: VectorSettings
+    embedding: EmbeddingSettings
     journal: JournalSettings
     registry: RegistrySettings
     resilience: ResilienceSettings
@@ -121,6 +126,8 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         ingest=_ingest(merged, base),
         janitor=_section(JanitorSettings, "janitor", merged, base),
         query=_section(QuerySettings, "query", merged, base),
+        vectors=_section(VectorSettings, "vectors", merged, base),
+        embedding=_section(EmbeddingSettings, "embedding", merged, base),
         journal=_section(JournalSettings, "storage", merged, base),
         registry=_section(RegistrySettings, "storage", merged, base),
         resilience=_section(ResilienceSettings, "storage", merged, base),

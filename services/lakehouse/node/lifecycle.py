@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from lakehouse.model.refs import PRIMARY
 from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, TokenAuthenticator
 from lakehouse.node.buckets import open_buckets
 from lakehouse.node.config import Config
+from lakehouse.node.embedding import EmbeddingProcesses
 from lakehouse.node.federation import follow, open_registry
 from lakehouse.node.feeds import EndingFeeds
 from lakehouse.node.holder import HolderProbe, endpoint_of
@@ -164,6 +166,8 @@ class Node:
             self._start_ingestd(buckets),
             run_blocking(_import_edges, bool(self._servers.http_address)),
         )
+        if "vectord" in roles:
+            await self._start_vectord(buckets)
         if "janitor" in roles:
             self._start_janitor()
         await self._serve()
@@ -268,6 +272,33 @@ class Node:
             self._wiring.contracts["rows"] = Rows(ingest.parts)
             self._wiring.contracts["journal"] = Journal(ingest.parts)
             self._readiness.add("ingestd", ingest)
+
+    async def _start_vectord(self, buckets: Buckets) -> None:
+        from lakehouse.vectord.adapters.sidecar import SidecarEmbedder
+        from lakehouse.vectord.parts import VectorParts
+        from lakehouse.vectord.profiles import Profiles
+        from lakehouse.vectord.service import Vectors
+
+        config, contracts = self._config, self._wiring.contracts
+        processes = EmbeddingProcesses(config.embedding)
+        parts = VectorParts(
+            settings=config.vectors,
+            catalog=contracts["catalog"],
+            ingest=contracts["ingest"],
+            rows=contracts["rows"],
+            query=contracts["query"],
+            journal=contracts["journal"],
+            buckets=buckets,
+            embedder=SidecarEmbedder(config.embedding, processes.url),
+            clock=self._clock,
+            ids=self._ids,
+            jobs=ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="vectors"),
+        )
+        vectors = Vectors(parts)
+        with act_as("vectord"):
+            await vectors.start()
+        self._closing += [processes, vectors]
+        contracts["vectors"], contracts["profiles"] = vectors, Profiles(parts)
 
     def _start_janitor(self) -> None:
         from lakehouse.janitor.service import Janitor

@@ -16,6 +16,8 @@ SERVED_BY: Final[dict[str, str]] = {
     "query": "queryd",
     "rows": "ingestd",
     "journal": "ingestd",
+    "vectors": "vectord",
+    "profiles": "vectord",
 }
 """Contract -> the role that implements it."""
 
@@ -24,6 +26,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "storaged": ("catalog",),
     "ingestd": ("catalog",),
     "queryd": ("catalog",),
+    "vectord": ("catalog", "ingest", "rows", "query", "journal"),
     "janitor": ("catalog", "rows"),
     "gateway": tuple(SERVED_BY),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-ROLES: Final = ("gateway", "storaged", "catalogd", "ingestd", "queryd", "janitor")
+ROLES: Final = ("gateway", "storaged", "catalogd", "ingestd", "queryd", "vectord", "janitor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,10 +69,12 @@ class Wiring:
         from lakehouse.rpc.ingest import IngestClient
         from lakehouse.rpc.journal import JournalClient
         from lakehouse.rpc.objects import ObjectsClient
+        from lakehouse.rpc.profiles import ProfilesClient
         from lakehouse.rpc.query import QueryClient
         from lakehouse.rpc.rows import RowsClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
+        from lakehouse.rpc.vectors import VectorsClient
 
         clients: dict[str, Any] = {
             "catalog": CatalogClient,
@@ -83,6 +85,8 @@ class Wiring:
             "query": QueryClient,
             "rows": RowsClient,
             "journal": JournalClient,
+            "vectors": VectorsClient,
+            "profiles": ProfilesClient,
         }
         channel = self.channels.get(address) or open_channel(address)
         self.channels[address] = channel

@@ -31,10 +31,12 @@ from lakehouse.v1 import (
     journal_pb2,
     model_pb2,
     objects_pb2,
+    profiles_pb2,
     query_pb2,
     rows_pb2,
     storage_pb2,
     tokens_pb2,
+    vectors_pb2,
 )
 
 MODULES: Final = (
@@ -44,10 +46,12 @@ MODULES: Final = (
     journal_pb2,
     model_pb2,
     objects_pb2,
+    profiles_pb2,
     query_pb2,
     rows_pb2,
     storage_pb2,
     tokens_pb2,
+    vectors_pb2,
 )
 PACKAGE: Final = "lakehouse.v1"
 

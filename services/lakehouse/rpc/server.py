@@ -22,11 +22,13 @@ from lakehouse.rpc.health import Health
 from lakehouse.rpc.ingest import IngestServicer
 from lakehouse.rpc.journal import JournalServicer
 from lakehouse.rpc.objects import ObjectsServicer
+from lakehouse.rpc.profiles import ProfilesServicer
 from lakehouse.rpc.query import QueryServicer
 from lakehouse.rpc.rows import RowsServicer
 from lakehouse.rpc.serving import Edge, Servicer
 from lakehouse.rpc.storage import StorageServicer
 from lakehouse.rpc.tokens import TokensServicer
+from lakehouse.rpc.vectors import VectorsServicer
 
 SERVICERS: Final[Mapping[str, Callable[[Any, Edge], Servicer]]] = {
     "catalog": CatalogServicer,
@@ -37,6 +39,8 @@ SERVICERS: Final[Mapping[str, Callable[[Any, Edge], Servicer]]] = {
     "objects": ObjectsServicer,
     "rows": RowsServicer,
     "journal": JournalServicer,
+    "vectors": VectorsServicer,
+    "profiles": ProfilesServicer,
 }
 """Noun to servicer: the same nouns as the files in contracts/."""
 

@@ -20,11 +20,13 @@ from lakehouse.rpc.ingest import IngestClient
 from lakehouse.rpc.journal import JournalClient
 from lakehouse.rpc.methods import methods_of
 from lakehouse.rpc.objects import ObjectsClient
+from lakehouse.rpc.profiles import ProfilesClient
 from lakehouse.rpc.query import QueryClient
 from lakehouse.rpc.rows import RowsClient
 from lakehouse.rpc.server import ServerOptions, build_server
 from lakehouse.rpc.storage import StorageClient
 from lakehouse.rpc.tokens import TokensClient
+from lakehouse.rpc.vectors import VectorsClient
 from unit.rpc.samples import SERVICES, sample
 
 CLIENTS = {
@@ -36,6 +38,8 @@ CLIENTS = {
     "Objects": ObjectsClient,
     "Rows": RowsClient,
     "Journal": JournalClient,
+    "Vectors": VectorsClient,
+    "Profiles": ProfilesClient,
 }
 CLOCK = SystemClock()
 IDS = SystemIds(CLOCK)

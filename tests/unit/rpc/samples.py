@@ -16,10 +16,12 @@ from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestService
 from lakehouse.contracts.journal import JournalService
 from lakehouse.contracts.objects import ObjectsService
+from lakehouse.contracts.profiles import ProfilesService
 from lakehouse.contracts.query import QueryService
 from lakehouse.contracts.rows import RowsService
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
+from lakehouse.contracts.vectors import VectorsService
 
 SERVICES: dict[str, object] = {
     "Catalog": CatalogService,
@@ -30,6 +32,8 @@ SERVICES: dict[str, object] = {
     "Objects": ObjectsService,
     "Rows": RowsService,
     "Journal": JournalService,
+    "Vectors": VectorsService,
+    "Profiles": ProfilesService,
 }
 
 _MODULES = (
@@ -47,6 +51,8 @@ _MODULES = (
             "objects",
             "rows",
             "journal",
+            "vectors",
+            "profiles",
         )
     ),
     *(
@@ -60,6 +66,7 @@ _MODULES = (
             "probe",
             "failures",
             "refs",
+            "vectors",
         )
     ),
 )

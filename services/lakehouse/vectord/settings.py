@@ -1,0 +1,52 @@
+"""What vectord may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSettings:
+    """Section ``vectors``.
+
+    Attributes:
+        cache_dir: local folder for copies of search structures; may be deleted at any time.
+        memory_bytes_max: of vectors and graphs held in memory; what was searched longest ago goes.
+        follow_seconds: between looks whether datasets with indexes have changed.
+        fresh_seconds: a search of an index that is behind its dataset waits so long for it to catch
+            up, then answers from what is there and says ``behind``.
+        batch_documents: embedded and committed together.
+        tail_rows: so many rows are compared one by one before a graph is built for them.
+        writer: who opens the session at the catalog, for people.
+    """
+
+    cache_dir: str = "./data/vectors"
+    memory_bytes_max: int = 4 * _GIB
+    follow_seconds: float = 1.0
+    fresh_seconds: float = 2.0
+    batch_documents: int = 512
+    tail_rows: int = 10_000
+    writer: str = "vectord"
+    heartbeat_seconds: float = 10.0
+    session_seconds: float = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSettings:
+    """Section ``embedding``: who turns texts into vectors.
+
+    Attributes:
+        sidecar_url: of a running sidecar; "" starts one with the first text.
+        ollama_url: of the Ollama server that the started sidecar asks; "" starts the small model
+            that comes with the release.
+        timeout_seconds: of one request.
+        idle_seconds: processes that were started here end when nobody asked for so long; 0 is
+            never.
+    """
+
+    sidecar_url: str = ""
+    ollama_url: str = ""
+    timeout_seconds: float = 60.0
+    idle_seconds: float = 0.0

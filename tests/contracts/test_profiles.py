@@ -1,0 +1,1 @@
+"""The profiles contract, called directly and over gRPC."""

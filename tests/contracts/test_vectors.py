@@ -1,0 +1,1 @@
+"""The vectors contract, called directly and over gRPC."""
