@@ -6,15 +6,21 @@
 
 FROM python:3.11.14-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-RUN python -m venv /opt/lakehouse
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ \
+ && python -m venv /opt/lakehouse
 WORKDIR /build
-COPY deploy/requirements.lock deploy/requirements.lock
-RUN /opt/lakehouse/bin/pip install --require-hashes --only-binary :all: -r deploy/requirements.lock
+COPY deploy/requirements.lock deploy/sources.lock deploy/
+RUN /opt/lakehouse/bin/pip install --no-deps --require-hashes --only-binary :all: -r deploy/requirements.lock
+# Compiled for any processor of its kind: the image runs on others than the one that made it.
+RUN HNSWLIB_NO_NATIVE=1 /opt/lakehouse/bin/pip install --no-deps --require-hashes \
+  --no-build-isolation -r deploy/sources.lock
 COPY pyproject.toml README.md ./
 COPY services services
+COPY sidecar sidecar
 # Nothing is fetched here: what the package needs is in the environment already.
 RUN /opt/lakehouse/bin/pip install --no-deps --no-build-isolation --no-index . \
- && /opt/lakehouse/bin/pip uninstall --yes setuptools pip \
+ && /opt/lakehouse/bin/pip uninstall --yes setuptools pybind11 pip \
  && python -m compileall -q /opt/lakehouse
 
 FROM python:3.11.14-slim-bookworm

@@ -14,9 +14,9 @@ help: ## show this text
 	@echo
 	@echo '  .venv/bin/lakehouse --help lists the commands once `make setup` has run.'
 
-setup: .venv/.setup-done ## make .venv from the lock (hashes checked, wheels only); does nothing when done
+setup: .venv/.setup-done ## make .venv from the locks (hashes checked); does nothing when done
 
-.venv/.setup-done: requirements.lock pyproject.toml tools/setup.sh
+.venv/.setup-done: requirements.lock deploy/sources.lock pyproject.toml tools/setup.sh
 	@PYTHON=$(PYTHON) bash tools/setup.sh
 
 demo: setup ## ingest messy exports into an embedded bucket, ask SQL across them, serve :3100 and :3101
@@ -34,8 +34,8 @@ test-s3: setup ## the tests that need a real S3 server (Ceph radosgw, installed 
 	$(BIN)/python tools/s3_server.py --run $(BIN)/python -m pytest -m s3 $(PYTEST_ARGS)
 
 check: setup ## format, lint, types, layers, house rules, generated code
-	$(BIN)/ruff format --check services tests tools
-	$(BIN)/ruff check services tests tools
+	$(BIN)/ruff format --check services sidecar tests tools
+	$(BIN)/ruff check services sidecar tests tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n 0 tests/house
@@ -49,18 +49,21 @@ docs: setup ## regenerate docs/api/{cli,config,errors}.md from the code
 
 bench: setup ## timings against budgets; writes docs/BENCHMARKS.md (SUBJECT=start: that one alone)
 	@$(BIN)/python -c "import deltalake, lance, pyiceberg" 2>/dev/null || $(BIN)/python -m pip install \
-	  --quiet --require-hashes --only-binary :all: -r tests/bench/requirements.lock
+	  --quiet --no-deps --require-hashes --only-binary :all: -r tests/bench/requirements.lock
 	$(BIN)/python tests/bench/run.py $(SUBJECT)
 
 soak: setup ## the long runs: more seeds, more kills, more malformed requests
 	$(BIN)/python tests/bench/soak.py $(PYTEST_ARGS)
 
-lock: setup ## resolve requirements.lock, and the image's, anew from pyproject.toml (needs uv on the PATH)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -c requirements.lock \
-	  -o deploy/requirements.lock
-	uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -c requirements.lock \
-	  -o tests/bench/requirements.lock
+UV_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --no-annotate --no-header --quiet
+
+lock: setup ## resolve the locks anew from pyproject.toml (needs uv on the PATH)
+	uv pip compile pyproject.toml $(UV_FLAGS) --extra dev --extra build --extra model \
+	  --no-emit-package hnswlib -o requirements.lock
+	uv pip compile pyproject.toml $(UV_FLAGS) --extra build --extra model \
+	  --no-emit-package hnswlib -c requirements.lock -o deploy/requirements.lock
+	sed -n 's/^ *"\(hnswlib==.*\)",$$/\1/p' pyproject.toml | \
+	  uv pip compile - --no-deps $(UV_FLAGS) -o deploy/sources.lock
+	uv pip compile pyproject.toml $(UV_FLAGS) --extra bench --no-emit-package hnswlib \
+	  -c requirements.lock -o tests/bench/requirements.lock

@@ -74,3 +74,11 @@ def test_the_lock_has_hashes_and_no_addresses() -> None:
     assert len(pinned) > 50
     assert lock.count("--hash=sha256:") >= len(pinned)
     assert "://" not in lock
+
+
+def test_what_is_compiled_here_is_pinned_as_the_package_asks_for_it() -> None:
+    lock = (ROOT / "deploy" / "sources.lock").read_text()
+    pins = re.findall(r"^(\S+==\S+) \\\n    --hash=sha256:[0-9a-f]{64}$", lock, re.MULTILINE)
+    assert [pin.split("==")[0] for pin in pins] == ["hnswlib"]
+    assert f'"{pins[0]}"' in (ROOT / "pyproject.toml").read_text()
+    assert "\nhnswlib==" not in (ROOT / "requirements.lock").read_text()
