@@ -129,7 +129,7 @@ class Registering:
         await self._core.buckets.find(ctx, {home, *(ref.bucket for ref in refs)})
         self._check_places(state, request, home)
         found = await self._inspector.inspect(refs)
-        columns = _columns(request, found)
+        columns = _columns(request, found, existing)
         dataset_id = self._core.ids.ulid() if existing is None else existing.id
         # Refused before a byte is copied; the commit checks again against what is then there.
         differs = existing is not None and existing.now.head.fingerprint != fingerprint(columns)
@@ -267,13 +267,15 @@ def _refuse_early(existing: DatasetState, request: c.RegisterRequest) -> None:
         raise drift(existing.now.head.name, _current(existing), request.columns)
 
 
-def _columns(request: c.RegisterRequest, found: Sequence[Inspected]) -> tuple[Column, ...]:
+def _columns(
+    request: c.RegisterRequest, found: Sequence[Inspected], existing: DatasetState | None
+) -> tuple[Column, ...]:
     """The schema all objects share: the stated one, or that of the first."""
-    first = schema_from_arrow(found[0].schema).columns
-    columns = request.columns or first
+    known = request.columns or (_current(existing) if existing is not None else ())
+    columns = request.columns or _own(found[0], known, request.fingerprint)
     stated = check_columns(columns)
     for each in found:
-        own = schema_from_arrow(each.schema).columns
+        own = _own(each, columns, "")
         if fingerprint(own) != stated:
             raise LakehouseError(
                 ErrorKind.INVALID,
@@ -290,6 +292,20 @@ def _columns(request: c.RegisterRequest, found: Sequence[Inspected]) -> tuple[Co
             computed=stated,
         )
     return columns
+
+
+def _own(each: Inspected, known: Sequence[Column], wanted: str) -> tuple[Column, ...]:
+    """The columns of an object. A list of one size is a vector, but for a column that is known as
+    a list, as it was before there were vectors: a dataset keeps its fingerprint."""
+    columns = schema_from_arrow(each.schema).columns
+    lists = schema_from_arrow(each.schema, vectors=False).columns
+    if not known and wanted == fingerprint(lists):
+        return lists
+    kept = {(one.name, one.type) for one in known}
+    return tuple(
+        old if (old.name, old.type) in kept else new
+        for new, old in zip(columns, lists, strict=True)
+    )
 
 
 def _decide(state: CatalogState, offer: _Offer) -> Planned:

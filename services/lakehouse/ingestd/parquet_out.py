@@ -23,7 +23,7 @@ from lakehouse.model.dataset import ColumnStats
 from lakehouse.model.schema import Schema
 from lakehouse.table.rowhash import add_hashes, format_hash
 from lakehouse.table.stats import file_stats
-from lakehouse.table.types import arrow_schema
+from lakehouse.table.types import arrow_schema, is_vector
 
 _ZSTD_LEVEL: Final = 1
 _SAMPLE_ROWS: Final = 8_192
@@ -168,12 +168,16 @@ class ParquetOut:
 def _repeating(batch: pa.RecordBatch) -> list[str] | bool:
     """Columns for which a dictionary pays, by the first rows: elsewhere it is built in vain."""
     head = batch.slice(0, _SAMPLE_ROWS)
-    if head.num_rows < _SAMPLE_ROWS or any(pat.is_nested(field.type) for field in head.schema):
+    vectors = [field.name for field in head.schema if is_vector(field.type)]
+    if any(pat.is_nested(field.type) and field.name not in vectors for field in head.schema):
         return True
+    if head.num_rows < _SAMPLE_ROWS:
+        return [name for name in head.schema.names if name not in vectors] if vectors else True
     return [
         field.name
         for field, values in zip(head.schema, head.columns, strict=True)
-        if pc.count_distinct(values, mode="all").as_py() <= _SAMPLE_ROWS * _REPEATING
+        if field.name not in vectors
+        and pc.count_distinct(values, mode="all").as_py() <= _SAMPLE_ROWS * _REPEATING
     ]
 
 

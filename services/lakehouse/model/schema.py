@@ -2,8 +2,9 @@
 
 Type text (closed grammar, the basis of fingerprints): ``string`` ``bool`` ``int64`` ``uint64``
 ``float64`` ``date`` ``time`` ``timestamp`` (no zone, microseconds) ``timestamptz`` (UTC,
-microseconds) ``binary`` ``decimal(p,s)`` ``list<T>`` ``struct<name:T,...>`` ``map<K,V>``. Narrower
-physical types (int32, float32, dictionary, large_string, string_view) are widened on ingest.
+microseconds) ``binary`` ``decimal(p,s)`` ``list<T>`` ``struct<name:T,...>`` ``map<K,V>``
+``vector(N)`` (N float32, of a column alone). Narrower physical types (int32, float32, dictionary,
+large_string, string_view) are widened on ingest.
 """
 
 from __future__ import annotations

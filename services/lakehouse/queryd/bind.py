@@ -265,6 +265,8 @@ def _sql_type(kind: str) -> str:
         return kind.upper()
     if kind.startswith("list<"):
         return _sql_type(kind[5:-1]) + "[]"
+    if kind.startswith("vector("):
+        return "REAL[]"
     return "STRUCT" if kind.startswith("struct<") else "MAP"
 
 

@@ -139,7 +139,10 @@ def _json_shape(schema: pa.Schema) -> tuple[bytes, bool]:
     """The members ``columns`` and ``types``, and whether rows may be made one by one."""
     types = [from_arrow(kind) for kind in schema.types]
     # Python has no times before the year 1, and its decimals are written as floats.
-    by_row = not any(pat.is_temporal(t) or pat.is_decimal(t) for t in schema.types)
+    # Those of a vector would be written with the digits of a double.
+    by_row = not any(
+        pat.is_temporal(t) or pat.is_decimal(t) or pat.is_fixed_size_list(t) for t in schema.types
+    )
     return orjson.dumps({"columns": schema.names, "types": types})[1:-1], by_row
 
 

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from lakehouse.table.vectors import as_lists
+
 SAFE_INTEGER: Final = 1 << 53
 SAFE_DIGITS: Final = 15  # every decimal of so many digits survives as a double
 _JSON_ESCAPES: Final = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
@@ -85,6 +87,8 @@ def _json_or_null(column: pa.Array) -> pa.Array:
         return _float_texts(pc.if_else(finite, column, pa.scalar(None, kind)))
     if pat.is_boolean(kind):
         return pc.cast(column, pa.string())
+    if pat.is_fixed_size_list(kind):
+        return _json_vectors(column)
     if pat.is_nested(kind):
         values = [None if v is None else _nested_json(v, kind) for v in column.to_pylist()]
         return pa.array(values, pa.string())
@@ -93,6 +97,14 @@ def _json_or_null(column: pa.Array) -> pa.Array:
     if pat.is_binary(kind):
         return _wrapped(_base64_texts(column))
     return _wrapped(_plain_texts(column))
+
+
+def _json_vectors(column: pa.Array) -> pa.Array:
+    lists = as_lists(column)
+    texts = json_texts(lists.values)
+    inner = pc.binary_join(pa.ListArray.from_arrays(lists.offsets, texts), ",")
+    inner = pc.if_else(pc.is_valid(column), inner, pa.scalar(None, pa.string()))
+    return pc.binary_join_element_wise("[", inner, "]", "")
 
 
 def _wrapped(texts: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ import pyarrow.types as pat
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.schema import Schema
 from lakehouse.table.types import arrow_schema
+from lakehouse.table.vectors import bits
 
 __all__ = ["cast", "conform", "flat", "same"]
 
@@ -77,7 +78,8 @@ def _same_values(left: pa.Array, right: pa.Array) -> pa.Array:
     """As ``same``; at a null of either side the result is null or means nothing."""
     arrow = left.type
     if pat.is_floating(arrow):
-        return pc.equal(left.view(pa.uint64()), right.view(pa.uint64()))
+        bits = pa.uint64() if arrow.bit_width == 64 else pa.uint32()
+        return pc.equal(left.view(bits), right.view(bits))
     if pat.is_struct(arrow):
         result = pa.repeat(pa.scalar(True), len(left))
         for one, other in zip(left.flatten(), right.flatten(), strict=True):
@@ -85,6 +87,8 @@ def _same_values(left: pa.Array, right: pa.Array) -> pa.Array:
         return result
     if pat.is_map(arrow) or pat.is_list(arrow):
         return _same_lists(left, right)
+    if pat.is_fixed_size_list(arrow):
+        return _same_vectors(left, right)
     return pc.equal(left, right)
 
 
@@ -102,6 +106,17 @@ def _same_lists(left: pa.Array, right: pa.Array) -> pa.Array:
     starts = pc.subtract(ends, sizes)
     equal = pc.equal(counted.take(starts), counted.take(ends))
     return pc.replace_with_mask(alike, alike, equal)
+
+
+def _same_vectors(left: pa.Array, right: pa.Array) -> pa.Array:
+    """Bit for bit, as ``_same_lists``; there are as many in each row."""
+    differs = pc.not_equal(bits(left), bits(right)).cast(pa.int64())
+    if not len(left):
+        return differs.cast(pa.bool_())
+    each = len(differs) // len(left)
+    counted = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(differs)])
+    counted = counted.take(pa.arange(0, len(differs) + each, each))
+    return pc.equal(counted.slice(1), counted.slice(0, len(left)))
 
 
 def _as_list(values: pa.Array) -> pa.Array:

@@ -18,7 +18,8 @@ import pyarrow.types as pat
 
 from lakehouse.errors import LakehouseError
 from lakehouse.table.infer import EXACT_INTEGER_MAX, NULL_TEXTS, Guess, guess_text, read_text
-from lakehouse.table.types import DECIMAL_DIGITS_MAX, from_arrow, stored, to_arrow
+from lakehouse.table.types import DECIMAL_DIGITS_MAX, from_arrow, is_vector, stored, to_arrow
+from lakehouse.table.vectors import to_vectors, whole
 
 __all__ = ["TEMPORAL", "fit", "guess_values", "misfit_values", "plain"]
 
@@ -58,6 +59,8 @@ def guess_values(values: pa.Array, texts_are_dates: bool) -> Guess:
     if pat.is_nested(arrow) and texts_are_dates:
         return Guess(_keep_nulls(arrow))
     target = stored(arrow)
+    if is_vector(target) and not whole(values):
+        return Guess(pa.list_(pa.float64()))
     if fit(values, from_arrow(target)) is None:
         return Guess(pa.string())
     exact = not pat.is_integer(arrow) or _exact(values)
@@ -94,7 +97,7 @@ def fit(
     target = to_arrow(type_text)
     if pat.is_null(values.type):
         return pa.nulls(len(values), target)
-    if values.type == target:
+    if values.type == target and not is_vector(target):
         return values
     if null_texts is not None:
         return read_text(values, type_text, null_texts)
@@ -110,6 +113,8 @@ def _convert(values: pa.Array, target: pa.DataType, type_text: str) -> pa.Array 
         return _as_text(values)
     if pat.is_string(arrow):
         return read_text(values, type_text, NULL_TEXTS if type_text != "string" else ())
+    if is_vector(target):
+        return to_vectors(values, target)
     if pat.is_floating(target) and (pat.is_integer(arrow) and not _exact(values)):
         return None
     if pat.is_integer(target) and pat.is_duration(arrow):

@@ -104,7 +104,7 @@ def _read(contents: pa.Array, arrow: pa.DataType) -> pa.Array:
         _require(pc.is_in(contents.drop_null(), value_set=known), "a boolean is true or false")
         return pc.equal(contents, "true")
     if pat.is_floating(arrow):
-        return _read_floats(contents)
+        return _read_floats(contents, arrow)
     if pat.is_integer(arrow):
         _require(pc.match_substring_regex(contents, r"^-?\d+$"), "an integer has digits only")
         return contents.cast(arrow)
@@ -114,20 +114,30 @@ def _read(contents: pa.Array, arrow: pa.DataType) -> pa.Array:
     return _read_times(contents, arrow)
 
 
-def _read_floats(contents: pa.Array) -> pa.Array:
+def _read_floats(contents: pa.Array, arrow: pa.DataType) -> pa.Array:
     number = pc.match_substring_regex(contents, _NUMBER)
     if _all(number):
-        return contents.cast(pa.float64())
+        return _within(contents.cast(arrow), arrow)
     names = pa.array(["NaN", "Infinity", "-Infinity"])
     named = pc.fill_null(pc.is_in(contents, value_set=names), False)
-    bits = pc.fill_null(pc.match_substring_regex(contents, r"^NaN:[0-9a-f]{16}$"), False)
+    digits, unsigned = arrow.bit_width // 4, pa.uint64() if arrow.bit_width == 64 else pa.uint32()
+    bits = pc.match_substring_regex(contents, f"^NaN:[0-9a-f]{{{digits}}}$")
+    bits = pc.fill_null(bits, False)
     _require(pc.or_(number, pc.or_(named, bits)), "a double is a number")
-    values = pc.if_else(bits, "NaN", contents).cast(pa.float64())
+    values = pc.if_else(bits, "NaN", contents).cast(arrow)
+    _within(values.filter(number), arrow)
     if not _any(bits):
         return values
     spelled = [int(text[4:], 16) for text in contents.filter(bits).to_pylist()]
-    raw = pc.replace_with_mask(values.view(pa.uint64()), bits, pa.array(spelled, pa.uint64()))
-    return raw.view(pa.float64())
+    raw = pc.replace_with_mask(values.view(unsigned), bits, pa.array(spelled, unsigned))
+    return raw.view(arrow)
+
+
+def _within(values: pa.Array, arrow: pa.DataType) -> pa.Array:
+    """``values``; of float32 none may have become infinite by being read as one."""
+    if pat.is_float32(arrow):
+        _require(pc.is_finite(values), "a number is beyond float32")
+    return values
 
 
 def _read_times(contents: pa.Array, arrow: pa.DataType) -> pa.Array:
@@ -153,6 +163,8 @@ def _build(values: list[Any], arrow: pa.DataType) -> pa.Array:
         keys = _build([pair[0] for each in pairs for pair in each], arrow.key_type)
         items = _build([pair[1] for each in pairs for pair in each], arrow.item_type)
         return pa.MapArray.from_arrays(_offsets(pairs), keys, items, type=arrow, mask=absent)
+    if pat.is_fixed_size_list(arrow):
+        return _build_vectors([_expect(value, list, None) for value in values], arrow, absent)
     if pat.is_list(arrow):
         lists = [_expect(value, list, []) for value in values]
         inner = _build([item for each in lists for item in each], arrow.value_type)
@@ -172,6 +184,18 @@ def _build_structs(values: list[dict[str, Any]], arrow: pa.DataType, absent: pa.
         return pa.array(empty, arrow)
     children = [_build([v.get(field.name) for v in values], field.type) for field in arrow.fields]
     return pa.StructArray.from_arrays(children, fields=list(arrow.fields), mask=absent)
+
+
+def _build_vectors(values: list[Any], arrow: pa.FixedSizeListType, absent: pa.Array) -> pa.Array:
+    size = arrow.list_size
+    if any(value is not None and len(value) != size for value in values):
+        raise ValueError(f"a vector has {size} numbers")
+    zeros = [_Number("0")] * size
+    numbers = [item for value in values for item in (zeros if value is None else value)]
+    if None in numbers:
+        raise ValueError("a vector has no nulls within")
+    inner = _build(numbers, arrow.value_type)
+    return pa.FixedSizeListArray.from_arrays(inner, type=arrow, mask=absent)
 
 
 def _offsets(lists: list[Any]) -> pa.Array:

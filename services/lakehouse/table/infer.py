@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from lakehouse.table.types import to_arrow
+from lakehouse.table.vectors import read_vectors
 
 __all__ = [
     "NULL_TEXTS",
@@ -72,8 +73,13 @@ def join(left: Guess, right: Guess) -> Guess:
     numeric = {left.type, right.type} == {pa.int64(), pa.float64()}
     if numeric and left.exact and right.exact:
         return Guess(pa.float64())
-    merged = _merge_nested(left.type, right.type)
+    merged = _merge_nested(_as_list(left.type), _as_list(right.type))
     return Guess(merged if merged is not None else pa.string())
+
+
+def _as_list(arrow: pa.DataType) -> pa.DataType:
+    """Of a column with vectors in one block, and lists with nulls within in another."""
+    return pa.list_(pa.float64()) if pat.is_fixed_size_list(arrow) else arrow
 
 
 def _merge_nested(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
@@ -261,6 +267,10 @@ def _read_binary(values: pa.Array, _: str) -> pa.Array | None:
     return _cast(values, pa.binary())
 
 
+def _read_vector(values: pa.Array, type_text: str) -> pa.Array | None:
+    return read_vectors(values, to_arrow(type_text))
+
+
 _READERS: Final[dict[str, Callable[[pa.Array, str], pa.Array | None]]] = {
     "bool": _read_bool,
     "int64": _read_integer,
@@ -272,6 +282,7 @@ _READERS: Final[dict[str, Callable[[pa.Array, str], pa.Array | None]]] = {
     "timestamp": _read_timestamp,
     "timestamptz": _read_timestamp,
     "binary": _read_binary,
+    "vector": _read_vector,
 }
 TEXT_TYPES: Final = ("int64", "float64", "bool", "date", "timestamp", "timestamptz")
 """The types that text is inferred as, narrowest first."""

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from lakehouse.model.schema import Schema
+from lakehouse.table.vectors import bits
 
 __all__ = ["add_hashes", "format_hash", "hash_each", "rows_hash"]
 
@@ -125,6 +126,8 @@ def _raw(values: pa.Array) -> pa.Array:
         return pc.fill_null(values.cast(pa.int32()).cast(pa.int64()), 0).view(pa.uint64())
     if pat.is_map(arrow) or pat.is_list(arrow):
         return _raw_list(values)
+    if pat.is_fixed_size_list(arrow):
+        return _raw_vectors(values)
     if pat.is_struct(arrow):
         total = _repeat(_NULL, len(values))
         for index, field in enumerate(values.flatten()):
@@ -164,6 +167,13 @@ def _raw_list(values: pa.Array) -> pa.Array:
     first, last = offsets[0].as_py(), offsets[-1].as_py()
     hashed = _mix(pc.add(_cells(items.slice(first, last - first), _uint(_GOLDEN)), _uint(_NULL)))
     return _windows(hashed, pc.subtract(offsets, first))
+
+
+def _raw_vectors(values: pa.Array) -> pa.Array:
+    """Over all bits of the numbers, two of them an item where their count is even."""
+    items = bits(values)
+    each = len(items) // max(len(values), 1)
+    return _windows(_mix(items), pa.arange(0, len(items) + each, each) if each else items)
 
 
 def _map_items(values: pa.MapArray) -> pa.StructArray:

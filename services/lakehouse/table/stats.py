@@ -30,7 +30,7 @@ _SURROGATES: Final = (0xD800, 0xDFFF)
 _YEAR_ONE_US: Final = -62_135_596_800_000_000
 _YEAR_LAST_US: Final = 253_402_300_799_999_999
 _DAY_US: Final = 86_400_000_000
-_WITHOUT_ORDER: Final = ("binary", "list<", "struct<", "map<")
+_WITHOUT_ORDER: Final = ("binary", "list<", "struct<", "map<", "vector(")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,10 @@
 
 A struct's field names that are not plain identifiers are written as JSON strings, so that any
 name survives the round trip: ``struct<a:int64,"odd, name":list<string>>``.
+
+``vector(N)`` is the type of a column alone, never of a part of a value: N float32 side by side, of
+which none is null, though NaN and infinities are numbers like others. A fixed-size list of wider
+numbers, or within another value, is a ``list<float64>``.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import pyarrow.types as pat
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
+from lakehouse.model.vectors import DIMENSIONS_MAX
 
 __all__ = [
     "DECIMAL_DIGITS_MAX",
@@ -25,6 +30,7 @@ __all__ = [
     "TYPE_DEPTH_MAX",
     "arrow_schema",
     "from_arrow",
+    "is_vector",
     "schema_from_arrow",
     "stored",
     "to_arrow",
@@ -51,6 +57,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORD: Final = re.compile(r"[a-z0-9]+")
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _DIGITS: Final = re.compile(r"\s*(\d{1,3})\s*,\s*(-?\d{1,3})\s*\)")
+_DIMENSIONS: Final = re.compile(r"\s*(\d{1,6})\s*\)")
 
 
 def _bad(text: str, why: str) -> LakehouseError:
@@ -58,7 +65,8 @@ def _bad(text: str, why: str) -> LakehouseError:
         ErrorKind.INVALID,
         f"the type text {why}",
         type_text=text[:200],
-        hint="types are " + " ".join(_SIMPLE) + " decimal(p,s) list<T> struct<name:T,...> map<K,V>",
+        hint="types are " + " ".join(_SIMPLE) + " decimal(p,s) list<T> struct<name:T,...> map<K,V>"
+        " vector(N)",
     )
 
 
@@ -128,6 +136,8 @@ class _Parser:
             return pa.map_(key, value)
         if kind == "struct":
             return self.struct(depth)
+        if kind == "vector":
+            return self.vector(depth)
         raise _bad(self.text, f"is not known: {kind}")
 
     def decimal(self) -> pa.DataType:
@@ -142,6 +152,18 @@ class _Parser:
         if precision <= _DECIMAL128_DIGITS:
             return pa.decimal128(precision, scale)
         return pa.decimal256(precision, scale)
+
+    def vector(self, depth: int) -> pa.DataType:
+        if depth:
+            raise self.fail("has a vector within another type")
+        self.expect("(")
+        digits = _DIMENSIONS.match(self.text, self.at)
+        if digits is None:
+            raise self.fail("lacks the number of dimensions")
+        self.at = digits.end()
+        if not 1 <= int(digits.group(1)) <= DIMENSIONS_MAX:
+            raise self.fail(f"needs 1 to {DIMENSIONS_MAX} dimensions")
+        return pa.list_(pa.float32(), int(digits.group(1)))
 
     def struct(self, depth: int) -> pa.DataType:
         self.expect("<")
@@ -214,20 +236,32 @@ def _is_list(arrow: pa.DataType) -> bool:
     return any(is_kind(arrow) for is_kind in _LIST_KINDS)
 
 
-def from_arrow(arrow: pa.DataType) -> str:
+def is_vector(arrow: pa.DataType) -> bool:
+    """Whether ``arrow`` is what a ``vector(N)`` is, or one of half the width."""
+    return bool(
+        pat.is_fixed_size_list(arrow)
+        and (pat.is_float32(arrow.value_type) or pat.is_float16(arrow.value_type))
+        and 1 <= arrow.list_size <= DIMENSIONS_MAX
+    )
+
+
+def from_arrow(arrow: pa.DataType, vectors: bool = True) -> str:
     """The type text that holds every value of ``arrow``.
 
     Widens: integers to int64 (uint64 stays), floats to float64, every unit of time to
     microseconds, durations to int64 microseconds, dictionaries, run-ends and extensions to what
-    they store, null to string. Raises ``invalid`` for unions.
+    they store, null to string. ``vectors`` false: fixed-size lists are lists, as before there were
+    vectors. Raises ``invalid`` for unions.
     """
+    if vectors and is_vector(arrow):
+        return f"vector({arrow.list_size})"
     simple = _simple_text(arrow)
     if simple is not None:
         return simple
     if isinstance(arrow, pa.BaseExtensionType):
-        return from_arrow(arrow.storage_type)
+        return from_arrow(arrow.storage_type, vectors)
     if pat.is_dictionary(arrow) or pat.is_run_end_encoded(arrow):
-        return from_arrow(arrow.value_type)
+        return from_arrow(arrow.value_type, False)
     if pat.is_decimal(arrow):
         # A negative scale means trailing zeros: they are made explicit.
         precision, scale = arrow.precision, arrow.scale
@@ -238,11 +272,13 @@ def from_arrow(arrow: pa.DataType) -> str:
             return "string"
         return f"decimal({precision},{scale})"
     if pat.is_map(arrow):
-        return f"map<{from_arrow(arrow.key_type)},{from_arrow(arrow.item_type)}>"
+        return f"map<{from_arrow(arrow.key_type, False)},{from_arrow(arrow.item_type, False)}>"
     if _is_list(arrow):
-        return f"list<{from_arrow(arrow.value_type)}>"
+        return f"list<{from_arrow(arrow.value_type, False)}>"
     if pat.is_struct(arrow):
-        inner = (f"{_field_name(field.name)}:{from_arrow(field.type)}" for field in arrow.fields)
+        inner = (
+            f"{_field_name(field.name)}:{from_arrow(field.type, False)}" for field in arrow.fields
+        )
         return f"struct<{','.join(inner)}>"
     raise LakehouseError(
         ErrorKind.INVALID,
@@ -289,10 +325,11 @@ def _fields(columns: Iterable[Column]) -> list[pa.Field]:
     ]
 
 
-def schema_from_arrow(arrow: pa.Schema, first_id: int = 1) -> Schema:
-    """The logical schema of ``arrow``: ids count up from ``first_id`` in display order."""
+def schema_from_arrow(arrow: pa.Schema, first_id: int = 1, vectors: bool = True) -> Schema:
+    """The logical schema of ``arrow``: ids count up from ``first_id`` in display order;
+    ``vectors`` as in ``from_arrow``."""
     columns = tuple(
-        Column(id=first_id + index, name=field.name, type=from_arrow(field.type))
+        Column(id=first_id + index, name=field.name, type=from_arrow(field.type, vectors))
         for index, field in enumerate(arrow)
     )
     return Schema(id=1, columns=columns)

@@ -5,7 +5,8 @@ them. Doubles are the shortest number that reads back the same, with a point or 
 JSON has no number for is a string: ``"NaN"``, ``"Infinity"``, ``"-Infinity"``, and a NaN with other
 bits ``"NaN:7ff8000000000001"``. Times are strings, RFC 3339, without a fraction of zeros; those
 outside the years 1 to 9999, which it cannot write, are numbers: days or microseconds since 1970.
-Binary is base64, a list an array, a struct an object, a map an array of pairs.
+Binary is base64, a list or vector an array, a struct an object, a map an array of pairs; the
+numbers of a vector are the shortest that read back as the same float32.
 
 The form for clients differs: a decimal of at most 15 digits is a number, an integer beyond 2^53 and
 a far time a string, NaN and infinities are null.
@@ -27,6 +28,7 @@ from lakehouse.table.cells import flat
 from lakehouse.table.contents import read_texts, writable
 from lakehouse.table.infer import EXACT_INTEGER_MAX
 from lakehouse.table.types import to_arrow
+from lakehouse.table.vectors import as_lists
 
 __all__ = ["from_json_texts", "json_texts", "row_json", "rows_json"]
 
@@ -36,6 +38,7 @@ _UNSAFE: Final = r'["\\\x00-\x1f]'
 _CONTROL: Final = r"[\x00-\x1f]"
 _NOT_DIGITS: Final = r"^-?0*\.?0*|\."
 _NAN_BITS: Final = 0x7FF8000000000000
+_NAN_BITS_32: Final = 0x7FC00000
 _ODD_FLOATS: Final = (("nan", '"NaN"'), ("inf", '"Infinity"'), ("-inf", '"-Infinity"'))
 
 
@@ -110,6 +113,8 @@ def _texts(values: pa.Array, client: bool) -> pa.Array:
         return _quoted(pa.array(encoded, pa.string()))
     if pat.is_map(arrow):
         return _map_texts(values, client)
+    if pat.is_fixed_size_list(arrow):
+        return _texts(as_lists(values), client)
     if pat.is_list(arrow):
         return _joined(values, pc.fill_null(_texts(_items(values.values, values), client), "null"))
     if pat.is_struct(arrow):
@@ -159,12 +164,15 @@ def _float_texts(values: pa.Array, client: bool) -> pa.Array:
         return pc.if_else(pc.is_finite(values), texts, pa.scalar(None, pa.string()))
     for spelled, wanted in _ODD_FLOATS:
         texts = pc.if_else(pc.equal(texts, spelled), wanted, texts)
-    bits = values.view(pa.uint64())
-    odd = pc.and_(pc.is_nan(values), pc.not_equal(bits, pa.scalar(_NAN_BITS, pa.uint64())))
+    wide = values.type.bit_width == 64
+    unsigned, plain = (pa.uint64(), _NAN_BITS) if wide else (pa.uint32(), _NAN_BITS_32)
+    bits = values.view(unsigned)
+    odd = pc.and_(pc.is_nan(values), pc.not_equal(bits, pa.scalar(plain, unsigned)))
     odd = pc.fill_null(odd, False)
     if not _any(odd):
         return texts
-    spelled_bits = [f'"NaN:{value:016x}"' for value in bits.filter(odd).to_pylist()]
+    digits = 16 if wide else 8
+    spelled_bits = [f'"NaN:{value:0{digits}x}"' for value in bits.filter(odd).to_pylist()]
     return pc.replace_with_mask(texts, odd, pa.array(spelled_bits, pa.string()))
 
 

@@ -48,7 +48,8 @@ def widened(values: pa.Array, type_text: str) -> pa.Array:
     one. Raises ``corrupt`` for a value that is none."""
     if values.type == to_arrow(type_text):
         return values
-    found = from_arrow(values.type)
+    # A file of before there were vectors may have a column of lists as lists of one size.
+    found = from_arrow(values.type, vectors=type_text != "list<float64>")
     plain = fit(values, found)
     if plain is not None and found != type_text:
         plain = _wider(plain, found, type_text)

@@ -87,7 +87,7 @@ def test_a_text_outside_the_grammar_is_invalid(text: str) -> None:
         (pa.binary_view(), "binary"),
         (pa.decimal128(5, -2), "decimal(7,0)"),
         (pa.large_list(pa.int16()), "list<int64>"),
-        (pa.list_(pa.float32(), 3), "list<float64>"),
+        (pa.list_(pa.float64(), 3), "list<float64>"),
         (pa.uuid(), "binary"),
     ],
 )

@@ -311,6 +311,8 @@ def _arrow_name(kind: pa.DataType) -> str:
         return f"Decimal128({kind.precision}, {kind.scale})"
     if pa.types.is_decimal256(kind):
         return f"Decimal256({kind.precision}, {kind.scale})"
+    if pa.types.is_fixed_size_list(kind):
+        return f"FixedSizeList({kind.list_size}, Float32)"
     if pa.types.is_list(kind):
         return f"List({_arrow_name(kind.value_type)})"
     return ""

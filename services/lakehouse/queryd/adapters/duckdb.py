@@ -50,6 +50,8 @@ def sql_type(kind: pa.DataType) -> str:
         return f"DECIMAL({min(kind.precision, 38)},{kind.scale})"
     if pa.types.is_map(kind):
         return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
+    if pa.types.is_fixed_size_list(kind):
+        return f"FLOAT[{kind.list_size}]"
     if pa.types.is_list(kind):
         return sql_type(kind.value_type) + "[]"
     if pa.types.is_struct(kind):
