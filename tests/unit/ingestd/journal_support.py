@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from lakehouse.contracts import catalog as c
 from lakehouse.contracts.inventory import JournalRequest, JournalResult
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.ingestd.journal.objects import EventObjects
 from lakehouse.ingestd.journal.service import Journal
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.settings import IngestSettings
@@ -297,6 +298,7 @@ async def desk(folder: Path, clock: Clock | None = None) -> AsyncIterator[Desk]:
     await parts.start(folder)
     reader = FakeReader(catalog, parts.reader)
     parts.reader = cast(Any, reader)
+    parts.events = EventObjects(buckets, parts.reader, parts.jobs)
     try:
         yield Desk(catalog, parts, Journal(parts), reader)
     finally:

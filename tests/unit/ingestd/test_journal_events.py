@@ -227,7 +227,8 @@ async def test_a_large_object_is_read_by_row_groups_that_may_matter(
     await at.catalog.fold("people", 0, 3)
     whole = await told(at, EventsRequest("people", limit=10_000))
     monkeypatch.setattr(objects, "WHOLE_BYTES_MAX", 1000)
-    at.journal._objects = objects.EventObjects(at.parts)
+    parts = at.parts
+    at.journal._objects = objects.EventObjects(parts.buckets, parts.reader, parts.jobs)
     assert await told(at, EventsRequest("people", limit=700)) == whole
     assert len(whole) == 3003
     found = await told(at, EventsRequest("people", entity_json="9"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.ingestd.rows.parts import RowParts
+from lakehouse.ingestd.rows.reading import TableReader
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import DataFile
 from lakehouse.model.events import EventKind
 from lakehouse.model.identity import Context
+from lakehouse.objectstore.buckets import Buckets
 from lakehouse.table.events import EVENT_COLUMNS, EVENT_SCHEMA
 
 __all__ = ["EventObjects", "Sift", "Span"]
@@ -55,8 +57,10 @@ class Span:
 class EventObjects:
     """Belongs to one event loop."""
 
-    def __init__(self, parts: RowParts) -> None:
-        self._parts = parts
+    def __init__(self, buckets: Buckets, reader: TableReader, jobs: ThreadPoolExecutor) -> None:
+        self._buckets = buckets
+        self._reader = reader
+        self._jobs = jobs
         self._kept: OrderedDict[tuple[str, bool], pa.Table] = OrderedDict()
         self._kept_bytes = 0
         self._spans: dict[str, Span] = {}
@@ -82,11 +86,11 @@ class EventObjects:
         tables = [self._kept.get((file.sha256, names)) for file in files]
         missing = [file for file, table in zip(files, tables, strict=True) if table is None]
         if missing:
-            await self._parts.buckets.find(ctx, {file.bucket for file in missing})
+            await self._buckets.find(ctx, {file.bucket for file in missing})
         opened = await self._open(missing) if missing else []
         try:
             known = [table for table in tables if table is not None]
-            made = await run_in(self._parts.jobs, _sifted, known, opened, entity, sift)
+            made = await run_in(self._jobs, _sifted, known, opened, entity, sift)
         finally:
             for one in opened:
                 one.parquet.close()
@@ -101,8 +105,8 @@ class EventObjects:
         """Verified copies, open: one that is dropped from the cache now can still be read."""
         for attempt in range(_OPENINGS_MAX):
             try:
-                paths = await self._parts.reader.local(files)
-                return await run_in(self._parts.jobs, _opened, files, paths)
+                paths = await self._reader.local(files)
+                return await run_in(self._jobs, _opened, files, paths)
             except FileNotFoundError:
                 if attempt == _OPENINGS_MAX - 1:
                     break
@@ -171,7 +175,7 @@ def _sifted(known: list[pa.Table], opened: Sequence[_Opened], entity: str, sift:
     for one in opened:
         try:
             if one.small():
-                events = _filled(one, one.parquet.read(_columns(entity)))
+                events = _filled(one, one.parquet.read(_columns(entity), use_threads=False))
                 whole.append(_Whole(one.file, events))
                 span = pc.min_max(events["version"])
                 spans[one.file.sha256] = Span(span["min"].as_py(), span["max"].as_py())

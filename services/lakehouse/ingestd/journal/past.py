@@ -41,7 +41,7 @@ async def row_from_journal(
     Raises ``not_found`` for what is before the first version that the journal tells.
     """
     plan = await plan_of(parts.catalog, ctx, dataset.name)
-    return await row_from_plan(parts, EventObjects(parts), ctx, plan, keys, as_of)
+    return await row_from_plan(parts, parts.events, ctx, plan, keys, as_of)
 
 
 async def row_from_plan(

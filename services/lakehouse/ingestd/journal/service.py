@@ -6,7 +6,6 @@ from lakehouse.contracts import journal as c
 from lakehouse.ingestd.journal.events import events
 from lakehouse.ingestd.journal.feed import feed
 from lakehouse.ingestd.journal.history import history
-from lakehouse.ingestd.journal.objects import EventObjects
 from lakehouse.ingestd.journal.watching import VersionWatch
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.model.identity import Context
@@ -19,7 +18,7 @@ class Journal:
 
     def __init__(self, parts: RowParts) -> None:
         self._parts = parts
-        self._objects = EventObjects(parts)
+        self._objects = parts.events
         self._watch = VersionWatch(parts.catalog, parts.clock)
 
     async def events(self, ctx: Context, request: c.EventsRequest) -> c.EventsResult:

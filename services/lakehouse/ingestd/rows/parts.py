@@ -10,6 +10,7 @@ from typing import Final
 
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.query import QueryService
+from lakehouse.ingestd.journal.objects import EventObjects
 from lakehouse.ingestd.rows.reading import TableReader
 from lakehouse.ingestd.rows.turns import Turns
 from lakehouse.ingestd.rows.writing import TableWriter
@@ -36,6 +37,7 @@ class RowParts:
         sessions: the writing session that objects are put under.
         known: reads of whole objects, with what rescues them.
         reader, writer: of tables and of their objects.
+        events: the journal's objects, as far as they are held in memory.
         query: for predicates; None in a process that has no query service and no peer for it.
         turns: writers of one dataset in this process take turns, so that none redoes its work.
         compaction_wanted: told the name of a dataset that has many row changes; must not block.
@@ -63,6 +65,7 @@ class RowParts:
         self.known = known = known or KnownReads(buckets, clock, ids)
         self.reader = TableReader(settings, catalog, buckets, known, self.jobs)
         self.writer = TableWriter(settings, buckets, ids, self.jobs)
+        self.events = EventObjects(buckets, self.reader, self.jobs)
         self.query: QueryService | None = None
         self.turns = Turns()
         self.compaction_wanted: Callable[[str], None] = _nobody_compacts
