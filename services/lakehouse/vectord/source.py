@@ -1,0 +1,279 @@
+"""The documents of an index: rows of a dataset, read through SQL at one version of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakehouse.contracts.catalog import AsOf, GetRequest, ListRequest
+from lakehouse.contracts.query import QueryRequest, ResultFormat
+from lakehouse.contracts.rows import DiffRequest, DiffResult
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.dataset import Dataset
+from lakehouse.model.identity import Context
+from lakehouse.model.refs import name_key
+from lakehouse.model.schema import Column, Schema
+from lakehouse.model.vectors import VectorIndexInfo
+from lakehouse.table.cells import flat
+from lakehouse.table.codec import fit
+from lakehouse.table.keys import entity_texts
+from lakehouse.table.types import arrow_schema
+from lakehouse.vectord.chunking import digest_of
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.spool import Spool
+
+__all__ = ["DIFFERENCES_MAX", "DOCUMENTS", "Source", "SourceReader", "quoted"]
+
+DIFFERENCES_MAX: Final = 10_000
+"""More rows than these are found by comparing all of them."""
+DOCUMENTS: Final = pa.schema(
+    [pa.field("entity", pa.string()), pa.field("text", pa.string()), ("document", pa.string())]
+)
+"""A document a row; one without text is none."""
+_TEXT_BREAK: Final = "\n"
+_AT_ONCE: Final = 65_536
+_ASKED_AT_ONCE: Final = 500
+_ASKED_TYPES: Final = frozenset({"string", "int64", "bool"})
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dataset as it was at ``version`` of the store."""
+
+    dataset: Dataset
+    version: int
+
+    @property
+    def rows_version(self) -> int:
+        return self.dataset.rows_version
+
+
+class SourceReader:
+    """Reads documents. ``full_reads``: how often all rows of a dataset were read."""
+
+    def __init__(self, parts: VectorParts) -> None:
+        self._parts = parts
+        self.full_reads = 0
+
+    async def source(self, ctx: Context, info: VectorIndexInfo) -> Source:
+        """The dataset of ``info`` now, whatever it is called by now. Raises ``not_found`` where it
+        was dropped."""
+        try:
+            found = await self._parts.catalog.get(ctx, GetRequest(info.dataset))
+            if found.dataset.id == info.dataset_id:
+                return Source(found.dataset, found.version)
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+        renamed = await self._by_id(ctx, info.dataset_id)
+        if renamed is None:
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND,
+                "the dataset of the index was dropped",
+                index=info.name,
+                dataset=info.dataset,
+                dataset_id=info.dataset_id,
+                hint="restore the dataset, or delete the index; until then it can be searched",
+            )
+        return renamed
+
+    async def _by_id(self, ctx: Context, dataset_id: str) -> Source | None:
+        cursor = ""
+        while True:
+            page = await self._parts.catalog.list(ctx, ListRequest(limit=_PAGE, cursor=cursor))
+            for dataset in page.datasets:
+                if dataset.id == dataset_id:
+                    return Source(dataset, page.version)
+            cursor = page.cursor
+            if not cursor:
+                return None
+
+    async def read(
+        self, ctx: Context, sql: str, version: int, params: Sequence[str | int | bool] = ()
+    ) -> Spool:
+        """The answer to ``sql`` at ``version``; the caller closes it, in a thread."""
+        parts = self._parts
+        request = QueryRequest(
+            sql,
+            params_json=orjson.dumps(list(params)).decode() if params else "",
+            as_of=AsOf(version=version),
+            format=ResultFormat.ARROW,
+        )
+        spool = await run_in(parts.jobs, Spool, parts.settings.cache_dir)
+        try:
+            stream = await parts.query.run(ctx, request)
+            async for chunk in stream.chunks:
+                await run_in(parts.jobs, spool.write, chunk)
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+    async def rows(self, ctx: Context, sql: str, version: int) -> pa.Table:
+        """The answer to ``sql``, whole."""
+        spool = await self.read(ctx, sql, version)
+        return await run_in(self._parts.jobs, _whole, spool)
+
+    async def documents(self, ctx: Context, source: Source, columns: Sequence[str]) -> Spool:
+        """All rows of ``source``: its key and ``columns``, to be made documents by ``made``."""
+        self.full_reads += 1
+        return await self.read(ctx, _select(source.dataset, columns), source.version)
+
+    async def some(
+        self, ctx: Context, source: Source, columns: Sequence[str], entities: Sequence[str]
+    ) -> pa.Table:
+        """The documents of ``entities``, of those that are there; see ``can_ask``."""
+        key = source.dataset.primary_key
+        kinds = {column.name: column.type for column in source.dataset.schema.columns}
+        asked = [at for at, name in enumerate(key) if kinds[name] in _ASKED_TYPES]
+        found = [DOCUMENTS.empty_table()]
+        for at in range(0, len(entities), _ASKED_AT_ONCE):
+            some = entities[at : at + _ASKED_AT_ONCE]
+            values = [orjson.loads(entity) for entity in some]
+            conditions: list[str] = []
+            params: list[str | int | bool] = []
+            for place in asked:
+                # Where a key has parts that are not asked for, more is read than wanted.
+                wanted = list(dict.fromkeys(value[place] for value in values))
+                names = [f"${len(params) + n}" for n in range(1, len(wanted) + 1)]
+                conditions.append(f"{quoted(key[place])} IN ({', '.join(names)})")
+                whole = kinds[key[place]] == "int64"
+                params += [int(each) for each in wanted] if whole else wanted
+            sql = f"{_select(source.dataset, columns)} WHERE {' AND '.join(conditions)}"
+            spool = await self.read(ctx, sql, source.version, params)
+            made = await run_in(self._parts.jobs, _of, spool, source.dataset, columns, some)
+            found.append(made)
+        return pa.concat_tables(found)
+
+    def can_ask(self, dataset: Dataset) -> bool:
+        """Whether rows can be asked for by key: a part of it is of a simple type."""
+        kinds = {column.name: column.type for column in dataset.schema.columns}
+        return any(kinds[name] in _ASKED_TYPES for name in dataset.primary_key)
+
+    async def differences(self, ctx: Context, source: Source, since: int) -> DiffResult | None:
+        """What changed after version ``since``; None where that cannot be told, or is too much."""
+        if since <= 0 or not self.can_ask(source.dataset):
+            return None
+        request = DiffRequest(
+            source.dataset.name,
+            AsOf(version=since),
+            AsOf(version=source.version),
+            limit=DIFFERENCES_MAX,
+        )
+        try:
+            found = await self._parts.rows.diff(ctx, request)
+        except LakehouseError as error:
+            # Below the horizon, under another key, or before the name was this dataset's.
+            if error.kind in (ErrorKind.NOT_FOUND, ErrorKind.INVALID, ErrorKind.CONFLICT):
+                return None
+            raise
+        return None if found.cursor else found
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _names(dataset: Dataset, columns: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys((*dataset.primary_key, *columns)))
+
+
+def _select(dataset: Dataset, columns: Sequence[str]) -> str:
+    names = ", ".join(quoted(name) for name in _names(dataset, columns))
+    return f"SELECT {names} FROM {quoted(dataset.name)}"
+
+
+def made(spool: Spool, dataset: Dataset, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Rows that were read as ``DOCUMENTS``, many at a time; blocking."""
+    for table in spool.tables(_AT_ONCE):
+        yield documents_of(table, dataset, columns)
+
+
+def _of(
+    spool: Spool, dataset: Dataset, columns: Sequence[str], entities: Sequence[str]
+) -> pa.Table:
+    wanted = pa.array(entities, pa.string())
+    try:
+        found = [DOCUMENTS.empty_table(), *made(spool, dataset, columns)]
+    finally:
+        spool.close()
+    whole = pa.concat_tables(found)
+    return whole.filter(pc.is_in(whole.column("entity"), value_set=wanted))
+
+
+def _whole(spool: Spool) -> pa.Table:
+    try:
+        return pa.concat_tables(spool.tables(_AT_ONCE))
+    finally:
+        spool.close()
+
+
+def documents_of(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> pa.Table:
+    """Rows (the key, then the columns, by name) as documents; those without text are left out."""
+    by_name = {column.name: column for column in dataset.schema.columns}
+    names = _names(dataset, columns)
+    typed = {name: _fitted(flat(table.column(at)), by_name[name]) for at, name in enumerate(names)}
+    key = tuple(by_name[name] for name in dataset.primary_key)
+    keyed = Schema(dataset.schema.id, key)
+    keys = pa.Table.from_arrays([typed[one.name] for one in key], schema=arrow_schema(keyed))
+    entities = entity_texts(keys, dataset.schema, dataset.primary_key)
+    texts = _joined([_text(typed[name], name) for name in columns])
+    there = pc.not_equal(texts, "")
+    texts, entities = texts.filter(there), entities.filter(there)
+    digests = pa.array([digest_of(text) for text in texts.to_pylist()], pa.string())
+    return pa.Table.from_arrays([flat(entities), texts, digests], schema=DOCUMENTS)
+
+
+def _fitted(values: pa.Array, column: Column) -> pa.Array:
+    fitted = fit(values, column.type)
+    if fitted is None:
+        raise LakehouseError(
+            ErrorKind.INTERNAL,
+            "a query gave a column of another type than the dataset's",
+            column=column.name,
+            column_type=column.type,
+            given=str(values.type),
+        )
+    return fitted
+
+
+def _text(values: pa.Array, name: str) -> pa.Array:
+    """Texts of a column; null where there is none or it is blank."""
+    texts = fit(values, "string")
+    if texts is None:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the column cannot be read as text",
+            column=name,
+            column_type=str(values.type),
+        )
+    blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
+    return pc.if_else(blank, pa.scalar(None, pa.string()), texts)
+
+
+def _joined(texts: Sequence[pa.Array]) -> pa.Array:
+    if len(texts) == 1:
+        return pc.fill_null(texts[0], "")
+    joined: pa.Array = pc.binary_join_element_wise(*texts, _TEXT_BREAK, null_handling="skip")
+    return joined
+
+
+def changed_entities(found: DiffResult, columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(to read again, gone): of rows that changed, those whose ``columns`` did."""
+    wanted = {name_key(name) for name in columns}
+    again: list[str] = []
+    gone: list[str] = []
+    for row in found.rows:
+        if row.change == "removed":
+            gone.append(row.key_json)
+        elif row.change == "added" or any(name_key(f.field) in wanted for f in row.fields):
+            again.append(row.key_json)
+    return again, gone
