@@ -12,6 +12,8 @@ class VectorSettings:
     """Section ``vectors``.
 
     Attributes:
+        profiles_dir: folder of profiles that are there from the start, a TOML file each, called as
+            the profile; may be missing.
         cache_dir: local folder for copies of search structures; may be deleted at any time.
         memory_bytes_max: of vectors and graphs held in memory; what was searched longest ago goes.
         follow_seconds: between looks whether datasets with indexes have changed.
@@ -31,6 +33,7 @@ class VectorSettings:
     writer: str = "vectord"
     heartbeat_seconds: float = 10.0
     session_seconds: float = 3_600.0
+    profiles_dir: str = "./catalog/profiles"
 
 
 @dataclass(frozen=True, slots=True)
