@@ -127,6 +127,7 @@ class IndexVersion:
         documents_done, documents_total: progress of the build that runs, or ran last.
         embedded_texts: how many texts were sent to the model for it, ever.
         comparison_json: figures against the version that was live when it became ready.
+        cut_over: it is to be the live one as soon as it is ready.
     """
 
     number: int
@@ -149,6 +150,7 @@ class IndexVersion:
     error: str = ""
     structures: tuple[Structure, ...] = ()
     comparison_json: str = ""
+    cut_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

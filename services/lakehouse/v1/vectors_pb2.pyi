@@ -93,6 +93,7 @@ class IndexVersion(_message.Message):
     documents_done, documents_total: progress of the build that runs, or ran last.
     embedded_texts: how many texts were sent to the model for it, ever.
     comparison_json: figures against the version that was live when it became ready.
+    cut_over: it is to be the live one as soon as it is ready.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -117,6 +118,7 @@ class IndexVersion(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     STRUCTURES_FIELD_NUMBER: _builtins.int
     COMPARISON_JSON_FIELD_NUMBER: _builtins.int
+    CUT_OVER_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     state: _builtins.str
     """building | ready | failed"""
@@ -134,6 +136,7 @@ class IndexVersion(_message.Message):
     embedded_texts: _builtins.int
     error: _builtins.str
     comparison_json: _builtins.str
+    cut_over: _builtins.bool
     @_builtins.property
     def profile(self) -> _profiles_pb2.Profile: ...
     @_builtins.property
@@ -165,10 +168,11 @@ class IndexVersion(_message.Message):
         error: _builtins.str = ...,
         structures: _abc.Iterable[Global___Structure] | None = ...,
         comparison_json: _builtins.str = ...,
+        cut_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "profile", b"profile", "ready_at", b"ready_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_sha256", b"canary_sha256", "chunks", b"chunks", "comparison_json", b"comparison_json", "created_at", b"created_at", "dimensions", b"dimensions", "documents", b"documents", "documents_done", b"documents_done", "documents_total", b"documents_total", "embedded_texts", b"embedded_texts", "error", b"error", "model", b"model", "model_digest", b"model_digest", "number", b"number", "profile", b"profile", "ready_at", b"ready_at", "source_version", b"source_version", "state", b"state", "structures", b"structures", "vectors_dataset", b"vectors_dataset", "vectors_dataset_id", b"vectors_dataset_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_sha256", b"canary_sha256", "chunks", b"chunks", "comparison_json", b"comparison_json", "created_at", b"created_at", "cut_over", b"cut_over", "dimensions", b"dimensions", "documents", b"documents", "documents_done", b"documents_done", "documents_total", b"documents_total", "embedded_texts", b"embedded_texts", "error", b"error", "model", b"model", "model_digest", b"model_digest", "number", b"number", "profile", b"profile", "ready_at", b"ready_at", "source_version", b"source_version", "state", b"state", "structures", b"structures", "vectors_dataset", b"vectors_dataset", "vectors_dataset_id", b"vectors_dataset_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
