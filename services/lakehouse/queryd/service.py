@@ -29,6 +29,7 @@ from lakehouse.contracts.query import (
     RunningResult,
 )
 from lakehouse.contracts.storage import StorageService
+from lakehouse.contracts.vectors import VectorsService
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit import tracing
 from lakehouse.kit.blocking import run_blocking
@@ -118,6 +119,7 @@ class Query:
         self._pinning: Pinning | None = None
         self._storage: StorageService | None = None
         self._journal: JournalService | None = None
+        self._vectors: VectorsService | None = None
         self._running: dict[str, _Running] = {}
         self._figures = QueryFigures()
         self._planning = Planning(settings, clock, ids)
@@ -129,6 +131,10 @@ class Query:
     def use_journal(self, journal: JournalService | None) -> None:
         """Whom to ask for ``system.events``; before ``start``."""
         self._journal = journal
+
+    def use_vectors(self, vectors: VectorsService | None) -> None:
+        """Whom to ask for ``vector_search``; also after ``start``."""
+        self._vectors = vectors
 
     async def start(self) -> None:
         """Claim the scratch folders and start the warm workers. Raises ``unavailable``."""
