@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,11 @@ from lakehouse.storaged.objects import Objects
 from lakehouse.storaged.registry import Registry
 from lakehouse.storaged.service import Storage
 from lakehouse.storaged.settings import JournalSettings, RegistrySettings
+from lakehouse.testing.embedders import HashingEmbedder
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.profiles import Profiles
+from lakehouse.vectord.service import Vectors
+from lakehouse.vectord.settings import VectorSettings
 
 OPERATOR = Context(ANONYMOUS_OPERATOR, "tests")
 
@@ -121,6 +127,25 @@ async def http_stack(
         await query.start()
         closing.push_async_callback(query.close)
         ingest.parts.query = query
+        rows, row_journal = Rows(ingest.parts), RowJournal(ingest.parts)
+        jobs = ThreadPoolExecutor(1, thread_name_prefix="vectors")
+        parts = VectorParts(
+            settings=VectorSettings(cache_dir=str(folder / "vectors"), follow_seconds=0.05),
+            catalog=catalog,
+            ingest=ingest,
+            rows=rows,
+            query=query,
+            journal=row_journal,
+            buckets=buckets,
+            embedder=HashingEmbedder(),
+            clock=clock,
+            ids=ids,
+            jobs=jobs,
+        )
+        vectors = Vectors(parts)
+        await vectors.start()
+        closing.push_async_callback(vectors.close)
+        query.use_vectors(vectors)
         services = Services(
             catalog=catalog,
             tokens=tokens,
@@ -128,8 +153,10 @@ async def http_stack(
             query=query,
             storage=storage,
             objects=Objects(buckets, catalog, clock),
-            rows=Rows(ingest.parts),
-            journal=RowJournal(ingest.parts),
+            rows=rows,
+            journal=row_journal,
+            vectors=vectors,
+            profiles=Profiles(parts),
             readiness=catalog,
         )
         authenticator: Authenticator = (

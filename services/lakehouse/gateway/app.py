@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from lakehouse import __version__
 from lakehouse.contracts.tokens import Authenticator
-from lakehouse.gateway import bodies, openapi, row_bodies
+from lakehouse.gateway import bodies, given_vectors, openapi, row_bodies, vector_bodies
 from lakehouse.gateway.edge import Edge
 from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.routes import (
@@ -19,11 +19,13 @@ from lakehouse.gateway.routes import (
     journal,
     maintenance,
     objects,
+    profiles,
     query,
     rows,
     storage,
     tags,
     tokens,
+    vectors,
 )
 from lakehouse.gateway.services import Services
 from lakehouse.gateway.settings import GatewaySettings
@@ -42,6 +44,14 @@ _MODELS: list[type[BaseModel]] = [
     row_bodies.RestoreRowsBody,
     row_bodies.TagBody,
     query.SqlBody,
+    vector_bodies.SearchBody,
+    vector_bodies.CreateIndexBody,
+    vector_bodies.BuildBody,
+    vector_bodies.CutOverBody,
+    vector_bodies.CompareBody,
+    vector_bodies.ProfileBody,
+    vector_bodies.IdsBody,
+    given_vectors.GivenVectorsBody,
 ]
 
 
@@ -85,6 +95,7 @@ def create_app(
     for router in (
         health.routes(services.readiness, metrics),
         query.routes(services.query, settings),
+        vectors.routes(services.vectors, settings),
         catalog.routes(services.catalog, settings),
         ingest.routes(services.ingest, settings),
         rows.routes(services.rows, settings),
@@ -93,6 +104,7 @@ def create_app(
         maintenance.routes(services.catalog, settings),
         storage.routes(services.storage, settings, clock),
         objects.routes(services.objects, settings),
+        profiles.routes(services.profiles, settings),
         tokens.routes(services.tokens, settings),
     ):
         # Not include_router: it keeps routers nested, and matches each request twice.

@@ -26,7 +26,7 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNROUTED: Final = "(none)"
 # A result holds what users sent in: no browser may take it for a page.
-_KEYED: Final = (b"/storage/objects/", b"/datasets/", b"/journal/rows/")
+_KEYED: Final = (b"/storage/objects/", b"/datasets/", b"/journal/rows/", b"/vectors/indexes/")
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 

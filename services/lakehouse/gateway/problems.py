@@ -177,4 +177,7 @@ def invalid_request(faults: list[Any]) -> LakehouseError:
 def _shown(fault: Any) -> str:
     # What stands in a field that there is not may be anything, a secret in the wrong place too.
     unknown = fault.get("type") == "extra_forbidden"
-    return "" if unknown else ascii(fault.get("input"))[:_VALUE_CHARS_MAX]
+    value = fault.get("input")
+    if isinstance(value, list | dict) and len(value) > _VALUE_CHARS_MAX:
+        return f"{len(value)} values"  # all of them as a text would take longer than their reading
+    return "" if unknown else ascii(value)[:_VALUE_CHARS_MAX]

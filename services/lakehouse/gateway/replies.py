@@ -16,15 +16,16 @@ T = TypeVar("T")
 
 JSON_TYPE: Final = "application/json"
 VERSION_HEADER: Final = "Lakehouse-Version"
+_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
 
 
 def reply(
     content: object, version: int | None = None, status: int = HTTPStatus.OK.value
 ) -> Response:
-    """``content`` (dataclasses, dicts, aware times) as JSON; ``version`` of the store goes into the
-    header Lakehouse-Version."""
+    """``content`` (dataclasses, dicts, aware times, arrays of numbers) as JSON; ``version`` of the
+    store goes into the header Lakehouse-Version."""
     headers = {} if version is None else {VERSION_HEADER: str(version)}
-    return Response(orjson.dumps(content, option=orjson.OPT_UTC_Z), status, headers, JSON_TYPE)
+    return Response(orjson.dumps(content, option=_OPTIONS), status, headers, JSON_TYPE)
 
 
 def made(content: object, version: int, created: bool) -> Response:

@@ -33,6 +33,7 @@ from lakehouse.model.probe import ProbeCheck, ProbeReport
 from lakehouse.model.schema import Schema
 from unit.gateway.recording import AT, COLUMNS, VERSION, Recorder
 from unit.gateway.row_fakes import FakeJournal, FakeRows, tag
+from unit.gateway.vector_fakes import FakeProfiles, FakeVectors
 
 Chunks = Callable[[], AsyncIterator[bytes]]
 
@@ -401,6 +402,8 @@ class World:
         self.objects = FakeObjects()
         self.rows = FakeRows()
         self.journal = FakeJournal()
+        self.vectors = FakeVectors()
+        self.profiles = FakeProfiles()
         self.readiness = FakeReadiness()
         if settings is None and not figures:
             _Current.world, self.app = self, _shared_app()
@@ -414,6 +417,8 @@ class World:
             self.objects,
             self.rows,
             self.journal,
+            self.vectors,
+            self.profiles,
             self.readiness,
             figures,
         )

@@ -1,0 +1,307 @@
+"""Bodies of requests about vectors: indexes, profiles, searches.
+
+A vector has hundreds of numbers: it is taken as a whole here, never validated number by number.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import sys
+from array import array
+from contextlib import suppress
+from typing import Annotated, Any, Final
+
+import orjson
+from pydantic import Field, PlainValidator, RootModel, WithJsonSchema
+
+from lakehouse.contracts.profiles import PutProfileRequest
+from lakehouse.contracts.vectors import (
+    K_MAX,
+    QUERIES_MAX,
+    TEXT_BYTES_MAX,
+    BuildRequest,
+    CompareRequest,
+    CreateIndexRequest,
+    Relevant,
+    SearchRequest,
+    VectorQuery,
+)
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.gateway.bodies import Body, Text, Whole
+from lakehouse.model.vectors import (
+    DIMENSIONS_MAX,
+    Chunking,
+    ChunkMethod,
+    Distance,
+    Profile,
+    VectorBackend,
+)
+
+_COLUMNS_MAX: Final = 1000
+_KEYS_MAX: Final = 10_000
+_FLOAT_BYTES: Final = 4
+_NO_VECTOR: Final = "a vector is an array of numbers, or base64 of little-endian float32"
+
+Short = Annotated[str, Field(max_length=1000)]
+Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Asked = Annotated[str, Field(min_length=1, max_length=TEXT_BYTES_MAX)]
+
+
+def float32(given: object) -> array[float]:
+    """Numbers, or base64 of little-endian float32, as float32.
+
+    Raises ``ValueError`` that says which number is none, or none that a vector may have.
+    """
+    if isinstance(given, str):
+        return _decoded(given)
+    if not isinstance(given, list | tuple):
+        # Of what a validator raises, pydantic makes a fault of a ValueError alone.
+        raise ValueError(_NO_VECTOR)  # noqa: TRY004
+    try:
+        numbers = array("f", given)
+    except (TypeError, OverflowError):
+        at = next((n for n, one in enumerate(given) if not _is_number(one)), 0)
+        raise ValueError(f"value {at} of the vector is no number that float32 holds") from None
+    return _finite(numbers)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 2**128
+
+
+def _decoded(text: str) -> array[float]:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(
+            "a vector that is a text must be base64 of little-endian float32"
+        ) from None
+    if len(raw) % _FLOAT_BYTES:
+        raise ValueError("the bytes of the vector are no whole number of float32")
+    numbers = array("f")
+    numbers.frombytes(raw)
+    return _finite(_little_endian(numbers))
+
+
+def _finite(numbers: array[float]) -> array[float]:
+    if not numbers:
+        raise ValueError("the vector is empty")
+    if len(numbers) > DIMENSIONS_MAX:
+        raise ValueError(f"a vector has at most {DIMENSIONS_MAX} dimensions")
+    # A sum in float64 of so few finite float32 is finite: one pass tells what most vectors are.
+    if not math.isfinite(sum(numbers)):
+        at = next(n for n, one in enumerate(numbers) if not math.isfinite(one))
+        raise ValueError(f"value {at} of the vector is not finite, or too large for float32")
+    return numbers
+
+
+def _little_endian(numbers: array[float]) -> array[float]:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _vector(given: object) -> bytes:
+    return _little_endian(float32(given)).tobytes()
+
+
+VECTOR_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": DIMENSIONS_MAX},
+        {"type": "string", "contentEncoding": "base64"},
+    ],
+    "description": "Numbers, or base64 of little-endian float32.",
+}
+Vector = Annotated[bytes, PlainValidator(_vector), WithJsonSchema(VECTOR_SCHEMA)]
+
+
+def _key(given: object) -> str:
+    """A key as an answer has it: an array of values, or an id."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, list) and given:
+        with suppress(TypeError):  # nested too deeply, or an integer beyond 64 bits
+            return orjson.dumps(given).decode()
+    raise ValueError("a key is an array of the values of the primary key, or an id")
+
+
+Key = Annotated[
+    str,
+    PlainValidator(_key),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {}, "minItems": 1}, {"type": "string"}]}),
+]
+
+
+class QueryBody(Body):
+    """Either a ``text`` or a ``vector``."""
+
+    text: Asked | None = None
+    vector: Vector | None = None
+
+    def query(self) -> VectorQuery:
+        """Raises ``invalid`` unless it is one of them."""
+        if (self.text is None) == (self.vector is None):
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "a query is either a text or a vector",
+                hint='for example {"text": "who repairs roofs"}',
+            )
+        return VectorQuery(self.text or "", self.vector or b"")
+
+
+class SearchBody(Body):
+    """One query (``text`` or ``vector``), or many (``queries``), of one index.
+
+    ``k``: so many hits, where there are so many. ``filter``: a SQL predicate over the columns of
+    the index's dataset. ``exact``: compare with every vector. ``ef``: candidates looked at in the
+    graph; 0 as the profile says. ``number``: of the index's version; 0 is the live one. ``model``:
+    refuse if another one embedded it.
+    """
+
+    index: Annotated[str, Field(min_length=1, max_length=1000)]
+    text: Asked | None = None
+    vector: Vector | None = None
+    queries: (
+        Annotated[tuple[QueryBody, ...], Field(min_length=1, max_length=QUERIES_MAX)] | None
+    ) = None
+    k: Annotated[int, Field(ge=1, le=K_MAX)] = 10
+    filter: Text = ""
+    exact: bool = False
+    ef: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    number: Number = 0
+    model: Short = ""
+
+    @property
+    def many(self) -> bool:
+        """Whether the answer is a list of answers."""
+        return self.queries is not None
+
+    def request(self) -> SearchRequest:
+        """Raises ``invalid`` unless there is one query, or a list of them."""
+        if sum((self.text is not None, self.vector is not None, self.many)) != 1:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "give either a text, a vector or a list of queries",
+                hint='for example {"index": "posts", "text": "who repairs roofs", "k": 5}',
+            )
+        one = VectorQuery(self.text or "", self.vector or b"")
+        return SearchRequest(
+            index=self.index,
+            queries=tuple(query.query() for query in self.queries or ()) or (one,),
+            k=self.k,
+            filter=self.filter,
+            number=self.number,
+            model=self.model,
+            ef=self.ef,
+            exact=self.exact,
+        )
+
+
+class CreateIndexBody(Body):
+    """Over ``columns`` of a ``dataset``, or, with both absent, of vectors that are given.
+
+    ``dimensions``: of given vectors. ``build``: begin to embed at once.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=1000)]
+    dataset: Short = ""
+    columns: Annotated[tuple[Short, ...], Field(max_length=_COLUMNS_MAX)] = ()
+    profile: Short = "default"
+    dimensions: Annotated[int, Field(ge=0, le=DIMENSIONS_MAX)] = 0
+    build: bool = True
+
+    def request(self) -> CreateIndexRequest:
+        return CreateIndexRequest(**self.model_dump())
+
+
+class BuildBody(Body):
+    """Nothing: catch up, or go on. ``new_version`` or a ``profile``: embed all anew beside what is
+    live, and, with ``cut_over``, make it live as soon as it is ready.
+
+    ``wait_seconds``: answer when it is done, or after so long.
+    """
+
+    new_version: bool = False
+    profile: Short = ""
+    cut_over: bool = True
+    wait_seconds: Annotated[float, Field(ge=0, le=600)] = 0.0
+
+    def request(self, name: str) -> BuildRequest:
+        return BuildRequest(name, **self.model_dump())
+
+
+class CutOverBody(Body):
+    """``number``: the version to make live; 0 is the one that was live before."""
+
+    number: Number = 0
+
+
+class CompareBody(Body):
+    """Two versions by number (0: the live one, and the newest other one) on ``queries``, or on
+    ``samples`` documents of the index. ``relevant``: for each query the keys that it should find.
+    """
+
+    first: Number = 0
+    second: Number = 0
+    queries: Annotated[tuple[Asked, ...], Field(max_length=QUERIES_MAX)] = ()
+    relevant: Annotated[
+        tuple[Annotated[tuple[Key, ...], Field(max_length=_KEYS_MAX)], ...],
+        Field(max_length=QUERIES_MAX),
+    ] = ()
+    k: Annotated[int, Field(ge=1, le=K_MAX)] = 10
+    samples: Annotated[int, Field(ge=1, le=1000)] = 50
+
+    def request(self, name: str) -> CompareRequest:
+        relevant = tuple(Relevant(keys) for keys in self.relevant)
+        return CompareRequest(
+            name, self.first, self.second, self.queries, relevant, self.k, self.samples
+        )
+
+
+class IdsBody(RootModel[Annotated[tuple[Short, ...], Field(min_length=1, max_length=100_000)]]):
+    """Ids of given vectors."""
+
+
+class ChunkingBody(Body):
+    """``size`` and ``overlap`` in words and marks."""
+
+    method: ChunkMethod = Chunking().method
+    size: Annotated[int, Field(ge=1, le=1_000_000)] = Chunking().size
+    overlap: Annotated[int, Field(ge=0, le=1_000_000)] = Chunking().overlap
+
+
+_STANDARD: Final = Profile("")
+
+
+class ProfileBody(Body):
+    """What an answer has under ``profile`` may be sent back as it is. What is absent is as in the
+    profile that comes with the release."""
+
+    name: Short = ""
+    model: Annotated[str, Field(min_length=1, max_length=1000)] = _STANDARD.model
+    dimensions: Annotated[int, Field(ge=0, le=DIMENSIONS_MAX)] = _STANDARD.dimensions
+    chunking: ChunkingBody = ChunkingBody()
+    distance: Distance = _STANDARD.distance
+    vector_backend: VectorBackend = _STANDARD.vector_backend
+    bucket: Short = _STANDARD.bucket
+    hnsw_m: Whole = _STANDARD.hnsw_m
+    ef_construction: Whole = _STANDARD.ef_construction
+    ef_search: Whole = _STANDARD.ef_search
+    exact_rows_max: Whole = _STANDARD.exact_rows_max
+    description: Text = ""
+    builtin: bool = False
+
+    def request(self, name: str, expected_version: int | None) -> PutProfileRequest:
+        """Raises ``invalid`` where the body names another profile than the path."""
+        if self.name not in ("", name):
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "the body names another profile than the path",
+                path=name,
+                body=self.name,
+            )
+        given = self.model_dump(exclude={"name", "builtin", "chunking"})
+        profile = Profile(name, chunking=Chunking(**self.chunking.model_dump()), **given)
+        return PutProfileRequest(profile, expected_version)
