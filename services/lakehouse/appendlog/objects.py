@@ -16,6 +16,13 @@ NOTHING: Final = -1
 _LOOKS: Final = 8
 
 
+async def checked(data: bytes, one: Range) -> bytes:
+    """``data``, which is what the name of ``one`` says; raises ``corrupt``."""
+    if await run_blocking(digest, data) != one.sha256:
+        raise damaged("a merged object of the log does not match its checksum", one.key)
+    return data
+
+
 class LogObjects:
     """Reads only; each call asks the store."""
 
@@ -52,11 +59,7 @@ class LogObjects:
 
     async def read_merged(self, one: Range) -> bytes:
         """The bytes of a merged object, verified. Raises ``not_found``, ``corrupt``."""
-        for _ in range(2):  # a byte may have flipped on the way
-            data = await self._access.get(one.key)
-            if await run_blocking(digest, data) == one.sha256:
-                return data
-        raise damaged("a merged object of the log does not match its checksum", one.key)
+        return await self._access.read(one.key, lambda data: checked(data, one))
 
     async def header_at(self, n: int) -> Header | None:
         """The header of batch ``n`` from a merged object; ``None`` if none has it."""

@@ -6,13 +6,15 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from lakehouse.appendlog.batch import Batch, read_batch
+from lakehouse.appendlog.batch import Batch, damaged, read_batch
 from lakehouse.appendlog.event import LogEvent, batch_of, micros_of
-from lakehouse.appendlog.layout import LogLayout
+from lakehouse.appendlog.layout import LogLayout, Range
 from lakehouse.appendlog.mapping import LogMap, Unit, map_log
-from lakehouse.appendlog.merged import Piece, digest, pieces
+from lakehouse.appendlog.merged import Piece, pieces
+from lakehouse.appendlog.objects import checked
 from lakehouse.appendlog.ring import SeenIds
 from lakehouse.appendlog.search import Stale, find_batches
 from lakehouse.appendlog.settings import LogSettings
@@ -176,19 +178,40 @@ class LogReader:
         order: Sequence[int] = numbers[::-1] if window.newest_first else numbers
         for at in range(0, len(order), _WINDOW):
             part = order[at : at + _WINDOW]
-            keys = [self._layout.slot(n) for n in part]
-            found = await self._access.get_many(keys)
+            found = await self._access.side_by_side([partial(self._slot, n) for n in part])
             # A slot that went below the floor meanwhile may have held a late writer's bytes.
             collected = await self._floor()
-            for n, key, data in zip(part, keys, found, strict=True):
+            for n, one in zip(part, found, strict=True):
                 if n <= collected:
                     raise Stale
-                if data is None:
-                    self._report(Damage(key, n, "the batch is missing"))
+                if one is None:
+                    self._report(Damage(self._layout.slot(n), n, "the batch is missing"))
                     continue
-                batch = await self._read(data, key, n)
+                if isinstance(one, Batch):
+                    batch: Batch | None = one
+                else:
+                    batch = await self._read(one, self._layout.slot(n), n)
                 if batch is not None and window.meets(batch.header.first_us, batch.header.last_us):
                     yield batch
+
+    async def _slot(self, n: int) -> Batch | bytes:
+        """Batch ``n``; its bytes where it is not whole, also when it is read again."""
+        key, last = self._layout.slot(n), b""
+
+        async def whole(data: bytes) -> Batch:
+            nonlocal last
+            last = data
+            batch = await _decoded(data, key)
+            if batch.bad_lines or batch.header.n != n:
+                raise damaged("the batch is not whole", key)
+            return batch
+
+        try:
+            return await self._access.read(key, whole)
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.CORRUPT:
+                raise
+            return last
 
     async def _floor(self) -> int:
         return await self._access.patiently(lambda: floor.read_floor(self._access))
@@ -198,12 +221,11 @@ class LogReader:
         if one is None:
             return
         try:
-            data = await self._access.get(one.key)
+            data, whole = await self._merged(one)
         except LakehouseError as error:
             if error.kind is ErrorKind.NOT_FOUND:
                 raise Stale from error
             raise
-        whole = await run_blocking(digest, data) == one.sha256
         if not whole:
             others = where.without(one)
             self._report(Damage(one.key, unit.first, "the object does not match its checksum"))
@@ -218,13 +240,26 @@ class LogReader:
                 if batch is not None:
                     yield batch
 
+    async def _merged(self, one: Range) -> tuple[bytes, bool]:
+        """The bytes of a merged object, and whether they are those that its name tells."""
+        last = b""
+
+        async def check(data: bytes) -> bytes:
+            nonlocal last
+            last = data
+            return await checked(data, one)
+
+        try:
+            return await self._access.read(one.key, check), True
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.CORRUPT:
+                raise
+            return last, False
+
     async def _read(self, data: bytes, key: str, n: int) -> Batch | None:
         """The batch in ``data``; what is bad of it is reported."""
         try:
-            if len(data) > _BIG_BYTES:
-                batch = await run_blocking(read_batch, data, key)
-            else:
-                batch = read_batch(data, key)
+            batch = await _decoded(data, key)
         except LakehouseError as error:
             if error.kind is not ErrorKind.CORRUPT:
                 raise
@@ -243,6 +278,12 @@ class LogReader:
             extra={"key": damage.key, "batch": damage.n, "reason": damage.reason},
         )
         self._on_damage(damage)
+
+
+async def _decoded(data: bytes, key: str) -> Batch:
+    if len(data) > _BIG_BYTES:
+        return await run_blocking(read_batch, data, key)
+    return read_batch(data, key)
 
 
 def _ordered(where: LogMap, first: int, last: int, window: Window) -> deque[Unit]:

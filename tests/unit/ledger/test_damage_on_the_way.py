@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -13,36 +11,12 @@ from lakehouse.ledger.settings import LedgerSettings
 from lakehouse.model.failures import FailedAttempt
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.objectstore.metered import MeteredStore
-from lakehouse.objectstore.port import ByteRange, ObjectStore
 from lakehouse.testing.clocks import SeededIds
 from lakehouse.testing.simulation.machine import World, WorldMachine, add_token
+from support_harm import Harming
 
 CLOCK = SystemClock()
 SETTINGS = LedgerSettings(fold_records=4, records_kept=2, inline_bytes_max=64)
-
-
-class Harming:
-    """A store whose reads are harmed at random, never the same object's twice in a row."""
-
-    def __init__(self, inner: ObjectStore, rate: float, seed: int) -> None:
-        self._inner = inner
-        self._random = random.Random(seed)
-        self._last: set[str] = set()
-        self.rate = rate
-        self.harmed: list[str] = []
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
-
-    async def get(self, key: str, byte_range: ByteRange | None = None) -> bytes:
-        data = await self._inner.get(key, byte_range)
-        if not data or key in self._last or self._random.random() >= self.rate:
-            self._last.discard(key)
-            return data
-        self._last.add(key)
-        self.harmed.append(key)
-        at = self._random.randrange(len(data))
-        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
 class Sink:
