@@ -23,12 +23,14 @@ from lakehouse.catalogd.state import (
     Revision,
     first_untold,
 )
+from lakehouse.catalogd.structures import of_documents
 from lakehouse.catalogd.tagging import TAG_DOCUMENTS, pinned
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime, to_micros
 from lakehouse.ledger.machine import Entry, JsonObject
 from lakehouse.model.dataset import VersionEntry
 from lakehouse.model.schema import Schema
+from lakehouse.model.vectors import INDEX_DOCUMENTS
 
 __all__ = [
     "REVISION_SCHEMA",
@@ -364,5 +366,6 @@ def decode_state(rows: Sequence[tuple[str, str, bytes]], newest: int) -> tuple[C
         dirty=Map(meta["dirty"]),
         elsewhere=Map(found.get("elsewhere", {})),
         pins=pinned(each.body for each in documents.get(TAG_DOCUMENTS, {}).values()),
+        structures=of_documents(each.body for each in documents.get(INDEX_DOCUMENTS, {}).values()),
     )
     return state, meta["times_start"]

@@ -20,7 +20,7 @@ from lakehouse.catalogd.codec import decode, encode
 from lakehouse.catalogd.core import Core, Planned
 from lakehouse.catalogd.dead import dead
 from lakehouse.catalogd.draft import Draft
-from lakehouse.catalogd.fsck import UNREACHED, listed, unreferenced
+from lakehouse.catalogd.fsck import OBJECT_FOLDERS, UNREACHED, listed, unreferenced
 from lakehouse.catalogd.importing import check_plan
 from lakehouse.catalogd.internal import Forget, GiveUp, StoredChange
 from lakehouse.catalogd.state import CatalogState
@@ -44,10 +44,11 @@ _AHEAD_US = 24 * 3600 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Unreferenced objects found in folders of ended sessions, and the sessions fully listed."""
+    """Unreferenced objects found in folders of ended sessions, and the sessions fully listed, with
+    the version at which each ended: one to be swept once more has another."""
 
     objects: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    sessions: frozenset[str] = frozenset()
+    sessions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,22 +185,23 @@ class Collecting:
         added = state.documents.get(BUCKET_DOCUMENTS, Map())
         buckets = dict.fromkeys((*self._core.buckets.names(), *sorted(added)))
         objects: dict[tuple[str, str], int] = {}
-        sessions: set[str] = set()
-        for session_id in sorted(state.ended):
+        sessions: dict[str, int] = {}
+        for session_id, seq in sorted(state.ended.items()):
             whole = True
             for bucket in buckets:
                 try:
                     store = self._core.buckets.get(bucket)
-                    async for key, size in listed(store, f"datasets/{session_id}/"):
-                        if unreferenced(state, key):
-                            objects[(bucket, key)] = size
+                    for folder in OBJECT_FOLDERS:
+                        async for key, size in listed(store, f"{folder}{session_id}/"):
+                            if unreferenced(state, key):
+                                objects[(bucket, key)] = size
                 except LakehouseError as error:
                     if bucket == PRIMARY or error.kind not in UNREACHED:
                         raise
                     whole = False
             if whole:
-                sessions.add(session_id)
-        return Swept(objects, frozenset(sessions))
+                sessions[session_id] = seq
+        return Swept(objects, sessions)
 
     async def _delete(self, ctx: Context, now_us: int, swept: Swept) -> tuple[str, ...]:
         """Delete what was condemned longer ago than a reader may take, then forget it. In buckets
@@ -232,7 +234,7 @@ class Collecting:
         if gone or done:
 
             def decide(head: CatalogState) -> Planned:
-                sessions = tuple(each for each in done if each in head.ended)
+                sessions = tuple(each for each in done if _as_swept(head, swept, each))
                 return [Forget(tuple(gone), sessions)], {}
 
             await self._core.commit(self._plain(ctx), "collect", None, decide)
@@ -264,7 +266,14 @@ def _finished(state: CatalogState, swept: Swept, left: set[str], before_us: int)
     waiting = {key.split("/")[1] for key in (*left, *state.orphaned)}
     waiting |= {key.split("/")[1] for _, key in swept.objects if unreferenced(state, key)}
     waiting |= {each for each, seq in state.ended.items() if _time_of(state, seq) > before_us}
-    return sorted(each for each in swept.sessions if each in state.ended and each not in waiting)
+    return sorted(
+        each for each in swept.sessions if _as_swept(state, swept, each) and each not in waiting
+    )
+
+
+def _as_swept(state: CatalogState, swept: Swept, session_id: str) -> bool:
+    """True if nothing of the session was let go since its folders were listed."""
+    return state.ended.get(session_id) == swept.sessions[session_id]
 
 
 def _time_of(state: CatalogState, version: int) -> int:

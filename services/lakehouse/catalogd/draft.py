@@ -14,6 +14,7 @@ from immutables import Map
 
 from lakehouse.catalogd.codec import encode_change
 from lakehouse.catalogd.dead import dead
+from lakehouse.catalogd.documenting import documented
 from lakehouse.catalogd.files import FileLog
 from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredChange
 from lakehouse.catalogd.persistent import Vector
@@ -28,7 +29,6 @@ from lakehouse.catalogd.state import (
     Revision,
     first_untold,
 )
-from lakehouse.catalogd.tagging import TAG_DOCUMENTS, repinned
 from lakehouse.catalogd.work import (
     LIFE_RANK,
     RANK,
@@ -392,26 +392,11 @@ class Draft:
     # -- documents, sessions, objects
 
     def put_document(self, change: change_types.PutDocument) -> None:
-        documents = self.state.documents
-        kind = documents.get(change.kind, Map())
-        if change.kind == TAG_DOCUMENTS:
-            self._repin(kind.get(change.id), change.body)
-        kind = kind.set(change.id, DocumentState(change.body, self.version))
-        self.state = replace(self.state, documents=documents.set(change.kind, kind))
-
-    def _repin(self, old: DocumentState | None, new: str) -> None:
-        pins = repinned(self.state.pins, "" if old is None else old.body, new)
-        self.state = replace(self.state, pins=pins)
+        body = DocumentState(change.body, self.version)
+        self.state = documented(self.state, change.kind, change.id, body, self.version)
 
     def delete_document(self, change: change_types.DeleteDocument) -> None:
-        documents = self.state.documents
-        kind = documents.get(change.kind, Map())
-        if change.id in kind:
-            if change.kind == TAG_DOCUMENTS:
-                self._repin(kind[change.id], "")
-            kind = kind.delete(change.id)
-            left = documents.set(change.kind, kind) if kind else documents.delete(change.kind)
-            self.state = replace(self.state, documents=left)
+        self.state = documented(self.state, change.kind, change.id, None, self.version)
 
     def open_session(self, change: change_types.OpenSession) -> None:
         objects = sessions.open_session(self.state.objects, change.session_id, self.version)

@@ -21,14 +21,17 @@ from lakehouse.model.changes import Change, QuarantineDataset
 from lakehouse.model.dataset import DataFile, DatasetStatus
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.refs import PRIMARY
+from lakehouse.model.vectors import VECTORS_FOLDER
 from lakehouse.objectstore.port import ObjectStore, StreamingReads
 
-__all__ = ["UNREACHED", "Fsck", "unreferenced"]
+__all__ = ["OBJECT_FOLDERS", "UNREACHED", "Fsck", "unreferenced"]
 
 UNREACHED: Final = frozenset(
     {ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.FORBIDDEN, ErrorKind.NOT_FOUND}
 )
 """Of a request that speaks of the bucket and not of an object: nobody there, or not for us."""
+OBJECT_FOLDERS: Final = ("datasets/", VECTORS_FOLDER)
+"""Below them a session writes, each in a folder of its own."""
 _MARK = "fsck: "
 _PAGE = 1000
 
@@ -47,10 +50,11 @@ class _Survey:
 
 
 def unreferenced(state: CatalogState, key: str) -> bool:
-    """True for an object of a session that does not live, which no retained version names and
-    which the chain has not given up yet."""
+    """True for an object of a session that does not live, which no retained version names, nor a
+    document, and which the chain has not given up yet."""
     parts = key.split("/")
-    if len(parts) != 4 or parts[0] != "datasets" or parts[1] in state.objects.sessions:
+    ours = len(parts) == 4 if parts[0] == "datasets" else key.startswith(VECTORS_FOLDER)
+    if not ours or len(parts) < 4 or parts[1] in state.objects.sessions:
         return False
     if key in state.objects.condemned or key in state.orphaned:
         return False
@@ -193,11 +197,15 @@ class Fsck:
             if bucket in survey.unreachable:
                 continue
             with _Reached(survey, bucket):
-                async for key, size in listed(self._core.buckets.get(bucket), "datasets/"):
-                    # The state of now, not of the start: what was committed since is no orphan.
-                    if unreferenced(self._core.ledger.state, key):
-                        detail = f"{size} bytes in {bucket}; collect gives it up"
-                        survey.findings.append(c.FsckFinding("orphan", "", key, detail))
+                for folder in OBJECT_FOLDERS:
+                    await self._find_orphans_in(bucket, folder, survey)
+
+    async def _find_orphans_in(self, bucket: str, folder: str, survey: _Survey) -> None:
+        async for key, size in listed(self._core.buckets.get(bucket), folder):
+            # The state of now, not of the start: what was committed since is no orphan.
+            if unreferenced(self._core.ledger.state, key):
+                detail = f"{size} bytes in {bucket}; collect gives it up"
+                survey.findings.append(c.FsckFinding("orphan", "", key, detail))
 
 
 class _Reached:

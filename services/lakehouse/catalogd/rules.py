@@ -19,6 +19,7 @@ from lakehouse.catalogd.internal import Forget, GiveUp, ImportDataset, StoredCha
 from lakehouse.catalogd.present import alive, conflicting, invalid, known
 from lakehouse.catalogd.residing import check_bucket_document, check_home, check_unused
 from lakehouse.catalogd.state import CatalogState
+from lakehouse.catalogd.structurerules import check_index_document
 from lakehouse.catalogd.tagging import kept_at
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model import changes as change_types
@@ -26,7 +27,9 @@ from lakehouse.model.buckets import BUCKET_DOCUMENTS
 from lakehouse.model.dataset import DatasetStatus
 from lakehouse.model.refs import check_name, name_key
 from lakehouse.model.schema import Column, Schema
+from lakehouse.model.vectors import INDEX_DOCUMENTS
 from lakehouse.table.fingerprint import fingerprint
+from lakehouse.table.keys import check_key_columns
 from lakehouse.table.types import to_arrow
 from lakehouse.table.widening import may_widen
 
@@ -70,6 +73,14 @@ def _check_primary_key(columns: tuple[str, ...], schema: Schema) -> None:
         )
 
 
+def _check_new_key(columns: tuple[str, ...], schema: Schema) -> None:
+    """As above, and of types that rows can be told apart by; what was declared before this was
+    asked stays as it is until its first row change."""
+    _check_primary_key(columns, schema)
+    if columns:
+        check_key_columns(schema, columns)
+
+
 def _free_name(draft: Draft, name: str, dataset_id: str) -> None:
     if check_name(name) != name:
         raise invalid("a name must be in its display form", name=name, display=check_name(name))
@@ -102,7 +113,7 @@ def _create(draft: Draft, change: change_types.CreateDataset, *, imported: bool 
         raise invalid("the first schema of a dataset has the id 1", id=change.schema.id)
     if not imported or change.schema.columns:
         _check_schema(change.schema, change.fingerprint)
-    _check_primary_key(change.primary_key, change.schema)
+    _check_new_key(change.primary_key, change.schema)
     check_texts(bucket=change.bucket, fingerprint=change.fingerprint)
     check_card(change.card)
     check_home(draft, change)
@@ -143,7 +154,7 @@ def _set_card(draft: Draft, change: change_types.SetCard) -> None:
 def _set_primary_key(draft: Draft, change: change_types.SetPrimaryKey) -> None:
     work = alive(draft, change.dataset_id)
     check_texts(source=change.source, workspace=change.workspace, reason=change.reason)
-    _check_primary_key(change.columns, work.base.schema(work.head.schema_id))
+    _check_new_key(change.columns, work.base.schema(work.head.schema_id))
     totals = work.log.totals
     if change.columns != work.head.primary_key and totals.key_files:
         raise conflicting(
@@ -204,6 +215,8 @@ def _put_document(draft: Draft, change: change_types.PutDocument) -> None:
         raise invalid("a document's body must be json", id=change.id, reason=str(error)) from None
     if change.kind == BUCKET_DOCUMENTS:
         check_bucket_document(draft, change)
+    elif change.kind == INDEX_DOCUMENTS:
+        check_index_document(draft, change)
 
 
 def _delete_document(draft: Draft, change: change_types.DeleteDocument) -> None:

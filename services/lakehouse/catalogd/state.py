@@ -15,10 +15,12 @@ from immutables import Map
 
 from lakehouse.catalogd.files import FileLog, Totals
 from lakehouse.catalogd.persistent import SortedNames, Vector
+from lakehouse.catalogd.structures import Structures, unit_of
 from lakehouse.ledger.machine import Entry
 from lakehouse.ledger.sessions import Objects
 from lakehouse.model.dataset import Card, Dataset, DatasetStatus, VersionEntry, rows_key
 from lakehouse.model.schema import Schema
+from lakehouse.model.vectors import VECTORS_FOLDER
 
 __all__ = [
     "Broken",
@@ -228,6 +230,8 @@ class CatalogState:
             rest, so no checkpoint holds it.
         pins: dataset id, or "" for all of them -> the versions that tags keep readable, rising, one
             a tag (``tagging``); derived from documents.
+        structures: key of a search structure -> how many documents of indexes name it
+            (``structures``); derived from documents.
     """
 
     version: int = 0
@@ -245,6 +249,7 @@ class CatalogState:
     unknown: tuple[str, ...] = ()
     placed: Map[str, Map[str, int]] = field(default_factory=Map)
     pins: Map[str, tuple[int, ...]] = field(default_factory=Map)
+    structures: Structures = field(default_factory=Map)
 
     @property
     def ts_us(self) -> int:
@@ -273,7 +278,9 @@ class CatalogState:
     def names_object(self, key: str) -> bool:
         """True if a retained version names the object ``key`` that a session wrote, or the rows
         that it has the statistics of. Of a manifest that cannot be read, everything in its folder
-        may be named."""
+        may be named. Of a search structure: if a document names it, or the folder that it is in."""
+        if key.startswith(VECTORS_FOLDER):
+            return any(unit in self.structures for unit in unit_of(key))
         key = rows_key(key)
         if key in self.adopted:
             return True

@@ -243,3 +243,15 @@ async def test_a_footers_statistics_of_a_foreign_bucket_stay_there() -> None:
     (file,) = (await catalog.files(CTX, c.PageRequest("t"))).files
     assert (done.dataset.bucket, file.bucket, file.stats) == ("tenant", "tenant", ())
     await house.close()
+
+
+async def test_a_key_that_no_row_can_be_told_by_is_refused(house: House, catalog: Catalog) -> None:
+    data = parquet_bytes(price=[1.5], tags=[["a"]], id=[1])
+    ref = await put_parquet(house, "raw/a.parquet", data)
+    for key in (("price",), ("id", "tags")):
+        with pytest.raises(LakehouseError) as caught:
+            await catalog.register(CTX, c.RegisterRequest("t", (ref,), CARD, primary_key=key))
+        assert caught.value.kind is ErrorKind.INVALID
+        assert caught.value.fields["column"] == key[-1]
+    done = await catalog.register(CTX, c.RegisterRequest("t", (ref,), CARD, primary_key=("id",)))
+    assert done.dataset.primary_key == ("id",)

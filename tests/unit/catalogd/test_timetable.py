@@ -83,7 +83,8 @@ async def test_what_a_killed_ingest_wrote_goes_and_what_lives_stays(
     await commit(catalog, *create("D2", "late", busy))
     assert (await catalog.get(CTX, c.GetRequest("t"))).dataset.files == 1
     listed = {entry[1] for entry in log.log if entry[0] == "list"}
-    folders = ("_catalog/", f"datasets/{opened.session_id}/")
+    ours = (f"{folder}{opened.session_id}/" for folder in ("datasets/", "_vectors/"))
+    folders = ("_catalog/", *ours)
     assert listed
     assert all(prefix.startswith(folders) for prefix in listed), listed
 
