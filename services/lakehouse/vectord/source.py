@@ -116,9 +116,11 @@ class SourceReader:
             raise
         return spool
 
-    async def rows(self, ctx: Context, sql: str, version: int) -> pa.Table:
+    async def rows(
+        self, ctx: Context, sql: str, version: int, params: Sequence[str] = ()
+    ) -> pa.Table:
         """The answer to ``sql``, whole."""
-        spool = await self.read(ctx, sql, version)
+        spool = await self.read(ctx, sql, version, params)
         return await run_in(self._parts.jobs, _whole, spool)
 
     async def documents(self, ctx: Context, source: Source, columns: Sequence[str]) -> Spool:
@@ -211,7 +213,7 @@ def _of(
 
 def _whole(spool: Spool) -> pa.Table:
     try:
-        return pa.concat_tables(spool.tables(_AT_ONCE))
+        return spool.whole()
     finally:
         spool.close()
 

@@ -62,6 +62,12 @@ class Spool:
         if count:
             yield from _by_size(pa.Table.from_batches(held), bytes_max)
 
+    def whole(self) -> pa.Table:
+        """All that was written, which is something."""
+        self._file.seek(0)
+        with pa.ipc.open_stream(pa.PythonFile(self._file, "r")) as reader:
+            return reader.read_all()
+
     def close(self) -> None:
         self._file.close()
 

@@ -1,0 +1,190 @@
+"""Builds in the background: those that were asked for, those that ended early, and those that are
+due because a dataset has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from lakehouse.contracts.catalog import GetRequest, StatusRequest
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.acting import act_as
+from lakehouse.model.identity import Context
+from lakehouse.model.refs import name_key
+from lakehouse.model.vectors import IndexVersion, VectorIndexInfo, VersionState
+from lakehouse.vectord.building import Builder, Overtaken
+from lakehouse.vectord.documents import Documents
+from lakehouse.vectord.identity import own_context
+from lakehouse.vectord.parts import VectorParts
+
+__all__ = ["Follower"]
+
+log = logging.getLogger(__name__)
+_PAUSE_MAX: Final = 60.0
+
+_Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Failed:
+    """``until``: on the monotonic scale, before which it is not tried again by itself."""
+
+    times: int
+    until: float
+
+
+class Follower:
+    """One build of a version at a time. Belongs to one event loop."""
+
+    def __init__(self, parts: VectorParts, documents: Documents, builder: Builder) -> None:
+        self._parts = parts
+        self._documents = documents
+        self._builder = builder
+        self._tasks: dict[_Key, asyncio.Task[None]] = {}
+        self._failed: dict[_Key, _Failed] = {}
+        self._version = -1
+        self._wake = asyncio.Event()
+
+    def start_build(self, name: str, number: int) -> asyncio.Task[None]:
+        """Build it now, or join the build that runs."""
+        key = (name_key(name), number)
+        task = self._tasks.get(key)
+        if task is None:
+            task = asyncio.create_task(self._build(name, key), name=f"build {name} {number}")
+            self._tasks[key] = task
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return task
+
+    def building(self, name: str) -> bool:
+        """Whether a build of any version runs in this process."""
+        key = name_key(name)
+        return any(each[0] == key for each in self._tasks)
+
+    def hasten(self) -> None:
+        """Look now, not at the next turn."""
+        self._wake.set()
+
+    async def stop(self, name: str, number: int = 0) -> None:
+        """End the builds of an index, or of version ``number`` of it, before it is deleted."""
+        key = name_key(name)
+        await self._end([each for each in self._tasks if each[0] == key and number in (0, each[1])])
+
+    async def close(self) -> None:
+        """End all builds where they are; idempotent."""
+        await self._end(list(self._tasks))
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        seconds = self._parts.settings.follow_seconds
+        while True:
+            with act_as("vectord"):
+                try:
+                    await self.look()
+                except LakehouseError as error:
+                    self._version = -1
+                    if error.kind is ErrorKind.FENCED:
+                        raise
+                    log.warning("indexes could not be looked at", extra={"reason": str(error)})
+            await self._pause(seconds)
+
+    async def look(self) -> int:
+        """Start what is due; how many builds. A store that did not change costs one call."""
+        ctx = own_context(self._parts.ids, "follow")
+        version = (await self._parts.catalog.status(ctx, StatusRequest())).version
+        if version == self._version and not self._failed:
+            return 0
+        infos, _ = await self._documents.list(ctx)
+        started = 0
+        rows_versions: dict[str, int] = {}
+        for info in infos:
+            if not info.dataset_id:
+                continue
+            # The live one first: it is what searches wait for.
+            for each in sorted(info.versions, key=lambda one: one.number != info.live):
+                key = (name_key(info.name), each.number)
+                if key in self._tasks or not self._in_time(key):
+                    continue
+                if await self._due(ctx, info, each, rows_versions):
+                    self.start_build(info.name, each.number)
+                    started += 1
+        # What changed while it looked is looked at the next time.
+        self._version = version
+        return started
+
+    async def _due(
+        self, ctx: Context, info: VectorIndexInfo, version: IndexVersion, known: dict[str, int]
+    ) -> bool:
+        if version.state is not VersionState.READY or version.cut_over:
+            # One that was made without being built waits until somebody asks for it.
+            return bool(version.documents_total or version.error or version.cut_over)
+        if info.dataset_id not in known:
+            known[info.dataset_id] = await self._rows_version(ctx, info)
+        return known[info.dataset_id] not in (-1, version.source_version)
+
+    async def _rows_version(self, ctx: Context, info: VectorIndexInfo) -> int:
+        try:
+            found = await self._parts.catalog.get(ctx, GetRequest(info.dataset))
+            if found.dataset.id == info.dataset_id:
+                return found.dataset.rows_version
+            return (await self._builder.reader.source(ctx, info)).rows_version
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            return -1
+
+    def _in_time(self, key: _Key) -> bool:
+        failed = self._failed.get(key)
+        return failed is None or self._parts.clock.monotonic() >= failed.until
+
+    async def _build(self, name: str, key: _Key) -> None:
+        with act_as("vectord"):
+            try:
+                await self._builder.build(name, key[1])
+            except (LakehouseError, Overtaken) as error:
+                self._again_later(key)
+                told = {"index": name, "number": key[1], "reason": str(error) or "overtaken"}
+                log.warning("a build did not come to its end", extra=told)
+                raise
+            self._failed.pop(key, None)
+
+    def _again_later(self, key: _Key) -> None:
+        failed = self._failed.get(key)
+        times = 1 if failed is None else failed.times + 1
+        pause = min(2.0 ** (times - 1), _PAUSE_MAX) * (0.75 + 0.5 * self._parts.ids.uniform())
+        self._failed[key] = _Failed(times, self._parts.clock.monotonic() + pause)
+
+    def _ended(self, key: _Key, task: asyncio.Task[None]) -> None:
+        del self._tasks[key]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, LakehouseError) and error.kind is ErrorKind.NOT_FOUND:
+            # Deleted meanwhile, or what it needs is gone: a change of the store brings it back.
+            self._failed.pop(key, None)
+        elif error is not None and not isinstance(error, LakehouseError | Overtaken):
+            self._again_later(key)
+            told = {"index": key[0], "number": key[1]}
+            log.error("a build failed unforeseen", extra=told, exc_info=error)
+
+    async def _end(self, keys: list[_Key]) -> None:
+        tasks = [self._tasks[key] for key in keys]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for key in keys:
+            self._failed.pop(key, None)
+
+    async def _pause(self, seconds: float) -> None:
+        sleep = asyncio.ensure_future(self._parts.clock.sleep(seconds))
+        wake = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({sleep, wake}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._wake.clear()
+            for each in (sleep, wake):
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each

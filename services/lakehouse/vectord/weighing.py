@@ -1,0 +1,222 @@
+"""What a build has to do: documents of a dataset against what is there of them as vectors.
+
+Either everything is weighed by digest, or only what the dataset's own history says has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakehouse.contracts.catalog import GetRequest
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.dataset import Dataset
+from lakehouse.model.identity import Context
+from lakehouse.model.vectors import IndexVersion, VectorIndexInfo, VersionState
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.source import (
+    DOCUMENTS,
+    Source,
+    SourceReader,
+    changed_entities,
+    made,
+    quoted,
+)
+from lakehouse.vectord.spool import Spool
+
+__all__ = ["Target", "Weigher", "Work"]
+
+_FEW: Final = 500
+_KNOWN: Final = pa.schema(
+    [("entity", pa.string()), ("last", pa.int64()), ("document", pa.string())]
+)
+_TODO: Final = DOCUMENTS.append(pa.field("last", pa.int64()))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The dataset of vectors as it was at ``version`` of the store."""
+
+    dataset: Dataset
+    version: int
+
+    @property
+    def rows_version(self) -> int:
+        return self.dataset.rows_version
+
+
+@dataclass(slots=True)
+class Work:
+    """What is to be done to bring vectors up to ``source``.
+
+    Attributes:
+        todo: documents to embed, with ``last``: the number of the last chunk that is there of an
+            earlier text of theirs, -1 for none.
+        gone: ``entity`` and ``last`` of documents that are no more.
+        documents: how many the source has; -1 where it was not counted.
+        full: all rows were weighed.
+    """
+
+    source: Source
+    target: Target
+    todo: Spool
+    gone: pa.Table
+    documents: int = -1
+    full: bool = False
+
+    def close(self) -> None:
+        self.todo.close()
+
+
+class Weigher:
+    """Finds out what there is to do."""
+
+    def __init__(self, parts: VectorParts, reader: SourceReader) -> None:
+        self._parts = parts
+        self._reader = reader
+
+    async def target(self, ctx: Context, version: IndexVersion) -> Target:
+        """The dataset of ``version`` now. Raises ``not_found`` where it is gone."""
+        try:
+            found = await self._parts.catalog.get(ctx, GetRequest(version.vectors_dataset))
+            if found.dataset.id == version.vectors_dataset_id:
+                return Target(found.dataset, found.version)
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND,
+            "the dataset with the vectors of the index version is gone",
+            dataset=version.vectors_dataset,
+            dataset_id=version.vectors_dataset_id,
+            number=version.number,
+            hint="restore it, or build a new version of the index",
+        )
+
+    async def weigh(
+        self, ctx: Context, info: VectorIndexInfo, version: IndexVersion, target: Target
+    ) -> Work | None:
+        """None if nothing changed since ``version.source_version``. The target is looked at before
+        the source, so that who writes on it writes nothing older than what is there.
+
+        Raises ``not_found`` (dataset, column), and what queries raise.
+        """
+        source = await self._reader.source(ctx, info)
+        ready = version.state is VersionState.READY
+        if ready and version.source_version == source.rows_version:
+            return None
+        _check_columns(source.dataset, info)
+        found = await self._reader.differences(ctx, source, version.source_version)
+        if found is None:
+            return await self._all(ctx, info, source, target)
+        again, gone = changed_entities(found, info.columns)
+        documents = await self._reader.some(ctx, source, info.columns, again)
+        # A row that lost its text is a document no more.
+        there = set(documents.column("entity").to_pylist())
+        gone += [entity for entity in again if entity not in there]
+        known = await self._known(ctx, target, [*again, *gone])
+        work = await self._work(source, target)
+        await run_in(self._parts.jobs, _weigh_some, work, documents, known, gone)
+        return work
+
+    async def _all(
+        self, ctx: Context, info: VectorIndexInfo, source: Source, target: Target
+    ) -> Work:
+        known = await self._known(ctx, target, None)
+        rows = await self._reader.documents(ctx, source, info.columns)
+        work = await self._work(source, target)
+        try:
+            await run_in(self._parts.jobs, _weigh_all, work, rows, known, info.columns)
+        except BaseException:
+            work.close()
+            raise
+        finally:
+            rows.close()
+        return work
+
+    async def _work(self, source: Source, target: Target) -> Work:
+        spool = await run_in(self._parts.jobs, Spool, self._parts.settings.cache_dir)
+        return Work(source, target, spool, _KNOWN.empty_table().select(["entity", "last"]))
+
+    async def _known(
+        self, ctx: Context, target: Target, entities: Sequence[str] | None
+    ) -> pa.Table:
+        """What is there of the documents. ``document`` is null where it is not whole: chunks of
+        two texts, or without the first one."""
+        if not target.dataset.row_count or (entities is not None and not entities):
+            return _KNOWN.empty_table()
+        select = (
+            "SELECT entity, max(chunk) AS last, CASE WHEN min(document) = max(document) AND "
+            f"min(chunk) = 0 THEN min(document) END AS document FROM {quoted(target.dataset.name)}"
+        )
+        found = [_KNOWN.empty_table()]
+        if entities is None or len(entities) > _FEW:
+            table = await self._reader.rows(ctx, f"{select} GROUP BY entity", target.version)
+            found.append(table.select(_KNOWN.names).cast(_KNOWN))
+        else:
+            names = ", ".join(f"${n}" for n in range(1, len(entities) + 1))
+            sql = f"{select} WHERE entity IN ({names}) GROUP BY entity"
+            table = await self._reader.rows(ctx, sql, target.version, entities)
+            found.append(table.select(_KNOWN.names).cast(_KNOWN))
+        return pa.concat_tables(found).combine_chunks()
+
+    async def documents(self, ctx: Context, target: Target) -> int:
+        """How many documents can be found."""
+        sql = f"SELECT count(*) AS n FROM {quoted(target.dataset.name)} WHERE chunk = 0"
+        table = await self._reader.rows(ctx, sql, target.version)
+        count: int = table.column(0)[0].as_py()
+        return count
+
+
+def _check_columns(dataset: Dataset, info: VectorIndexInfo) -> None:
+    names = dataset.schema.names()
+    missing = [name for name in info.columns if name not in names]
+    if missing:
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND,
+            "a column of the index is gone",
+            index=info.name,
+            dataset=dataset.name,
+            column=missing[0],
+            columns=[*names[:100]],
+        )
+    if not dataset.primary_key:
+        raise LakehouseError(
+            ErrorKind.INVALID, "the dataset has no primary key", dataset=dataset.name
+        )
+
+
+def _weigh_some(work: Work, documents: pa.Table, known: pa.Table, gone: Sequence[str]) -> None:
+    _weigh(work, documents, known)
+    if gone:
+        there = pc.is_in(known.column("entity"), value_set=pa.array(gone, pa.string()))
+        work.gone = known.filter(there).select(["entity", "last"])
+
+
+def _weigh_all(work: Work, rows: Spool, known: pa.Table, columns: Sequence[str]) -> None:
+    seen = np.zeros(known.num_rows, np.bool_)
+    work.documents, work.full = 0, True
+    for documents in made(rows, work.source.dataset, columns):
+        work.documents += documents.num_rows
+        at = _weigh(work, documents, known)
+        seen[pc.drop_null(at).to_numpy(zero_copy_only=False)] = True
+    work.gone = known.filter(pa.array(~seen)).select(["entity", "last"])
+
+
+def _weigh(work: Work, documents: pa.Table, known: pa.Table) -> pa.Array:
+    """Put those that differ into ``work.todo``; where each is in ``known``, or null."""
+    entities = documents.column("entity").combine_chunks()
+    at = pc.index_in(entities, value_set=known.column("entity").combine_chunks())
+    before = known.column("document").take(at)
+    differs = pc.invert(pc.fill_null(pc.equal(documents.column("document"), before), False))
+    last = pc.fill_null(known.column("last").take(at), -1)
+    todo = documents.append_column("last", last).cast(_TODO).filter(differs)
+    if todo.num_rows:
+        work.todo.append(todo)
+    return at if isinstance(at, pa.Array) else at.combine_chunks()
