@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from lakehouse.rpc.ingest import IngestClient
     from lakehouse.rpc.journal import JournalClient
     from lakehouse.rpc.objects import ObjectsClient
+    from lakehouse.rpc.profiles import ProfilesClient
     from lakehouse.rpc.query import QueryClient
     from lakehouse.rpc.rows import RowsClient
     from lakehouse.rpc.storage import StorageClient
     from lakehouse.rpc.tokens import TokensClient
+    from lakehouse.rpc.vectors import VectorsClient
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +51,8 @@ class Clients:
     tokens: TokensClient
     rows: RowsClient
     journal: JournalClient
+    vectors: VectorsClient
+    profiles: ProfilesClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,12 @@ class Invocation:
         from lakehouse.rpc.ingest import IngestClient
         from lakehouse.rpc.journal import JournalClient
         from lakehouse.rpc.objects import ObjectsClient
+        from lakehouse.rpc.profiles import ProfilesClient
         from lakehouse.rpc.query import QueryClient
         from lakehouse.rpc.rows import RowsClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
+        from lakehouse.rpc.vectors import VectorsClient
 
         address = self.address()
         clock = SystemClock()
@@ -118,6 +124,8 @@ class Invocation:
                 TokensClient(channel, clock),
                 RowsClient(channel, clock),
                 JournalClient(channel, clock),
+                VectorsClient(channel, clock),
+                ProfilesClient(channel, clock),
             )
         except LakehouseError as error:
             raise _with_hint(error, address) from error
