@@ -169,7 +169,12 @@ def opened(path: str, *, checked: bool = False) -> pq.ParquetFile:
 
 
 def _whole(path: str) -> pa.Table:
-    return _read(path, lambda: pq.ParquetFile(path).read())
+    def read() -> pa.Table:
+        # Threads for the columns of a small file cost more than they spare.
+        with pq.ParquetFile(path, pre_buffer=False) as parquet:
+            return parquet.read(use_threads=False)
+
+    return _read(path, read)
 
 
 def _read(path: str, read: Callable[[], pa.Table]) -> pa.Table:

@@ -332,9 +332,13 @@ def _highest(entries: Sequence[tuple[pa.Array, pa.Array]], count: int) -> pa.Arr
     if not len(needles):
         return pa.repeat(pa.scalar(-1, pa.int64()), count)
     seqs = pa.concat_arrays([one for _, one in entries])
-    best = pa.table({"needle": needles, "seq": seqs}).group_by("needle").aggregate([("seq", "max")])
-    spread = pc.scatter(flat(best["seq_max"]), flat(best["needle"]), max_index=count - 1)
-    return pc.fill_null(spread, -1)
+    # Sorted, the first of each needle is its highest; a grouping would cost a pool of threads.
+    order = pc.sort_indices(
+        pa.table([needles, seqs], ["needle", "seq"]),
+        sort_keys=[("needle", "ascending"), ("seq", "descending")],
+    )
+    first = pc.index_in(pa.arange(0, count), value_set=needles.take(order))
+    return pc.fill_null(seqs.take(order.take(first)), -1)
 
 
 def _without(needles: pa.Array, found: pa.Array) -> pa.Array:
@@ -343,6 +347,7 @@ def _without(needles: pa.Array, found: pa.Array) -> pa.Array:
 
 def _read(source: Source) -> pa.Table:
     """All of a small file, in its own schema."""
-    with decoding(source.file), pq.ParquetFile(source.path) as parquet:
-        table = parquet.read()
+    # Threads for the columns of a small file cost more than they spare.
+    with decoding(source.file), pq.ParquetFile(source.path, pre_buffer=False) as parquet:
+        table = parquet.read(use_threads=False)
     return under_schema(table, source.schema, source.schema).combine_chunks()
