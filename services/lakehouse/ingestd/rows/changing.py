@@ -127,16 +127,17 @@ class RowChanger:
             batch = await run_in(parts.jobs, batch_of_predicate, request, dataset, keys, work)
         elif batch is None or not batch.fits(dataset):
             batch = await self._read(ctx, request, dataset)
-        current = await self._find(snapshot, batch.keys)
-        changes = await run_in(parts.jobs, batch.plan, current)
+        if 0 < batch.keys.num_rows <= _LOOKED_UP:
+            changes = await parts.reader.found(snapshot, batch.keys, batch.plan)
+        else:
+            current = await self._find(snapshot, batch.keys)
+            changes = await run_in(parts.jobs, batch.plan, current)
         check_deadline(parts, ctx)
         return batch, changes
 
     async def _find(self, snapshot: DatasetSnapshot, keys: pa.Table) -> pa.Table:
         """The rows that are there with ``keys``. Raises ``exhausted`` where they are too many."""
         parts = self._parts
-        if 0 < keys.num_rows <= _LOOKED_UP:
-            return await parts.reader.find(snapshot, keys)
         found = [arrow_schema(snapshot.dataset.schema).empty_table()]
         size, bound = 0, parts.settings.keyed_bytes_max
         for start in range(0, keys.num_rows, _LOOKED_UP):

@@ -126,8 +126,9 @@ class Groups:
         name = "-".join((source.name, *source.key, "all" if whole else str(groups[0])))
 
         def make() -> pa.Table:
-            hashes = self._helpers.map(partial(_hashes, source), groups)
-            index = index_of(list(hashes), groups)
+            hashes = list(self._helpers.map(partial(_hashes, source), groups))
+            rows = [len(one) for one in hashes]
+            index = index_of(pa.concat_arrays(hashes), rows, groups)
             return pa.table([index.hashes, index.pieces, index.rows], ["hash", "piece", "row"])
 
         table = self._mapped(name, make if source.path else None)
@@ -137,16 +138,24 @@ class Groups:
 
     def rows(self, source: Source, groups: Sequence[int]) -> list[pa.Table | None]:
         """All columns of each of ``groups``, as the source's schema has them."""
-        if len(groups) < _TOGETHER:
-            return [self._rows(source, group) for group in groups]
-        return list(self._helpers.map(partial(self._rows, source), groups))
+        near = [self._known(_rows_name(source, group)) for group in groups]
+        lacking = [at for at, table in enumerate(near) if table is None]
+        if len(lacking) < _TOGETHER:
+            made = [self._rows(source, groups[at]) for at in lacking]
+        else:
+            made = list(
+                self._helpers.map(partial(self._rows, source), [groups[at] for at in lacking])
+            )
+        for at, table in zip(lacking, made, strict=True):
+            near[at] = table
+        return near
 
     def close(self) -> None:
         """Let the threads go."""
         self._helpers.shutdown(wait=True, cancel_futures=True)
 
     def _rows(self, source: Source, group: int) -> pa.Table | None:
-        name = f"{source.name}-{group}-rows"
+        name = _rows_name(source, group)
         return self._mapped(name, (lambda: _rows(source, group)) if source.path else None)
 
     def _mapped(self, name: str, make: Callable[[], pa.Table] | None) -> pa.Table | None:
@@ -194,6 +203,10 @@ class Groups:
                 with contextlib.suppress(OSError):
                     oldest.path.unlink()
         return kept
+
+
+def _rows_name(source: Source, group: int) -> str:
+    return f"{source.name}-{group}-rows"
 
 
 def _bounds(metadata: pq.FileMetaData, schema: Schema, name: str) -> Bounds | None:

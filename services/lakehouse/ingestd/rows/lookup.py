@@ -47,19 +47,19 @@ class Hits:
         return Hits(self.needles.filter(mask), self.pieces.filter(mask), self.rows.filter(mask))
 
 
-def index_of(hashes: Sequence[pa.Array], pieces: Sequence[int]) -> Index:
-    """The index of the rows of some pieces, by their keys' hashes."""
+def index_of(hashes: pa.Array, rows: Sequence[int], pieces: Sequence[int]) -> Index:
+    """The index of some pieces, one after the other, each of so many ``rows``, by their keys'
+    hashes."""
     numbers = pa.array(pieces, pa.int32())
-    counts = pa.array([len(one) for one in hashes], pa.int64())
-    flat_hashes = pa.concat_arrays(hashes)
-    order = pc.sort_indices(flat_hashes).cast(pa.int64())
+    counts = pa.array(rows, pa.int64())
+    order = pc.sort_indices(hashes).cast(pa.int64())
     ends = pc.cumulative_sum(counts)
     if len(numbers) == 1:
         whose = pa.repeat(pa.scalar(0, pa.int64()), len(order))
     else:
         whose = pc.search_sorted(ends, order, side="right").cast(pa.int64())
-    rows = pc.subtract(order, pc.subtract(ends, counts).take(whose))
-    return Index(flat_hashes.take(order), numbers.take(whose), rows.cast(pa.int32()))
+    places = pc.subtract(order, pc.subtract(ends, counts).take(whose))
+    return Index(hashes.take(order), numbers.take(whose), places.cast(pa.int32()))
 
 
 def join_indexes(indexes: Sequence[Index]) -> Index:

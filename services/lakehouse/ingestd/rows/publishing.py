@@ -6,6 +6,7 @@ belongs to the session, and is collected when that has ended.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +19,6 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.parts import RowParts
 from lakehouse.ingestd.rows.uniqueness import check_key_holds
 from lakehouse.ingestd.rows.writing import Piece
-from lakehouse.kit.blocking import run_in
 from lakehouse.model.changes import AddFiles, Change, Requirement, RowsAt, SchemaIs
 from lakehouse.model.dataset import EVENTS, KEYS, ROWS, DataFile, Dataset
 from lakehouse.model.identity import Context
@@ -80,6 +80,8 @@ async def publish(
             changes=(*commit.changes, *more),
             requirements=(*commit.requirements, *needs),
         )
+        # Beside the commit: objects that do not become live are never asked for.
+        remembering = asyncio.ensure_future(_remember(parts, dataset, put))
         try:
             result = await parts.catalog.commit(ctx, commit)
         except LakehouseError as error:
@@ -88,7 +90,11 @@ async def publish(
             if error.kind is ErrorKind.CONFLICT and "keys" in error.fields:
                 parts.sessions.lost(session_id)
             raise
-    await committed(parts, dataset, put)
+        finally:
+            (failure,) = await asyncio.gather(remembering, return_exceptions=True)
+    if failure is not None:
+        raise failure
+    _tidy(parts, dataset, put)
     return result
 
 
@@ -104,16 +110,18 @@ async def put_changes(
     writer, schema = parts.writer, dataset.schema
     rows_key = writer.new_key(dataset, session_id) if changes.rows.num_rows else ""
     at_us = parts.clock.now_us()
-    made = (rows_key, at_us)
-    events = await run_in(parts.jobs, event_table, ctx, dataset, changes, told, made)
-    pieces = [
-        Piece(ROWS, changes.rows, schema, rows_key),
-        Piece(KEYS, changes.keys, schema),
-        Piece(EVENTS, events, EVENT_COLUMNS),
-    ]
-    pieces = [piece for piece in pieces if piece.table.num_rows]
-    files = await writer.put_all(ctx, dataset, session_id, pieces)
-    return Put(files, tuple(piece.table for piece in pieces))
+
+    def pieces() -> Sequence[Piece]:
+        events = event_table(ctx, dataset, changes, told, (rows_key, at_us))
+        all_ = (
+            Piece(ROWS, changes.rows, schema, rows_key),
+            Piece(KEYS, changes.keys, schema),
+            Piece(EVENTS, events, EVENT_COLUMNS),
+        )
+        return [piece for piece in all_ if piece.table.num_rows]
+
+    made, files = await writer.put_made(ctx, dataset, session_id, pieces)
+    return Put(files, tuple(piece.table for piece in made))
 
 
 def event_table(
@@ -165,8 +173,16 @@ def row_change(
 async def committed(parts: RowParts, dataset: Dataset, put: Put) -> None:
     """What was put is live now: have it at hand for who comes next, and say so once a dataset has
     many row changes that reads have to merge."""
+    await _remember(parts, dataset, put)
+    _tidy(parts, dataset, put)
+
+
+async def _remember(parts: RowParts, dataset: Dataset, put: Put) -> None:
     if put.tables:
         await parts.reader.remember(dataset, put.files, put.tables)
+
+
+def _tidy(parts: RowParts, dataset: Dataset, put: Put) -> None:
     contents = [file.content for file in put.files]
     most = max(
         dataset.key_files + contents.count(KEYS), dataset.event_files + contents.count(EVENTS)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lakehouse.contracts.catalog import AsOf, CatalogService, DatasetSnapshot, SnapshotRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ingestd.rows.beside import Beside
-from lakehouse.ingestd.rows.finding import Finder, place
+from lakehouse.ingestd.rows.finding import Finder, Found, place
 from lakehouse.ingestd.rows.groups import Groups, decoding
 from lakehouse.ingestd.rows.lookup import under_schema
 from lakehouse.ingestd.rows.recent import Place, Recent, is_small
@@ -33,6 +33,7 @@ from lakehouse.table.types import arrow_schema
 
 __all__ = ["TableReader", "under_schema"]
 
+R = TypeVar("R")
 _FETCHES_MAX: Final = 16
 _NOW: Final = AsOf()
 _READ_BYTES_MAX: Final = 1 << 30
@@ -117,15 +118,26 @@ class TableReader:
         Args:
             keys: the columns of the primary key as the schema has them, unique, without nulls.
         """
+        return await self.found(snapshot, keys, lambda rows: rows)
+
+    async def found(
+        self, snapshot: DatasetSnapshot, keys: pa.Table, then: Callable[[pa.Table], R]
+    ) -> R:
+        """What ``then`` makes of what ``find`` finds, in the thread that found it."""
         parts = self._opened()
         keys = keys.select(list(snapshot.dataset.primary_key))
         snapshot = await self._beside.filled(snapshot, parts.cache)
         paths: dict[Place, str] = {}
+
+        def work() -> tuple[Found, list[R]]:
+            found = parts.finder.find(snapshot, keys, paths)
+            return found, [] if found.missing else [then(found.rows)]
+
         with ExitStack() as stack:
             while True:
-                found = await run_in(self._jobs, parts.finder.find, snapshot, keys, paths)
+                found, made = await run_in(self._jobs, work)
                 if not found.missing:
-                    return found.rows
+                    return made[0]
                 stack.enter_context(parts.cache.held(found.missing))
                 near = await self._near(parts, found.missing)
                 if near.keys() <= paths.keys():

@@ -46,20 +46,22 @@ class Shelf:
 
     def add(self, dataset: Dataset, places: Sequence[Place], tables: Sequence[pa.Table]) -> None:
         """Take in decoded files; their key columns are called as the dataset's are."""
-        hashes: list[pa.Array] = []
+        taken: list[pa.Table] = []
         numbers: list[int] = []
         for place, table in zip(places, tables, strict=True):
             if place in self.numbers:
                 continue
             number = len(self.tables)
-            hashes.append(key_hashes(table, dataset.schema, self.key))
+            taken.append(table.select(self.key))
             numbers.append(number)
             self.tables.append(table)
             self.numbers[place] = number
             self.size_bytes += table.nbytes
         levels = list(self.levels)
-        if hashes:
-            levels.append(index_of(hashes, numbers))
+        if taken:
+            # Hashed together: the cost of a kernel is by call here, not by row.
+            hashes = key_hashes(pa.concat_tables(taken), dataset.schema, self.key)
+            levels.append(index_of(hashes, [table.num_rows for table in taken], numbers))
             self.size_bytes += levels[-1].nbytes
         while len(levels) > 1 and len(levels[-2].hashes) < 2 * len(levels[-1].hashes):
             last = levels.pop()

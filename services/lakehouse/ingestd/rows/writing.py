@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
@@ -37,6 +37,7 @@ _ZSTD_LEVEL: Final = 1
 _ROW_HASH: Final = "__row_hash"
 _SMALL_ROWS: Final = 10_000
 _INDEXED_ROWS: Final = 20_000
+_PLAIN_ROWS: Final = 1_000
 _EVENT_GROUP_ROWS: Final = 8_192
 _ASKED: Final = frozenset(
     {"base_version", "version", "kind", "entity", "column_id", "field", "actor", "at"}
@@ -104,25 +105,41 @@ class TableWriter:
         self, ctx: Context, dataset: Dataset, session_id: str, pieces: Sequence[Piece]
     ) -> tuple[DataFile, ...]:
         """Put all of ``pieces`` at once; the files in their order. Raises as ``put``."""
+        return (await self.put_made(ctx, dataset, session_id, lambda: pieces))[1]
+
+    async def put_made(
+        self,
+        ctx: Context,
+        dataset: Dataset,
+        session_id: str,
+        make: Callable[[], Sequence[Piece]],
+    ) -> tuple[Sequence[Piece], tuple[DataFile, ...]]:
+        """What ``make`` returns in a thread, put as ``put_all`` does, and the files. Raises as
+        ``put``."""
         await self._buckets.find(ctx, (dataset.bucket,))
-        if sum(piece.table.num_rows for piece in pieces) <= _SMALL_ROWS:
-            # Faster one after the other than in threads that wait for each other.
-            made = await run_in(self._jobs, self._encode_all, pieces)
-            puts = [
-                self._put(dataset, session_id, piece, one)
-                for piece, one in zip(pieces, made, strict=True)
-            ]
-        else:
-            puts = [self._encode_and_put(dataset, session_id, piece) for piece in pieces]
+        pieces, made = await run_in(self._jobs, self._made, make)
+        puts = [
+            self._encode_and_put(dataset, session_id, piece)
+            if one is None
+            else self._put(dataset, session_id, piece, one)
+            for piece, one in zip(pieces, made, strict=True)
+        ]
         # What is still on its way when one fails is waited for: nothing of it is left running.
         results = await asyncio.gather(*puts, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return tuple(result for result in results if isinstance(result, DataFile))
+        return pieces, tuple(result for result in results if isinstance(result, DataFile))
 
-    def _encode_all(self, pieces: Sequence[Piece]) -> list[Encoded]:
-        return [encode(piece, self._settings.row_group_rows) for piece in pieces]
+    def _made(
+        self, make: Callable[[], Sequence[Piece]]
+    ) -> tuple[Sequence[Piece], Sequence[Encoded | None]]:
+        """The pieces, and what they are encoded as where they are small: faster one after the other
+        than in threads that wait for each other."""
+        pieces = make()
+        if sum(piece.table.num_rows for piece in pieces) > _SMALL_ROWS:
+            return pieces, [None for _ in pieces]
+        return pieces, [encode(piece, self._settings.row_group_rows) for piece in pieces]
 
     async def _encode_and_put(self, dataset: Dataset, session_id: str, piece: Piece) -> DataFile:
         made = await run_in(self._jobs, encode, piece, self._settings.row_group_rows)
@@ -174,6 +191,8 @@ def encode(piece: Piece, row_group_rows: int) -> Encoded:
         version="2.6",
         compression="zstd",
         compression_level=_ZSTD_LEVEL,
+        # Of few rows the dictionaries are larger than what they spare, and take longer.
+        use_dictionary=table.num_rows > _PLAIN_ROWS,
         write_statistics=True,
         write_page_checksum=True,
         write_page_index=table.num_rows > _INDEXED_ROWS,
