@@ -28,9 +28,7 @@ Application = Callable[
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=0, help="port to listen at; 0 takes a free one")
-    parser.add_argument(
-        "--standalone", action="store_true", help="go on when standard input ends"
-    )
+    parser.add_argument("--standalone", action="store_true", help="go on when standard input ends")
 
 
 def serve(application: Application, arguments: argparse.Namespace) -> None:

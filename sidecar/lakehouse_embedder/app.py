@@ -19,7 +19,7 @@ from lakehouse_embedder.model import CONTEXT, MiniLM, TooLong, Vectors
 from lakehouse_embedder.weights import Weights
 
 NAME: Final = "all-minilm:latest"
-_ALIASES: Final = frozenset({"all-minilm", NAME, "all-minilm:l6-v2", "all-minilm:22m"})
+_ALIASES: Final = frozenset({"all-minilm", NAME})
 _VERSION: Final = "0.12.0"
 _MODIFIED: Final = "2021-08-30T00:00:00Z"
 _DETAILS: Final = {

@@ -82,9 +82,7 @@ def _layer(number: int) -> Iterator[bytes]:
         yield onnx.node("Reshape", [flat, "as_input"], [shaped])
         heads.append(shaped)
     seen, seen_flat = f"seen.{number}", f"seen.flat.{number}"
-    yield onnx.node(
-        "MultiHeadAttention", [*heads, "", "mask"], [seen], _FUSED, num_heads=HEADS
-    )
+    yield onnx.node("MultiHeadAttention", [*heads, "", "mask"], [seen], _FUSED, num_heads=HEADS)
     yield onnx.node("Reshape", [seen, "flat"], [seen_flat])
     yield linear(seen_flat, "attention.output.dense", f"attended.{number}")
     middle = f"middle.{number}"

@@ -47,9 +47,14 @@ class EmbeddingSettings:
         timeout_seconds: of one request.
         idle_seconds: processes that were started here end when nobody asked for so long; 0 is
             never.
+        threads: of the small model that is started here; 0 is one a core.
+        queue_max: requests that may wait at the sidecar that is started here, of searches and of
+            indexing each; the next is refused as exhausted.
     """
 
     sidecar_url: str = ""
     ollama_url: str = ""
     timeout_seconds: float = 60.0
     idle_seconds: float = 0.0
+    threads: int = 0
+    queue_max: int = 64

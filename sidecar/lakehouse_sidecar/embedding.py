@@ -1,0 +1,142 @@
+"""Texts to vectors: admitted, cut into pieces, asked for, checked, put back in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lakehouse_sidecar.checks import CANARY_TEXT, Vectors, same_direction, wrong_with
+from lakehouse_sidecar.errors import Code, SidecarError
+from lakehouse_sidecar.lanes import Lane, Lanes
+from lakehouse_sidecar.models import Model, Models
+from lakehouse_sidecar.pieces import cost, order, take
+from lakehouse_sidecar.server import Server
+from lakehouse_sidecar.settings import Settings
+
+
+class _Changed(Exception):
+    """Other weights stand behind the name than when the request began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """``vectors``: (texts, dimensions) float32, all by ``model``."""
+
+    vectors: Vectors
+    model: Model
+
+
+class Embedding:
+    """Belongs to one event loop."""
+
+    def __init__(self, server: Server, models: Models, lanes: Lanes, settings: Settings) -> None:
+        self._server = server
+        self._models = models
+        self._lanes = lanes
+        self._settings = settings
+
+    async def embed(
+        self, name: str, texts: Sequence[str], lane: Lane, seconds: float | None = None
+    ) -> Embedded:
+        """Raises INVALID, NOT_FOUND, EXHAUSTED, DEADLINE, UNAVAILABLE, REFUSED, CORRUPT."""
+        self._check(texts)
+        limit = seconds or self._settings.deadline_seconds
+        async with self._lanes.admitted(lane):
+            try:
+                async with asyncio.timeout(limit):
+                    return await self._by_one_model(name, texts, lane)
+            except TimeoutError as error:
+                raise SidecarError(Code.DEADLINE, "not done in time", seconds=limit) from error
+
+    def _check(self, texts: Sequence[str]) -> None:
+        settings = self._settings
+        bytes_max = settings.text_bytes_max
+        if len(texts) > settings.texts_max:
+            raise SidecarError(
+                Code.INVALID, "too many texts", texts=len(texts), texts_max=settings.texts_max
+            )
+        for place, text in enumerate(texts):
+            if not text.strip():
+                raise SidecarError(Code.INVALID, "a text is empty", text=place)
+            # Counting characters is free, and rules most texts out.
+            if len(text) * 4 > bytes_max and len(text.encode()) > bytes_max:
+                raise SidecarError(
+                    Code.INVALID, "a text is too long", text=place, bytes_max=bytes_max
+                )
+
+    async def _by_one_model(self, name: str, texts: Sequence[str], lane: Lane) -> Embedded:
+        """Never vectors of two models in one answer."""
+        for _ in range(self._settings.attempts):
+            model = await self._models.get(name, lane)
+            try:
+                vectors = await self._all(model, texts, lane)
+            except _Changed:
+                continue
+            if await self._models.get(name, lane) is model:
+                return Embedded(vectors, model)
+        raise SidecarError(Code.CORRUPT, "the model changes under its name", model=name)
+
+    async def _all(self, model: Model, texts: Sequence[str], lane: Lane) -> Vectors:
+        found = np.empty((len(texts), model.dimensions), np.float32)
+        left = order(texts)
+        while left:
+            budget = model.pace.rate * self._settings.batch_seconds
+            count = take(texts, left, budget, self._settings.batch_texts_max)
+            places, left = left[:count], left[count:]
+            found[places] = await self._piece(model, texts, places, lane)
+        return found
+
+    async def _piece(
+        self, model: Model, texts: Sequence[str], places: Sequence[int], lane: Lane
+    ) -> Vectors:
+        """Asked for again where that may help; in halves where one text may be to blame."""
+        settings = self._settings
+        problem = SidecarError(Code.UNAVAILABLE, "the server was not asked", model=model.name)
+        for attempt in range(settings.attempts):
+            if attempt:
+                await asyncio.sleep(settings.retry_seconds * 2 ** (attempt - 1))
+            try:
+                return await self._ask(model, [texts[place] for place in places], lane)
+            except SidecarError as error:
+                problem = error
+            if problem.code is Code.CORRUPT:
+                self._models.doubt(model)
+                if await self._models.get(model.name, lane) is not model:
+                    raise _Changed
+            elif problem.code is not Code.UNAVAILABLE:
+                break
+        if problem.code is Code.CORRUPT:
+            # A server that tells no digests may have other weights by now: meet them anew.
+            self._models.forget(model)
+        elif "status" in problem.fields and len(places) > 1:
+            half = len(places) // 2
+            first = await self._piece(model, texts, places[:half], lane)
+            return np.concatenate([first, await self._piece(model, texts, places[half:], lane)])
+        elif "status" in problem.fields:
+            problem.fields["text"] = places[0]
+        raise problem
+
+    async def _ask(self, model: Model, texts: list[str], lane: Lane) -> Vectors:
+        """One call. Raises CORRUPT for an answer that cannot be right."""
+        watch = time.monotonic() - model.canary_checked >= self._settings.canary_seconds
+        asked = [*texts, CANARY_TEXT] if watch else texts
+        async with self._lanes.permit(lane):
+            started = time.perf_counter()
+            vectors = await self._server.embed(model.name, asked)
+            took = time.perf_counter() - started
+        wrong = wrong_with(vectors, len(asked), model.dimensions)
+        if vectors is None or wrong:
+            raise SidecarError(Code.CORRUPT, wrong, model=model.name)
+        if watch:
+            if not same_direction(vectors[-1], model.canary):
+                raise SidecarError(
+                    Code.CORRUPT, "a known text has another vector than before", model=model.name
+                )
+            model.canary_checked = time.monotonic()
+            vectors = vectors[:-1]
+        model.pace.measured(sum(map(cost, asked)), took)
+        return vectors

@@ -1,0 +1,42 @@
+"""What a request can come to, other than an answer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """INVALID: the request. NOT_FOUND: no such model. EXHAUSTED: the queue is full. DEADLINE: not
+    done in time. UNAVAILABLE: the Ollama server does not answer. CORRUPT: it answers what cannot
+    be right, also when asked again. REFUSED: it does not do what was asked."""
+
+    INVALID = "invalid"
+    NOT_FOUND = "not_found"
+    EXHAUSTED = "exhausted"
+    DEADLINE = "deadline"
+    UNAVAILABLE = "unavailable"
+    CORRUPT = "corrupt"
+    REFUSED = "refused"
+
+
+STATUS = {
+    Code.INVALID: 400,
+    Code.NOT_FOUND: 404,
+    Code.REFUSED: 422,
+    Code.EXHAUSTED: 429,
+    Code.CORRUPT: 502,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE: 504,
+}
+
+
+class SidecarError(Exception):
+    """``fields``: values a caller can act on, as JSON."""
+
+    def __init__(self, code: Code, message: str, **fields: object) -> None:
+        super().__init__(message)
+        self.code = code
+        self.fields = fields
+
+    def as_json(self) -> dict[str, object]:
+        return {"error": str(self), "code": self.code.value, **self.fields}

@@ -1,0 +1,98 @@
+"""The Ollama server, by its official client: one call, its errors in our words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import numpy as np
+import ollama
+
+from lakehouse_sidecar.checks import Vectors
+from lakehouse_sidecar.errors import Code, SidecarError
+
+_CONNECT_SECONDS: Final = 5.0
+_NOT_FOUND: Final = 404
+_SERVER_FAULT: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ServerModel:
+    """``digest`` of the weights, as the server says; "" if it does not."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    family: str = ""
+    parameters: str = ""
+
+
+class Server:
+    """Raises ``SidecarError``: UNAVAILABLE, NOT_FOUND, REFUSED."""
+
+    def __init__(self, url: str, call_seconds: float) -> None:
+        self.url = url
+        timeout = httpx.Timeout(call_seconds, connect=_CONNECT_SECONDS)
+        # The environment's proxies are for the world outside, not for a server that is named here.
+        self._client = ollama.AsyncClient(host=url, timeout=timeout, trust_env=False)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors | None:
+        """(texts, dimensions) float32; None where the rows have different lengths."""
+        try:
+            answer = await self._client.embed(model=model, input=list(texts))
+        except (ollama.ResponseError, httpx.HTTPError, OSError, ValueError) as error:
+            raise _translated(error, self.url, model) from error
+        try:
+            return np.array(answer.embeddings, np.float32)
+        except ValueError:
+            return None
+
+    async def models(self) -> tuple[ServerModel, ...]:
+        try:
+            answer = await self._client.list()
+        except (ollama.ResponseError, httpx.HTTPError, OSError, ValueError) as error:
+            raise _translated(error, self.url, "") from error
+        return tuple(
+            ServerModel(
+                one.model or "",
+                one.digest or "",
+                int(one.size or 0),
+                (one.details.family or "") if one.details else "",
+                (one.details.parameter_size or "") if one.details else "",
+            )
+            for one in answer.models
+        )
+
+    async def generate(
+        self, model: str, prompt: str, options: dict[str, Any]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The server's own messages as they come."""
+        try:
+            stream = await self._client.generate(
+                model=model, prompt=prompt, stream=True, options=options or None
+            )
+            async for part in stream:
+                yield part.model_dump(exclude_none=True)
+        except (ollama.ResponseError, httpx.HTTPError, OSError, ValueError) as error:
+            raise _translated(error, self.url, model) from error
+
+    async def close(self) -> None:
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+
+def _translated(error: Exception, url: str, model: str) -> SidecarError:
+    if isinstance(error, ollama.ResponseError):
+        status = error.status_code
+        if status == _NOT_FOUND:
+            return SidecarError(Code.NOT_FOUND, "the server has no such model", model=model)
+        code = Code.REFUSED if 0 < status < _SERVER_FAULT else Code.UNAVAILABLE
+        return SidecarError(
+            code, "the server refused", model=model, cause=error.error, status=status
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return SidecarError(Code.UNAVAILABLE, "the server took too long", url=url)
+    return SidecarError(
+        Code.UNAVAILABLE, "the server does not answer", url=url, cause=str(error) or repr(error)
+    )
