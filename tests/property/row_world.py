@@ -370,16 +370,22 @@ class World:
         return row
 
     async def check_beyond(self, version: int) -> None:
+        key = self.chance.choice(KEYS)
+        assert await self.row_at(key, version) == self.expected(key, version), f"{key} at {version}"
+
+    def expected(self, key: Key, version: int) -> Row | None:
         """Beyond retention a row comes from the journal, under the columns of now."""
-        past = self.model.past[version]
-        for key in self.chance.sample(KEYS, 3):
-            row = past.rows.get(key)
-            expected = None if row is None else self.model.whole(row)
-            assert await self.row_at(key, version) == expected, f"row {key} at {version}"
+        row = self.model.past[version].rows.get(key)
+        return row if row is None or version >= self.model.horizon else self.model.whole(row)
 
     async def check_history(self, key: Key) -> None:
-        request = HistoryRequest(NAME, str(key), limit=1000)
+        """All that was done to a row, and the row at any version, told together."""
+        at = self.chance.choice(sorted(self.model.past))
+        request = HistoryRequest(NAME, str(key), limit=1000, as_of=c.AsOf(version=at))
         found = await self.now.journal.history(CTX, request)
+        row = None if found.row_json is None else json.loads(found.row_json)
+        assert row == self.expected(key, at), f"row {key} at {at}"
+        assert found.served_from == ("table" if at >= self.model.horizon else "journal")
         born = min(self.model.past)
         expected = [each for each in reversed(self.model.told.get(key, [])) if each.version > born]
         seen_kinds = [(one.version, str(one.kind)) for one in found.revisions]
@@ -408,9 +414,10 @@ class World:
     async def check_events(self) -> None:
         """No event without a change, no change without its events."""
         events, cursor = [], ""
+        limit = self.chance.choice((5, 10, 20, 100))
         while True:
             page = await self.now.journal.events(
-                CTX, EventsRequest(dataset=NAME, limit=7, cursor=cursor)
+                CTX, EventsRequest(dataset=NAME, limit=limit, cursor=cursor)
             )
             events += page.events
             cursor = page.cursor
