@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -20,10 +20,11 @@ from lakehouse.queryd.ports import FoundStores
 from lakehouse.queryd.prepare import Lru
 from lakehouse.queryd.scan import Relation, place, relation
 from lakehouse.queryd.statistics import Statistics
-from lakehouse.queryd.system import SystemTables
+from lakehouse.queryd.system import SystemRelation, SystemTables
 
 __all__ = ["Pinned", "Pinning"]
 
+NOTHING_MADE: Final[Mapping[str, SystemRelation]] = {}
 _PREFIX: Final = f"{SYSTEM_SCHEMA}."
 _OF_NOW: Final = LIVE_COLUMNS.keys() - {"events"}
 
@@ -57,16 +58,28 @@ class Pinning:
         self._statistics = statistics
         self._relations: Lru[Relation] = Lru(remembered)
 
-    async def pin(self, ctx: Context, request: QueryRequest, parsed: Parsed) -> Pinned:
-        """Raises ``not_found`` for a dataset, a version or a tag that is not there, ``invalid`` for
+    async def pin(
+        self,
+        ctx: Context,
+        request: QueryRequest,
+        parsed: Parsed,
+        made: Mapping[str, SystemRelation] = NOTHING_MADE,
+    ) -> Pinned:
+        """``made``: relations of this query alone, by the keys of their mentions.
+
+        Raises ``not_found`` for a dataset, a version or a tag that is not there, ``invalid`` for
         a pin of what the statement does not read, or reads at a point of its own."""
-        plain = [mention for mention in parsed.mentions if mention.as_of is None]
+        pinned = Pinned()
+        for key, own in made.items():
+            pinned.relations[key] = own.relation
+            pinned.paths[place(own.relation.snapshot.files[0])] = own.path
+        mentions = [mention for mention in parsed.mentions if mention.key not in made]
+        plain = [mention for mention in mentions if mention.as_of is None]
         datasets = [one for one in plain if not _is_system(one)]
         system = [one for one in plain if _is_system(one)]
         _check_pins(request, datasets)
-        pinned = Pinned()
         as_of = request.as_of
-        if datasets or not system:
+        if datasets or not (system or made):
             names = tuple(one.name for one in datasets)
             snapshot = await self._catalog.snapshot(
                 ctx, SnapshotRequest(names, request.as_of, request.pins)
@@ -83,9 +96,11 @@ class Pinning:
                 as_of, pinned.version = await self._system.pin(ctx, as_of)
             for mention in system:
                 await self._open(ctx, pinned, mention, (as_of, pinned.version), parsed)
-        if len(plain) < len(parsed.mentions):
-            own = [mention for mention in parsed.mentions if mention.as_of is not None]
-            await self._pin_own(ctx, pinned, own, parsed)
+        elif made and not datasets:
+            pinned.version = max(own.relation.snapshot.dataset.version for own in made.values())
+        if len(plain) < len(mentions):
+            dated = [mention for mention in mentions if mention.as_of is not None]
+            await self._pin_own(ctx, pinned, dated, parsed)
         return pinned
 
     async def _pin_own(

@@ -41,13 +41,15 @@ from lakehouse.model.identity import Context, Scope
 from lakehouse.objectstore.folders import Claim, claim
 from lakehouse.objectstore.readcache import Local, ReadCache
 from lakehouse.objectstore.rescue import KnownReads
+from lakehouse.queryd.calls import Rewritten, rewritten
 from lakehouse.queryd.choose import choose_engine
 from lakehouse.queryd.figures import QueryFigures
 from lakehouse.queryd.limits import effective_limits
 from lakehouse.queryd.live import LiveTables
+from lakehouse.queryd.near import Searches, check_places
 from lakehouse.queryd.pinning import Pinned, Pinning
 from lakehouse.queryd.plan import Plan, encode
-from lakehouse.queryd.planning import Planning
+from lakehouse.queryd.planning import Parsed, Planning
 from lakehouse.queryd.pool import WorkerPool
 from lakehouse.queryd.ports import FoundStores
 from lakehouse.queryd.process import Inbox, WorkerProcess
@@ -56,13 +58,14 @@ from lakehouse.queryd.scan import Relation, place
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.queryd.statistics import Statistics
 from lakehouse.queryd.struck import struck
-from lakehouse.queryd.system import SystemTables
+from lakehouse.queryd.system import SystemRelation, SystemTables
 from lakehouse.queryd.wire import Frame
 
 log = logging.getLogger(__name__)
 
 CPU_SLACK_SECONDS: Final = 30
 SQL_SHOWN_MAX: Final = 4000
+REWRITTEN_CHARS_MAX: Final = 100_000  # in place up to here: 10 ms at most
 
 
 @dataclass(slots=True)
@@ -262,12 +265,14 @@ class Query:
         expires = float("inf") if ctx.deadline is None else ctx.deadline
         entry.engine = engine = choose_engine(request.engine)
         until = min(deadline, expires)
-        parsed = await self._planning.parsed(request.sql, until)
-        pinned = await self._pinning.pin(ctx, request, parsed)
+        left = await self._without_searches(request)
+        parsed = await self._planning.parsed(left.sql, until)
+        made = await self._searched(ctx, left, parsed, until, stack)
+        pinned = await self._pinning.pin(ctx, request, parsed, made)
         for path in pinned.passing:
             stack.callback(Path(path).unlink, missing_ok=True)
         prepared = await self._planning.prepared(
-            parsed, request.params_json, pinned.relations, engine, (_identity(pinned), until)
+            parsed, left.params_json, pinned.relations, engine, (_identity(pinned), until)
         )
         remote = [file for file in prepared.objects if place(file) not in pinned.paths]
         stack.enter_context(self._cache.held(remote))
@@ -313,6 +318,33 @@ class Query:
         columns = tuple(ResultColumn(name, text) for name, text in orjson.loads(body))
         header = replace(head, columns=columns)
         return QueryStream(header, Chunks(inbox, stack, request.format))
+
+    async def _without_searches(self, request: QueryRequest) -> Rewritten:
+        sql, params = request.sql, request.params_json
+        if len(sql) > self._settings.sql_bytes_max:
+            return Rewritten(sql, params, ())  # refused as any other
+        if len(sql) + len(params) > REWRITTEN_CHARS_MAX:
+            return await run_blocking(rewritten, sql, params)
+        return rewritten(sql, params)
+
+    async def _searched(
+        self, ctx: Context, left: Rewritten, parsed: Parsed, until: float, stack: ExitStack
+    ) -> dict[str, SystemRelation]:
+        """The relations of a statement's searches, made before the datasets are looked at."""
+        if not left.calls:
+            return {}
+        assert self._claim is not None
+        check_places(left.calls, parsed.mentions)
+        searches = Searches(self._vectors, self._catalog, self._claim.path, self._ids)
+        try:
+            async with asyncio.timeout(until - self._clock.monotonic()):
+                made = await searches.open(ctx, left.calls)
+        except TimeoutError as error:
+            message = "the search took longer than the query may"
+            raise LakehouseError(ErrorKind.TIMEOUT, message, function="vector_search") from error
+        for one in made.values():
+            stack.callback(Path(one.path).unlink, missing_ok=True)
+        return made
 
     async def _fetched(self, pinned: Pinned, files: Sequence[DataFile]) -> Local:
         """Verified local copies. What a bucket has to say against it names the dataset, too."""

@@ -161,11 +161,16 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: Schema) -> None:
 
 
 def _relation(table: str, schema: Schema, version: int, rows: int, key: str) -> Relation:
+    return made_relation(f"system.{table}", schema, version, rows, key)
+
+
+def made_relation(name: str, schema: Schema, version: int, rows: int, key: str) -> Relation:
+    """A relation of one file of ours, ``key``, in the scratch folder."""
     file = DataFile(key, 0, rows, key, bucket=SYSTEM_BUCKET)
     never = to_datetime(0)
     dataset = Dataset(
-        id=f"system.{table}",
-        name=f"system.{table}",
+        id=name,
+        name=name,
         fingerprint="",
         schema=schema,
         status=DatasetStatus.LIVE,

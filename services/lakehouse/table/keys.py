@@ -31,6 +31,7 @@ __all__ = [
     "keys_hash",
     "keys_schema",
     "match",
+    "parse_entities",
     "parse_entity",
 ]
 
@@ -123,6 +124,20 @@ def parse_entity(key_json: str, schema: Schema, key: Sequence[str]) -> pa.Table:
             arrays.append(from_json_texts(pa.array([text], pa.string()), column.type))
         except LakehouseError as error:
             raise _bad_entity(key_json, columns, "a key is not of its type") from error
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(Schema(schema.id, columns)))
+
+
+def parse_entities(texts: Sequence[str], schema: Schema, key: Sequence[str]) -> pa.Table:
+    """The key columns of rows from their ``entity_texts``. Raises ``invalid``."""
+    columns = key_columns(schema, key)
+    rows = [_key_values(text, len(columns)) for text in texts]
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) != len(columns) or None in row:
+            raise _bad_entity(text, columns, "a key needs a value for each of its columns")
+    arrays = [
+        from_json_texts(pa.array([row[at] for row in rows], pa.string()), column.type)
+        for at, column in enumerate(columns)
+    ]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(Schema(schema.id, columns)))
 
 

@@ -1,0 +1,164 @@
+"""``vector_search`` carried out: each search of a statement as a relation of its own, asked of the
+vectors contract on the caller's behalf, and gone with the query."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from lakehouse.contracts.catalog import CatalogService, GetRequest
+from lakehouse.contracts.vectors import (
+    Hit,
+    IndexRequest,
+    SearchRequest,
+    VectorQuery,
+    VectorsService,
+)
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
+from lakehouse.kit.ids import Ids
+from lakehouse.model.identity import Context
+from lakehouse.model.refs import name_key
+from lakehouse.model.schema import Column, Schema
+from lakehouse.queryd.calls import FUNCTION, Call
+from lakehouse.queryd.parse import invalid
+from lakehouse.queryd.points import Mention
+from lakehouse.queryd.system import SystemRelation, made_relation
+from lakehouse.table.keys import key_columns, parse_entities
+from lakehouse.table.types import arrow_schema, to_arrow
+
+__all__ = ["Searches", "check_places"]
+
+_COLUMNS: Final = (
+    ("rank", "int64"),
+    ("score", "float64"),
+    ("key", "string"),
+    ("chunk", "int64"),
+    ("start", "int64"),
+    ("end", "int64"),
+    ("text", "string"),
+    ("version", "int64"),
+)
+_GIVEN_ID: Final = Column(1, "id", "string")
+
+
+def check_places(calls: Sequence[Call], mentions: Sequence[Mention]) -> None:
+    """Raise ``invalid`` unless each of ``calls`` stands where a relation may, as of now."""
+    known = {one.key for one in mentions}
+    if any(
+        name_key(one.name) == _mention_key(call) for one in mentions if one.point for call in calls
+    ):
+        raise invalid("a search is as of now and has no versions", function=FUNCTION)
+    if not known.issuperset(_mention_key(call) for call in calls):
+        raise invalid(
+            "a search is a table: it stands in FROM",
+            function=FUNCTION,
+            hint="write select .. from vector_search(..) v join t on t.id = v.id",
+        )
+
+
+def _mention_key(call: Call) -> str:
+    """The key of the mention that stands for ``call`` in what is left of a statement."""
+    return name_key(f"{call.slot}.{FUNCTION}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Of an index: the dataset's schema and key; of given vectors the id is all there is."""
+
+    schema: Schema
+    key: tuple[str, ...]
+    given: bool
+
+
+class Searches:
+    """Asks ``vectors``, if there is one, and ``catalog`` for the types of keys."""
+
+    def __init__(
+        self, vectors: VectorsService | None, catalog: CatalogService, folder: Path, ids: Ids
+    ) -> None:
+        self._vectors = vectors
+        self._catalog = catalog
+        self._folder = folder
+        self._ids = ids
+
+    async def open(self, ctx: Context, calls: Sequence[Call]) -> dict[str, SystemRelation]:
+        """The relation of each of ``calls``, by the key of its mention; files are the asker's to
+        delete. Raises as ``VectorsService.search``."""
+        if not calls:
+            return {}
+        if self._vectors is None:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE,
+                "nobody whom this process knows searches vectors",
+                function=FUNCTION,
+                hint='set node.peers.vectord = "host:port", or run vectord in this process',
+            )
+        vectors = self._vectors
+        made = await asyncio.gather(*(self._one(ctx, vectors, call) for call in calls))
+        return {_mention_key(call): one for call, one in zip(calls, made, strict=True)}
+
+    async def _one(self, ctx: Context, vectors: VectorsService, call: Call) -> SystemRelation:
+        request = SearchRequest(call.index, (_query(call),), call.k, **call.options)
+        result, keys = await asyncio.gather(
+            vectors.search(ctx, request), self._keys(ctx, vectors, call)
+        )
+        table, schema = _table(result.results[0].hits, keys)
+        name = f"{FUNCTION}-{self._ids.ulid()}.parquet"
+        path = self._folder / name
+        await run_blocking(_write, path, table)
+        one = made_relation(f"{call.slot}.{FUNCTION}", schema, result.version, table.num_rows, name)
+        return SystemRelation(one, str(path))
+
+    async def _keys(self, ctx: Context, vectors: VectorsService, call: Call) -> _Keys:
+        index = (await vectors.get_index(ctx, IndexRequest(call.index))).index
+        if not index.dataset:
+            return _Keys(Schema(1, (_GIVEN_ID,)), ("id",), given=True)
+        dataset = (await self._catalog.get(ctx, GetRequest(index.dataset))).dataset
+        return _Keys(dataset.schema, dataset.primary_key, given=False)
+
+
+def _query(call: Call) -> VectorQuery:
+    if isinstance(call.query, str):
+        return VectorQuery(text=call.query)
+    return VectorQuery(vector=struct.pack(f"<{len(call.query)}f", *call.query))
+
+
+def _table(hits: Sequence[Hit], keys: _Keys) -> tuple[pa.Table, Schema]:
+    """The hits as rows, nearest first, with the columns of their keys behind."""
+    texts = [hit.key for hit in hits]
+    arrays: list[pa.Array | pa.ChunkedArray] = [
+        pa.array(range(1, len(hits) + 1), pa.int64()),
+        *(
+            pa.array([getattr(hit, name) for hit in hits], to_arrow(kind))
+            for name, kind in _COLUMNS[1:]
+        ),
+    ]
+    own = key_columns(keys.schema, keys.key)
+    if keys.given:
+        arrays.append(pa.array(texts, pa.string()))
+    else:
+        arrays += parse_entities(texts, keys.schema, keys.key).columns
+    taken = {name for name, _ in _COLUMNS}
+    pairs = [
+        *_COLUMNS,
+        *(
+            (f"key_{one.name}" if name_key(one.name) in taken else one.name, one.type)
+            for one in own
+        ),
+    ]
+    columns = tuple(Column(at, name, kind) for at, (name, kind) in enumerate(pairs, start=1))
+    schema = Schema(1, columns)
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(schema)), schema
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq  # late: queries on datasets alone do not need it here
+
+    pq.write_table(table, path)
