@@ -262,7 +262,7 @@ class _Run:
 
     async def _figures(self, info: VectorIndexInfo, version: IndexVersion) -> str:
         """Both versions on sampled queries; "" where that cannot be had: it decides nothing."""
-        if self._b._compare is None or not info.live or not version.chunks:
+        if self._b._compare is None or info.live in (0, version.number) or not version.chunks:
             return ""
         request = CompareRequest(info.name, info.live, version.number)
         try:

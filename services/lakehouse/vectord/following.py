@@ -97,6 +97,9 @@ class Follower:
         if version == self._version and not self._failed:
             return 0
         infos, _ = await self._documents.list(ctx)
+        there = {(name_key(info.name), each.number) for info in infos for each in info.versions}
+        for gone in self._failed.keys() - there:
+            del self._failed[gone]
         started = 0
         rows_versions: dict[str, int] = {}
         for info in infos:
@@ -119,7 +122,8 @@ class Follower:
     ) -> bool:
         if version.state is not VersionState.READY or version.cut_over:
             # One that was made without being built waits until somebody asks for it.
-            return bool(version.documents_total or version.error or version.cut_over)
+            asked = version.cut_over or version.number > 1
+            return asked or bool(version.documents_total or version.error)
         if info.dataset_id not in known:
             known[info.dataset_id] = await self._rows_version(ctx, info)
         return known[info.dataset_id] not in (-1, version.source_version)
@@ -161,10 +165,7 @@ class Follower:
         if task.cancelled():
             return
         error = task.exception()
-        if isinstance(error, LakehouseError) and error.kind is ErrorKind.NOT_FOUND:
-            # Deleted meanwhile, or what it needs is gone: a change of the store brings it back.
-            self._failed.pop(key, None)
-        elif error is not None and not isinstance(error, LakehouseError | Overtaken):
+        if error is not None and not isinstance(error, LakehouseError | Overtaken):
             self._again_later(key)
             told = {"index": key[0], "number": key[1]}
             log.error("a build failed unforeseen", extra=told, exc_info=error)

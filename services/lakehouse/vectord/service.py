@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from lakehouse.contracts import vectors as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.supervise import Supervisor
 from lakehouse.model.identity import Context
+from lakehouse.vectord.building import Builder
+from lakehouse.vectord.documents import Documents
+from lakehouse.vectord.following import Follower
+from lakehouse.vectord.given import Given
+from lakehouse.vectord.indexes import Indexes
+from lakehouse.vectord.making import Maker
+from lakehouse.vectord.models import Models
 from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.profiles import Profiles
+from lakehouse.vectord.publishing import Publisher
 
 __all__ = ["Vectors"]
 
@@ -15,47 +25,58 @@ class Vectors:
 
     def __init__(self, parts: VectorParts) -> None:
         self._parts = parts
+        self._supervisor = Supervisor()
+        documents, models = Documents(parts), Models(parts)
+        publisher = Publisher(parts)
+        self._builder = Builder(parts, documents, models, publisher)
+        self._follower = Follower(parts, documents, self._builder)
+        maker = Maker(parts, Profiles(parts), models)
+        self._indexes = Indexes(parts, documents, maker, self._follower)
+        self._given = Given(parts, documents, publisher, self._builder.weigher)
 
     async def start(self) -> None:
         """Begin to follow the datasets that have indexes."""
+        self._supervisor.start("vectors", self._follower.run)
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
+        await self._supervisor.stop()
+        await self._follower.close()
         self._parts.jobs.shutdown(wait=False, cancel_futures=True)
         await self._parts.embedder.close()
 
     async def create_index(self, ctx: Context, request: c.CreateIndexRequest) -> c.IndexResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._indexes.create(ctx, request)
 
     async def get_index(self, ctx: Context, request: c.IndexRequest) -> c.IndexResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._indexes.get(ctx, request)
 
     async def list_indexes(
         self, ctx: Context, request: c.ListIndexesRequest
     ) -> c.ListIndexesResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._indexes.list(ctx, request)
 
     async def build(self, ctx: Context, request: c.BuildRequest) -> c.IndexResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._indexes.build(ctx, request)
 
     async def cut_over(self, ctx: Context, request: c.CutOverRequest) -> c.IndexResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._indexes.cut_over(ctx, request)
 
     async def delete_index(
         self, ctx: Context, request: c.DeleteIndexRequest
     ) -> c.DeleteIndexResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._indexes.delete(ctx, request)
 
     async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
         raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
 
     async def put_vectors(self, ctx: Context, request: c.PutVectorsRequest) -> c.PutVectorsReport:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._given.put(ctx, request)
 
     async def delete_vectors(
         self, ctx: Context, request: c.DeleteVectorsRequest
     ) -> c.PutVectorsReport:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._given.delete(ctx, request)
 
     async def get_vectors(self, ctx: Context, request: c.GetVectorsRequest) -> c.GetVectorsResult:
         raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
