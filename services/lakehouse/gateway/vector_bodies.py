@@ -5,7 +5,6 @@ A vector has hundreds of numbers: it is taken as a whole here, never validated n
 
 from __future__ import annotations
 
-import base64
 import binascii
 import math
 import sys
@@ -73,8 +72,8 @@ def _is_number(value: object) -> bool:
 
 def _decoded(text: str) -> array[float]:
     try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        raw = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
         raise ValueError(
             "a vector that is a text must be base64 of little-endian float32"
         ) from None
