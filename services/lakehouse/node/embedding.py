@@ -81,8 +81,12 @@ class EmbeddingProcesses:
         if self._sidecar is not None:
             await self._sidecar.end()
         arguments = ["--ollama-url", ollama_url, "--queue-max", str(settings.queue_max)]
-        self._sidecar = await _Child.start(SIDECAR, *arguments)
-        return self._sidecar
+        sidecar = self._sidecar = await _Child.start(SIDECAR, *arguments)
+        # Each loads what it needs, at the same time.
+        for child in (self._embedder, sidecar):
+            if child is not None:
+                await child.ready()
+        return sidecar
 
     async def _end(self) -> None:
         children = [child for child in (self._sidecar, self._embedder) if child is not None]
@@ -108,6 +112,7 @@ class _Child:
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.url = ""
+        self._ready = False
         self._name = name
         self._process = process
         self._said: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -115,7 +120,7 @@ class _Child:
 
     @classmethod
     async def start(cls, module: str, *arguments: str) -> _Child:
-        """Return once it answers. Raises ``unavailable`` with what it said last."""
+        """Return once its port is known. Raises ``unavailable`` with what it said last."""
         environment = {key: os.environ[key] for key in _VARIABLES if key in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -133,12 +138,19 @@ class _Child:
             ) from error
         child = cls(module, process)
         try:
-            await child._wait()
+            child.url = f"http://127.0.0.1:{(await child._told())['port']}"
         except BaseException:
             await child.end(at_once=True)
             raise
-        log.info("a process for embeddings started", extra={"process": module, "url": child.url})
         return child
+
+    async def ready(self) -> None:
+        """Return once it answers; idempotent. Raises ``unavailable``."""
+        if self._ready:
+            return
+        await self._told()
+        self._ready = True
+        log.info("a process for embeddings answers", extra={"child": self._name, "url": self.url})
 
     @property
     def alive(self) -> bool:
@@ -158,8 +170,8 @@ class _Child:
             await process.wait()
         await self._listening
 
-    async def _wait(self) -> None:
-        """It tells its port once it answers."""
+    async def _told(self) -> dict[str, object]:
+        """The next of its two lines: where it listens, and that all is loaded."""
         assert self._process.stdout is not None
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -169,7 +181,8 @@ class _Child:
         if not line:
             await self._listening
             raise self._failed("\n".join(self._said) or "it ended")
-        self.url = f"http://127.0.0.1:{json.loads(line)['port']}"
+        told: dict[str, object] = json.loads(line)
+        return told
 
     def _failed(self, cause: str) -> LakehouseError:
         return LakehouseError(
@@ -186,4 +199,4 @@ class _Child:
         async for raw in self._process.stderr:
             if line := raw.decode(errors="replace").rstrip():
                 self._said.append(line)
-                log.warning(line, extra={"process": self._name})
+                log.warning(line, extra={"child": self._name})
