@@ -1,0 +1,380 @@
+"""The images in memory: loaded when they are searched, kept at the head of their rows, rebuilt in
+the background, and let go when memory is short."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from lakehouse.contracts.catalog import DatasetResult, GetRequest
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.identity import Context
+from lakehouse.model.vectors import VECTORS_FOLDER, IndexVersion, Structure, VectorIndexInfo
+from lakehouse.vectord.book import KEY
+from lakehouse.vectord.documents import Documents, with_version
+from lakehouse.vectord.identity import own_context
+from lakehouse.vectord.image import Image, Part
+from lakehouse.vectord.loading import Loader
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.planning import Plan, plan_of, should_fold, tail_max, wanted
+from lakehouse.vectord.publishing import RowsWritten
+from lakehouse.vectord.sessions import writing
+from lakehouse.vectord.structures import HNSW, LABELS, Built, Structures
+
+__all__ = ["Images"]
+
+log = logging.getLogger(__name__)
+
+_BUILDERS: Final = 2
+_NICENESS: Final = 5
+_TOLD_SECONDS: Final = 0.05
+_ATTEMPTS: Final = 5
+_MANY_ROWS: Final = 500
+_PAUSE_SECONDS: Final = 30.0
+_QUIET_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One index version. ``lock``: whoever makes ``image`` another; what was written meanwhile is
+    in ``pending``. ``numbering``: another one where rows have other numbers."""
+
+    dataset_id: str
+    image: Image | None = None
+    used: int = 0
+    numbering: int = 0
+    unseen: int = 0
+    pending: list[RowsWritten] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    loading: asyncio.Task[None] | None = None
+    upkeep: asyncio.Task[None] | None = None
+    paused_until: float = 0.0
+    bucket: str = ""
+    written_at: float = -_QUIET_SECONDS
+
+
+class Images:
+    """Belongs to one event loop; what it gives may be searched in any thread.
+
+    Attributes:
+        loads: images that were made of the store; ``built``: structures that were made.
+    """
+
+    def __init__(self, parts: VectorParts, documents: Documents | None = None) -> None:
+        self._parts = parts
+        self._documents = documents or Documents(parts)
+        self._builders = ThreadPoolExecutor(_BUILDERS, "vectors-build", _be_nice)
+        self._structures = Structures(parts, self._builders)
+        self.loader = Loader(parts, self._structures)
+        self._entries: dict[str, _Entry] = {}
+        self._uses = itertools.count(1)
+        self.loads = 0
+        self.built = 0
+
+    async def image(self, ctx: Context, version: IndexVersion) -> Image:
+        """All rows of ``version`` that were committed when this was called, or later.
+
+        Raises ``not_found`` where the dataset of the vectors is gone, and what reading raises.
+        """
+        found = await self._head(ctx, version)
+        entry = self._entries.get(version.vectors_dataset_id)
+        if entry is None:
+            entry = self._entries[version.vectors_dataset_id] = _Entry(found.dataset.id)
+        entry.used = next(self._uses)
+        entry.bucket = found.dataset.bucket
+        for _ in range(_ATTEMPTS):
+            image = entry.image
+            if image is not None and image.head >= found.dataset.rows_version:
+                return image
+            await self._catch_up(entry, version)
+            self.consider(version)
+        raise LakehouseError(
+            ErrorKind.UNAVAILABLE,
+            "the index is written by others faster than it is read",
+            dataset=version.vectors_dataset,
+            hint="search again",
+        )
+
+    async def applied(self, version: IndexVersion, written: RowsWritten) -> None:
+        """Rows that this process wrote are searched from now on (``publishing.Applied``)."""
+        entry = self._entries.get(version.vectors_dataset_id)
+        rows = written.rows.num_rows if written.rows is not None else 0
+        if entry is None:
+            entry = self._entries[version.vectors_dataset_id] = _Entry(version.vectors_dataset_id)
+        entry.unseen += rows
+        entry.written_at = self._parts.clock.monotonic()
+        if entry.image is not None or entry.lock.locked():
+            entry.pending.append(written)
+            entry.told.set()
+            if not entry.lock.locked():
+                async with entry.lock:
+                    await self._drain(entry)
+                self._make_room(entry)
+        self.consider(version)
+
+    def consider(self, version: IndexVersion) -> None:
+        """Begin to make structures in the background, if it is time and none are being made."""
+        entry = self._entries.get(version.vectors_dataset_id)
+        if entry is None or (entry.upkeep is not None and not entry.upkeep.done()):
+            return
+        image, most = entry.image, self._parts.settings.tail_rows
+        if self._parts.clock.monotonic() < entry.paused_until or self._structures.stopping:
+            return
+        if image is None and entry.unseen <= max(most, version.profile.exact_rows_max):
+            return
+        if image is not None:
+            most = tail_max(image, version, most, quiet=True)
+            if wanted(image, version.profile, most) is None:
+                return
+        entry.upkeep = asyncio.create_task(self._keep_up(entry), name="vectors upkeep")
+
+    async def settled(self) -> None:
+        """Wait until nothing is being made."""
+        while True:
+            tasks = [e.upkeep for e in self._entries.values() if e.upkeep and not e.upkeep.done()]
+            if not tasks:
+                return
+            await asyncio.wait(tasks)
+
+    def forget(self, dataset_id: str) -> None:
+        """An index version was deleted."""
+        entry = self._entries.pop(dataset_id, None)
+        if entry is not None and entry.upkeep is not None:
+            entry.upkeep.cancel()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all images in memory."""
+        return sum(e.image.size_bytes for e in self._entries.values() if e.image is not None)
+
+    async def close(self) -> None:
+        """End what runs in the background; idempotent."""
+        self._structures.stopping = True
+        tasks = [t for e in self._entries.values() for t in (e.loading, e.upkeep) if t is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._entries.clear()
+        self._builders.shutdown(wait=False, cancel_futures=True)
+
+    async def _head(self, ctx: Context, version: IndexVersion) -> DatasetResult:
+        try:
+            found = await self._parts.catalog.get(ctx, GetRequest(version.vectors_dataset))
+        except LakehouseError as error:
+            if error.kind is ErrorKind.NOT_FOUND:
+                self.forget(version.vectors_dataset_id)
+                raise _gone(version) from error
+            raise
+        if found.dataset.id != version.vectors_dataset_id:
+            self.forget(version.vectors_dataset_id)
+            raise _gone(version)
+        return found
+
+    async def _catch_up(self, entry: _Entry, version: IndexVersion) -> None:
+        """One load at a time, whoever waits for it; it goes on when they no longer do."""
+        if entry.loading is None or entry.loading.done():
+            entry.loading = asyncio.create_task(self._load(entry, version), name="vectors load")
+            entry.loading.add_done_callback(_taken_note_of)
+        await asyncio.shield(entry.loading)
+
+    async def _load(self, entry: _Entry, version: IndexVersion) -> None:
+        ctx = own_context(self._parts.ids, "search")
+        async with entry.lock:
+            await self._drain(entry)
+            found = await self._head(ctx, version)
+            if self._current(entry, found):
+                return
+            if entry.image is not None:
+                # Written by this process, perhaps, and about to be told.
+                entry.told.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(entry.told.wait(), _TOLD_SECONDS)
+                await self._drain(entry)
+                found = await self._head(ctx, version)
+                if self._current(entry, found):
+                    return
+            kept = entry.image.parts if entry.image is not None else ()
+            at = (found.version, found.dataset.rows_version)
+            entry.image = await self.loader.load(ctx, version, at, kept)
+            entry.numbering += 1
+            entry.unseen = 0
+            self.loads += 1
+            await self._drain(entry)
+        self._make_room(entry)
+
+    def _current(self, entry: _Entry, found: DatasetResult) -> bool:
+        return entry.image is not None and entry.image.head >= found.dataset.rows_version
+
+    async def _drain(self, entry: _Entry) -> None:
+        """Take in what was written meanwhile; by the holder of the lock."""
+        while entry.pending:
+            written = entry.pending.pop(0)
+            image = entry.image
+            if image is None or not written.before or written.before != image.head:
+                continue  # not the next one: what is missing is read from the store
+            gone = _keys(written)
+            if written.rows is not None and written.rows.num_rows > _MANY_ROWS:
+                jobs = self._parts.jobs
+                entry.image = await run_in(jobs, image.applied, written.rows, gone, written.after)
+            else:
+                entry.image = image.applied(written.rows, gone, written.after)
+
+    def _make_room(self, newest: _Entry) -> None:
+        """Let go what was searched longest ago."""
+        others = sorted((e for e in self._entries.values() if e.image), key=lambda e: e.used)
+        for entry in others:
+            if self.size_bytes <= self._parts.settings.memory_bytes_max:
+                return
+            if entry is not newest and not entry.lock.locked():
+                entry.image = None
+
+    async def _keep_up(self, entry: _Entry) -> None:
+        """Build until nothing is to be built. What fails is tried again some time later."""
+        ctx = own_context(self._parts.ids, "structures")
+        try:
+            while True:
+                named = await self._named(ctx, entry.dataset_id)
+                if named is None:
+                    return
+                info, version = named
+                image = await self.image(ctx, version)
+                numbering = entry.numbering
+                quiet = self._parts.clock.monotonic() - entry.written_at >= _QUIET_SECONDS
+                most = tail_max(image, version, self._parts.settings.tail_rows, quiet=quiet)
+                plan = await run_in(self._builders, plan_of, image, version.profile, most)
+                if plan is None and quiet:
+                    break
+                if plan is None:
+                    await self._parts.clock.sleep(_LOOK_SECONDS)
+                    continue
+                await self._build(entry, (info, version), (image, numbering), plan)
+            await self._fold(entry)
+        except LakehouseError as error:
+            entry.paused_until = self._parts.clock.monotonic() + _PAUSE_SECONDS
+            if not self._structures.stopping:
+                told = {"dataset": entry.dataset_id, "reason": str(error)}
+                log.warning("no search structure could be made", extra=told)
+
+    async def _named(
+        self, ctx: Context, dataset_id: str
+    ) -> tuple[VectorIndexInfo, IndexVersion] | None:
+        infos, _ = await self._documents.list(ctx)
+        for info in infos:
+            for version in info.versions:
+                if version.vectors_dataset_id == dataset_id:
+                    return info, version
+        return None
+
+    async def _build(
+        self,
+        entry: _Entry,
+        of: tuple[VectorIndexInfo, IndexVersion],
+        image: tuple[Image, int],
+        plan: Plan,
+    ) -> None:
+        now, numbering = image
+        version = of[1]
+        made = await asyncio.gather(*[self._one(version, now, rows) for rows in plan.rows])
+        kept = [part for part in now.parts if part not in plan.dropped]
+        keys = [part.structure for part in kept if part.structure.key]
+        structures = await self._publish(entry, of, keys, made)
+        added = [
+            Part(structure, built.index, rows, built.size_bytes, built.labels)
+            for structure, built, rows in zip(structures, made, plan.rows, strict=True)
+        ]
+        async with entry.lock:
+            await self._drain(entry)
+            if entry.image is not None and entry.numbering == numbering:
+                here = entry.image
+                entry.image = await run_in(self._parts.jobs, here.rebuilt, added, plan.dropped)
+            elif entry.image is not None:
+                entry.image = None  # read anew, with what was made
+            await self._drain(entry)
+        self.built += len(added)
+        self._make_room(entry)
+
+    async def _one(self, version: IndexVersion, image: Image, rows: object) -> Built:
+        vectors = await run_in(self._builders, image.vectors, rows)  # type: ignore[arg-type]
+        table = await run_in(self._builders, image.book.table, rows)  # type: ignore[arg-type]
+        return await self._structures.build(version.profile, vectors, table.select(LABELS))
+
+    async def _publish(
+        self,
+        entry: _Entry,
+        of: tuple[VectorIndexInfo, IndexVersion],
+        kept: list[Structure],
+        made: Iterable[Built],
+    ) -> list[Structure]:
+        """Write structures and name them in the index's document; those that cannot be are in
+        memory alone."""
+        info, version = of
+        ctx = own_context(self._parts.ids, "structures")
+        built = list(made)
+        try:
+            async with writing(self._parts) as session_id:
+                folder = f"{VECTORS_FOLDER}{session_id}/{entry.dataset_id}/"
+                saved = [
+                    await self._structures.save(folder, entry.bucket or "primary", one)
+                    for one in built
+                ]
+
+                def name(there: VectorIndexInfo) -> VectorIndexInfo:
+                    for each in there.versions:
+                        if each.vectors_dataset_id == entry.dataset_id:
+                            return with_version(there, replace(each, structures=(*kept, *saved)))
+                    raise _gone(version)
+
+                await self._documents.change(ctx, info.name, name)
+                return saved
+        except LakehouseError as error:
+            told = {"index": info.name, "number": version.number, "reason": str(error)}
+            log.warning("a search structure could not be kept in the store", extra=told)
+            return [Structure(HNSW, "", one.labels.num_rows) for one in built]
+
+    async def _fold(self, entry: _Entry) -> None:
+        async with entry.lock:
+            await self._drain(entry)
+            if entry.image is not None and should_fold(entry.image):
+                entry.image = await run_in(self._parts.jobs, entry.image.folded)
+                entry.numbering += 1
+            await self._drain(entry)
+
+
+def _keys(written: RowsWritten) -> list[tuple[str, int]]:
+    if written.gone is None:
+        return []
+    columns = [written.gone.column(name).to_pylist() for name in KEY]
+    return list(zip(*columns, strict=True))
+
+
+def _be_nice() -> None:
+    """Searches go before builds, where the system knows threads."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _taken_note_of(task: asyncio.Task[None]) -> None:
+    """Those who waited were told; that nobody did is no defect."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _gone(version: IndexVersion) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.NOT_FOUND,
+        "the vectors of this version are gone",
+        number=version.number,
+        dataset=version.vectors_dataset,
+        hint="build a new version of the index",
+    )

@@ -1,0 +1,88 @@
+"""When a structure is made, and of which rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from lakehouse.model.vectors import IndexVersion, Profile, VersionState
+from lakehouse.vectord.image import Image, Part
+from lakehouse.vectord.ports import Labels
+
+__all__ = ["Plan", "plan_of", "should_fold", "tail_max", "wanted"]
+
+_TAIL_SHARE: Final = 0.2
+_QUIET_ROWS: Final = 1_000
+_KEPT_SHARE: Final = 0.7
+_SWALLOWED: Final = 2
+_PARTS_MAX: Final = 4
+_SPLIT_ROWS: Final = 20_000
+_SPLIT: Final = 2
+_FOLD_ROWS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``rows``: for each structure to be made its rows, by key; ``dropped``: the parts that they
+    were in."""
+
+    rows: tuple[Labels, ...]
+    dropped: tuple[Part, ...]
+
+
+def tail_max(image: Image, version: IndexVersion, most: int, *, quiet: bool) -> int:
+    """How many rows may be compared one by one.
+
+    Args:
+        most: of them, in any case.
+        quiet: nothing is written just now: then there is time to make them few.
+    """
+    tail = len(image.tail_rows) - image.tail_dead
+    if version.state is VersionState.BUILDING:
+        # What is built while most is still to come is built again soon: each time twice as much.
+        return max(most, image.rows - tail)
+    few = min(most, int(_TAIL_SHARE * image.rows))
+    return min(few, _QUIET_ROWS) if quiet else few
+
+
+def wanted(image: Image, profile: Profile, most: int) -> tuple[Part, ...] | None:
+    """The parts that new structures take the place of; None where there is nothing to do: no more
+    than ``most`` rows in the tail, and few dead labels."""
+    rows = image.rows
+    if rows <= profile.exact_rows_max:
+        return None
+    tail = len(image.tail_rows) - image.tail_dead
+    live = {id(p): p.index.rows - dead for p, dead in zip(image.parts, image.dead, strict=True)}
+    worn = {id(part) for part in image.parts if live[id(part)] < part.index.rows * _KEPT_SHARE}
+    if not worn and tail <= most:
+        return None
+    # What is small beside the tail goes into the same: each row is built in few times, and parts
+    # stay few.
+    dropped = [p for p in image.parts if id(p) in worn or live[id(p)] < _SWALLOWED * tail]
+    kept = [part for part in image.parts if part not in dropped]
+    kept.sort(key=lambda part: live[id(part)])
+    while len(kept) >= _PARTS_MAX:
+        dropped.append(kept.pop(0))
+    return tuple(dropped)
+
+
+def plan_of(image: Image, profile: Profile, most: int) -> Plan | None:
+    """What is to be built now; None for nothing."""
+    dropped = wanted(image, profile, most)
+    if dropped is None:
+        return None
+    rows = np.concatenate([image.tail_rows, *(part.rows[part.rows >= 0] for part in dropped)])
+    rows = image.book.in_order(rows[image.live[rows]])
+    if not len(rows):
+        return Plan((), dropped)
+    # Two threads build two graphs in half the time of one, and to search both costs little more.
+    pieces = _SPLIT if len(rows) >= _SPLIT_ROWS else 1
+    return Plan(tuple(np.array_split(rows, pieces)), dropped)
+
+
+def should_fold(image: Image) -> bool:
+    """Whether so much was appended, or is gone, that rows are better numbered anew."""
+    most = max(_FOLD_ROWS, image.count // 4)
+    return image.book.appended > most or image.count - image.rows > most

@@ -1,0 +1,54 @@
+"""Rows of a dataset of vectors, read through SQL at one version of the store."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from lakehouse.model.identity import Context
+from lakehouse.model.vectors import IndexVersion
+from lakehouse.vectord.book import KEY, ROW_SCHEMA
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.source import SourceReader, quoted
+
+__all__ = ["VectorReader"]
+
+VECTOR: Final = "vector"
+
+
+class VectorReader:
+    """Reads what an image is made of. ``reads``: how often it was asked to."""
+
+    def __init__(self, parts: VectorParts) -> None:
+        self._reader = SourceReader(parts)
+        self.reads = 0
+
+    async def rows(
+        self, ctx: Context, version: IndexVersion, at: int, *, vectors: bool
+    ) -> pa.Table:
+        """All rows at version ``at`` of the store, in no order: ``ROW_SCHEMA``, and their vectors
+        if they are wanted."""
+        names = [*ROW_SCHEMA.names, *([VECTOR] if vectors else [])]
+        return await self._select(ctx, version, at, names)
+
+    async def vectors(
+        self, ctx: Context, version: IndexVersion, at: int, since: int | None
+    ) -> pa.Table:
+        """Key and vector of the rows whose own version is ``since`` or later."""
+        return await self._select(ctx, version, at, [*KEY, VECTOR], since)
+
+    async def _select(
+        self,
+        ctx: Context,
+        version: IndexVersion,
+        at: int,
+        names: list[str],
+        since: int | None = None,
+    ) -> pa.Table:
+        self.reads += 1
+        columns = ", ".join(quoted(name) for name in names)
+        sql = f"SELECT {columns} FROM {quoted(version.vectors_dataset)}"
+        if since is not None:
+            sql += f' WHERE "version" >= {int(since)}'
+        return await self._reader.rows(ctx, sql, at)

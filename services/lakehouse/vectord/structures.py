@@ -1,0 +1,203 @@
+"""Search structures in the store: built of rows, written, and read back, verified.
+
+A structure is two objects: its bytes, and the rows that its labels stand for. Both are told by
+their SHA-256 in the index's document; what does not match is never handed to a library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from mmap import mmap
+from typing import IO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.vectors import (
+    VECTORS_FOLDER,
+    IndexVersion,
+    Profile,
+    Structure,
+)
+from lakehouse.objectstore.port import ObjectStore, StreamingReads, StreamingWrites
+from lakehouse.objectstore.scoped import ScopedStore
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.ports import SearchIndex, Vectors
+
+__all__ = ["HNSW", "LABELS", "LANCE", "Built", "Structures"]
+
+log = logging.getLogger(__name__)
+
+HNSW: Final = "hnsw"
+LANCE: Final = "lance"
+LABELS: Final = ("entity", "chunk", "digest", "version")
+"""What a row must still be for its label to stand for it."""
+_CHUNK: Final = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A structure over ``labels`` (a table of ``LABELS``), of one label a row in their order."""
+
+    index: SearchIndex
+    labels: pa.Table
+    size_bytes: int
+
+
+class Structures:
+    """Builds, writes and reads structures.
+
+    Args:
+        builders: threads of its own, so that no search waits for a build.
+    """
+
+    def __init__(self, parts: VectorParts, builders: Executor) -> None:
+        self._parts = parts
+        self._builders = builders
+        self.stopping = False
+
+    async def build(self, profile: Profile, vectors: Vectors, labels: pa.Table) -> Built:
+        """A graph over ``vectors`` in their order. Raises ``unavailable`` when the node stops."""
+        from lakehouse.vectord.adapters.hnsw import build_graph
+
+        shape = (profile.hnsw_m, profile.ef_construction)
+        index = await run_in(
+            self._builders,
+            build_graph,
+            vectors,
+            profile.distance,
+            shape,
+            self._parts.settings.cache_dir,
+            lambda: self.stopping,
+        )
+        return Built(index, labels, len(index.content))
+
+    async def save(self, folder: str, bucket: str, built: Built) -> Structure:
+        """Write ``built`` below ``folder``, which ends in a slash; nothing names it yet."""
+        from lakehouse.vectord.adapters.hnsw import HnswIndex
+
+        assert isinstance(built.index, HnswIndex)
+        content = built.index.content
+        store = ScopedStore(self._parts.buckets.get(bucket), (VECTORS_FOLDER,))
+        name = f"{folder}{self._parts.ids.ulid()}"
+        digest = await run_in(self._builders, _sha256, content)
+        labels = await run_in(self._builders, _parquet, built.labels)
+        await _put(store, f"{name}.labels.parquet", labels)
+        await _put(store, f"{name}.hnsw", content)
+        versions = built.labels.column("version")
+        return Structure(
+            HNSW,
+            f"{name}.hnsw",
+            built.labels.num_rows,
+            len(content),
+            digest,
+            f"{name}.labels.parquet",
+            hashlib.sha256(labels).hexdigest(),
+            bucket=bucket,
+            seq=max(versions.to_pylist(), default=0),
+        )
+
+    async def load(self, version: IndexVersion, structure: Structure) -> Built:
+        """What ``save`` wrote. Raises ``corrupt`` where it is damaged, and as the store does."""
+        from lakehouse.vectord.adapters.hnsw import HnswIndex, nameless_file
+
+        if structure.kind != HNSW:
+            raise LakehouseError(
+                ErrorKind.CORRUPT, "a structure is of a kind unknown here", of=structure.kind[:40]
+            )
+        store = self._parts.buckets.get(structure.bucket)
+        labels = await self._labels(store, structure)
+        with nameless_file(self._parts.settings.cache_dir) as file:
+            await self._fetch(store, structure, file)
+            shape = (version.dimensions, version.profile.distance)
+            index = await run_in(self._parts.jobs, HnswIndex.load, file, *shape)
+        if index.rows != labels.num_rows:
+            raise _damaged(structure, "it has another number of rows than its labels")
+        return Built(index, labels, structure.size_bytes)
+
+    async def _labels(self, store: ObjectStore, structure: Structure) -> pa.Table:
+        data = await store.get(structure.labels_key)
+        if hashlib.sha256(data).hexdigest() != structure.labels_sha256:
+            raise _damaged(structure, "its labels are not those that were written")
+        try:
+            return pq.read_table(pa.BufferReader(data)).select(LABELS)
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise _damaged(structure, str(error)[:200]) from error
+
+    async def _fetch(self, store: ObjectStore, structure: Structure, file: IO[bytes]) -> None:
+        """The structure's bytes into ``file``, verified."""
+        digest, size = hashlib.sha256(), 0
+
+        def take(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
+
+        async for chunk in _chunks(store, structure.key):
+            size += len(chunk)
+            if size > structure.size_bytes:
+                break
+            await run_in(self._parts.jobs, _guarded(take), chunk)
+        file.flush()
+        if size != structure.size_bytes or digest.hexdigest() != structure.sha256:
+            raise _damaged(structure, "its bytes are not those that were written")
+
+
+def _guarded(take: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    def write(chunk: bytes) -> None:
+        try:
+            take(chunk)
+        except OSError as error:
+            raise LakehouseError(
+                ErrorKind.EXHAUSTED, "a structure cannot be kept here", reason=str(error)[:200]
+            ) from error
+
+    return write
+
+
+async def _chunks(store: ObjectStore, key: str) -> AsyncIterator[bytes]:
+    if isinstance(store, StreamingReads):
+        async for chunk in store.stream(key):
+            yield chunk
+    else:
+        yield await store.get(key)
+
+
+async def _put(store: ObjectStore, key: str, data: bytes | mmap) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), _CHUNK):
+            yield bytes(data[start : start + _CHUNK])
+            await asyncio.sleep(0)
+
+    if len(data) > _CHUNK and isinstance(store, StreamingWrites):
+        await store.put_stream(key, pieces())
+    else:
+        await store.put(key, bytes(data[:]))
+
+
+def _sha256(data: bytes | mmap) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.select(LABELS), sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _damaged(structure: Structure, reason: str) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CORRUPT,
+        "a search structure is damaged",
+        bucket=structure.bucket,
+        key=structure.key,
+        reason=reason,
+        hint="it is built anew from the rows",
+    )
