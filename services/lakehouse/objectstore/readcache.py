@@ -26,7 +26,11 @@ from lakehouse.objectstore.rescue import COPIES, KnownObject, KnownReads, Stores
 
 R = TypeVar("R")
 _HASH_BYTES: Final = 1 << 20
+# So many files of that size take a thread some milliseconds.
+_TOGETHER: Final = 64
+_SMALL_BYTES: Final = 64 << 10
 _Identity = tuple[int, ...]
+_Seen = tuple[_Identity, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,13 @@ class ReadCache:
         found = await self.paths_now(files)
         missing = [index for index, path in enumerate(found) if path is None]
         served_from: set[str] = set()
+        if len(missing) > 1:
+            found, silent = await self._verify_together(files, found)
+            missing = [index for index in missing if found[index] is None]
+        else:
+            silent = frozenset[str]()
         if missing:
-            tasks = [self._join(files[index]) for index in missing]
+            tasks = [self._join(files[index], silent) for index in missing]
             for index, (path, origin) in zip(missing, await asyncio.gather(*tasks), strict=True):
                 found[index] = path
                 served_from.add(origin)
@@ -176,19 +185,63 @@ class ReadCache:
         for threads in self._threads.values():
             threads.close()
 
-    async def _join(self, file: DataFile) -> tuple[str, str]:
-        """Fetch once however many ask; all that wait for it are told where it came from."""
+    async def _verify_together(
+        self, files: Sequence[DataFile], found: list[str | None]
+    ) -> tuple[list[str | None], frozenset[str]]:
+        """``found`` with the small ones among what is missing of file buckets, many in one go: what
+        a thread costs counts there, not what the hash costs. And the buckets that were silent."""
+        small: dict[str, list[int]] = {}
+        for index, file in enumerate(files):
+            near = found[index] is not None or file.sha256 in self._coming
+            if not near and file.size_bytes <= _SMALL_BYTES and self.store(file.bucket)[1]:
+                small.setdefault(file.bucket, []).append(index)
+        found, silent = list(found), set[str]()
+        for bucket, indexes in small.items():
+            for start in range(0, len(indexes), _TOGETHER):
+                some = indexes[start : start + _TOGETHER]
+                try:
+                    paths = await self._verified(bucket, [files[index] for index in some])
+                except SilentError:
+                    silent.add(bucket)
+                    break
+                for index, path in zip(some, paths, strict=True):
+                    found[index] = path
+        return found, frozenset(silent)
+
+    async def _verified(self, bucket: str, files: Sequence[DataFile]) -> list[str | None]:
+        """As ``_verify_in_place`` for each of ``files`` of one bucket. Raises ``SilentError``."""
+        local = self.store(bucket)[1]
+        assert local is not None
+        paths = [local.local_path(file.key) for file in files]
+
+        def look(beat: Beat) -> list[_Seen | None]:
+            return [_look(path, beat) for path in paths]
+
+        async with self._slots[bucket]:
+            seen = await self.run_in_place(bucket, look)
+        found: list[str | None] = []
+        for file, path, one in zip(files, paths, seen, strict=True):
+            if one is not None and one[1] != file.sha256:
+                raise _corrupt(file, one[1], one[2])
+            if one is not None:
+                self._in_place[path] = (one[0], file.sha256)
+            found.append(None if one is None else path)
+        return found
+
+    async def _join(self, file: DataFile, silent: frozenset[str]) -> tuple[str, str]:
+        """Fetch once however many ask; all that wait for it are told where it came from. Buckets
+        that are ``silent`` are not asked for the file itself."""
         task = self._coming.get(file.sha256)
         if task is None:
-            task = asyncio.create_task(self._bring(file))
+            task = asyncio.create_task(self._bring(file, in_place=file.bucket not in silent))
             self._coming[file.sha256] = task
             task.add_done_callback(lambda _: self._coming.pop(file.sha256, None))
         return await asyncio.shield(task)
 
-    async def _bring(self, file: DataFile) -> tuple[str, str]:
+    async def _bring(self, file: DataFile, *, in_place: bool) -> tuple[str, str]:
         async with self._slots[file.bucket]:
             local = self.store(file.bucket)[1]
-            if local is not None:
+            if local is not None and in_place:
                 path = await self._verify_in_place(local.local_path(file.key), file)
                 if path is not None:
                     return path, ""
@@ -198,13 +251,13 @@ class ReadCache:
         """``path`` if the object's own file is there and right; None if it cannot be read or
         is silent, which the bucket has to explain."""
 
-        def look(beat: Beat) -> tuple[_Identity, str, int]:
-            return (_identity(path), *hash_file(path, beat))
-
         try:
-            before, found, size = await self.run_in_place(file.bucket, look)
-        except (OSError, SilentError):
+            seen = await self.run_in_place(file.bucket, partial(_look, path))
+        except SilentError:
             return None
+        if seen is None:
+            return None
+        before, found, size = seen
         if found != file.sha256:
             raise _corrupt(file, found, size)
         self._in_place[path] = (before, file.sha256)
@@ -256,6 +309,14 @@ class ReadCache:
             self.size_bytes -= self._entries.pop(name)
             with contextlib.suppress(OSError):
                 (self._folder / f"{name}.parquet").unlink()
+
+
+def _look(path: str, beat: Beat) -> _Seen | None:
+    """What a file is and holds; None if it cannot be read."""
+    try:
+        return (_identity(path), *hash_file(path, beat))
+    except OSError:
+        return None
 
 
 def _identities(paths: list[str], beat: Beat) -> list[_Identity]:

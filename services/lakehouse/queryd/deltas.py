@@ -18,7 +18,7 @@ from lakehouse.table.merge import SEQ, Layer, tombstones
 from lakehouse.table.types import to_arrow
 from lakehouse.table.widening import widened
 
-__all__ = ["AFTER", "Deltas", "Resolved", "WidenedFiles", "key_names", "schema_of"]
+__all__ = ["AFTER", "Deltas", "Resolved", "WidenedFiles", "key_names", "schema_of", "warm"]
 
 BYTES_MAX: Final = 64 << 20
 FILES_MAX: Final = 4096
@@ -43,6 +43,11 @@ class Resolved:
 def key_names(merge: Merge) -> list[str]:
     """Names for the columns of a key that are no user's, in its order."""
     return [f"k{at}" for at in range(len(merge.key))]
+
+
+def warm() -> None:
+    """Load what reads files, before the first query on row changes has to."""
+    import pyarrow.parquet  # noqa: F401
 
 
 class Deltas:
@@ -91,11 +96,11 @@ class Deltas:
             return known
         table = _read(path, columns)
         self._files[(path, columns)] = table
-        self._bytes += table.nbytes
+        self._bytes += table.get_total_buffer_size()
         while len(self._files) > 1 and (
             self._bytes > self._bytes_max or len(self._files) > FILES_MAX
         ):
-            self._bytes -= self._files.popitem(last=False)[1].nbytes
+            self._bytes -= self._files.popitem(last=False)[1].get_total_buffer_size()
         return table
 
 
@@ -122,7 +127,8 @@ class WidenedFiles:
 def _read(path: str, columns: Sequence[ScanColumn]) -> pa.Table:
     """The columns of a file under their names in the scan."""
     try:
-        with _opened(path) as file:
+        # Small as it is, in one piece, without a file system and threads that wait for columns.
+        with open(path, "rb", buffering=0) as raw, _opened(pa.BufferReader(raw.read())) as file:
             return _now(file.read(_wanted(columns), use_threads=False), columns)
     except MemoryError as error:
         raise LakehouseError(
@@ -139,10 +145,10 @@ def _read(path: str, columns: Sequence[ScanColumn]) -> pa.Table:
         ) from error
 
 
-def _opened(path: str) -> Any:
-    import pyarrow.parquet as pq  # late: a worker that never sees row changes does without
+def _opened(source: str | pa.NativeFile) -> Any:
+    import pyarrow.parquet as pq  # late: a worker is ready for a first query sooner (``warm``)
 
-    return pq.ParquetFile(path)
+    return pq.ParquetFile(source, pre_buffer=False)
 
 
 def _wanted(columns: Sequence[ScanColumn]) -> list[str] | None:

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
+from lakehouse.queryd import deltas
 from lakehouse.queryd.adapters.engine_errors import scrub
 from lakehouse.queryd.deltas import Deltas
 from lakehouse.queryd.encode import conform, make_encoder, output_schema
@@ -116,6 +117,7 @@ class Worker:
         for name in ("duckdb", "datafusion"):
             self.engine(name).execute("SELECT 1", (), self._settings.memory_bytes).read_all()
             self.engine(name).prepare()
+        deltas.warm()
 
     def serve(self) -> None:
         """Answer plans until the other side closes."""
