@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -31,11 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--standalone", action="store_true", help="go on when standard input ends")
 
 
-def serve(application: Application, arguments: argparse.Namespace) -> None:
-    """Return when a signal, or the end of standard input, has stopped the server."""
+def serve(load: Callable[[], Application], arguments: argparse.Namespace) -> None:
+    """Return when a signal, or the end of standard input, has stopped the server.
+
+    Tells ``{"port": ..}`` at once and ``{"ready": true}`` when all is loaded, a line each: who
+    connects in between is kept waiting by the kernel, so several children can start together.
+    """
+    ending = threading.Event()
+    if not arguments.standalone:
+        threading.Thread(target=_watch_parent, args=(ending,), daemon=True).start()
     with _listen(arguments.host, arguments.port) as listener:
+        _tell(port=listener.getsockname()[1])
         settings = uvicorn.Config(
-            application,
+            load(),
             loop="uvloop",
             http="httptools",
             ws="none",
@@ -43,12 +52,23 @@ def serve(application: Application, arguments: argparse.Namespace) -> None:
             access_log=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
-        server = uvicorn.Server(settings)
-        if not arguments.standalone:
-            threading.Thread(target=_watch_parent, args=(server,), daemon=True).start()
-        # Whoever connects from here on is answered: the kernel holds it until the server looks.
-        print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)  # noqa: T201
-        asyncio.run(server.serve([listener]))
+        _tell(ready=True)
+        asyncio.run(_until(ending, uvicorn.Server(settings), listener))
+
+
+async def _until(ending: threading.Event, server: uvicorn.Server, listener: socket.socket) -> None:
+    async def watch() -> None:
+        await asyncio.to_thread(ending.wait)
+        server.should_exit = True
+
+    watching = asyncio.create_task(watch())
+    await server.serve([listener])
+    ending.set()
+    await watching
+
+
+def _tell(**what: object) -> None:
+    print(json.dumps(what), flush=True)  # noqa: T201
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -64,13 +84,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _watch_parent(server: uvicorn.Server) -> None:
+def _watch_parent(ending: threading.Event) -> None:
     """Nothing is ever sent here: the end of the stream is the end of the parent."""
-    try:
+    with contextlib.suppress(OSError):
         while os.read(0, _PIECE):
             pass
-    except OSError:
-        pass
-    server.should_exit = True
-    # A computation that does not look up must not keep an orphan alive.
+    ending.set()
+    # Whatever computes and does not look up must not keep an orphan alive.
     threading.Timer(_DRAIN_SECONDS + 1, os._exit, (1,)).start()

@@ -7,6 +7,7 @@ import os
 import sys
 
 from lakehouse_child import serving
+from lakehouse_embedder.weights import WeightsError, open_weights
 
 
 def main() -> None:
@@ -14,18 +15,21 @@ def main() -> None:
     serving.add_arguments(parser)
     parser.add_argument("--threads", type=int, default=0, help="that compute; 0 is one a core")
     arguments = parser.parse_args()
-    # The tokenizer's threads and the model's take turns; more of them would only queue.
+    # The tokenizer's threads take turns with the model's.
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, arguments.threads)))
 
-    from lakehouse_embedder.app import create_app
-    from lakehouse_embedder.model import MiniLM
-    from lakehouse_embedder.weights import WeightsError, open_weights
-
     try:
-        weights = open_weights()
+        serving.serve(lambda: _load(arguments.threads), arguments)
     except WeightsError as error:
         sys.exit(f"lakehouse_embedder: {error}")
-    serving.serve(create_app(MiniLM(weights, arguments.threads), weights), arguments)
+
+
+def _load(threads: int) -> serving.Application:
+    from lakehouse_embedder.app import create_app
+    from lakehouse_embedder.model import MiniLM
+
+    weights = open_weights()
+    return create_app(MiniLM(weights, threads), weights)
 
 
 if __name__ == "__main__":

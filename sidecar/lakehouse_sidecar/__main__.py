@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from lakehouse_child import serving
+from lakehouse_sidecar.settings import Settings
 
 
 def main() -> None:
@@ -15,15 +16,18 @@ def main() -> None:
     parser.add_argument("--queue-max", type=int, default=64, help="requests of a lane")
     arguments = parser.parse_args()
 
-    from lakehouse_sidecar.app import create_app
-    from lakehouse_sidecar.settings import Settings
-
     settings = Settings(
         ollama_url=arguments.ollama_url,
         permits=max(1, arguments.permits),
         queue_max=max(1, arguments.queue_max),
     )
-    serving.serve(create_app(settings), arguments)
+    serving.serve(lambda: _load(settings), arguments)
+
+
+def _load(settings: Settings) -> serving.Application:
+    from lakehouse_sidecar.app import create_app
+
+    return create_app(settings)
 
 
 if __name__ == "__main__":

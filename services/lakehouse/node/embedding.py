@@ -62,9 +62,9 @@ class EmbeddingProcesses:
 
     def _running(self) -> _Child | None:
         sidecar, embedder = self._sidecar, self._embedder
-        if sidecar is None or not sidecar.alive:
+        if sidecar is None or not sidecar.answers:
             return None
-        if not self._settings.ollama_url and (embedder is None or not embedder.alive):
+        if not self._settings.ollama_url and (embedder is None or not embedder.answers):
             return None
         return sidecar
 
@@ -155,6 +155,10 @@ class _Child:
     @property
     def alive(self) -> bool:
         return self._process.returncode is None
+
+    @property
+    def answers(self) -> bool:
+        return self._ready and self.alive
 
     async def end(self, *, at_once: bool = False) -> None:
         """Idempotent. It drains what runs, unless it must end ``at_once``."""
