@@ -1,4 +1,4 @@
-"""A whole store with indexes over it in one process, and an embedder that makes vectors of words."""
+"""A whole store with indexes over it in one process; vectors are made of words."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _TEXT_BYTES_MAX: Final = 4 << 20
 _PROGRESS_SECONDS: Final = 1.0
 _PASSES: Final = 4
 _ERROR_MAX: Final = 1_000
-_REFUSED: Final = "the model refused"
+_REFUSED: Final = "documents refused by the model:"
 
 Compare = Callable[[Context, CompareRequest], Awaitable[CompareReport]]
 
@@ -311,7 +311,7 @@ def _not_taken(refused: list[str]) -> str:
     if not refused:
         return ""
     named = ", ".join(refused[:5])
-    return f"{_REFUSED} {len(refused)} documents, among them {named}"[:_ERROR_MAX]
+    return f"{_REFUSED} {len(refused)}, among them {named}"[:_ERROR_MAX]
 
 
 def _still(version: IndexVersion, work: Work) -> str:
