@@ -146,7 +146,7 @@ async def _side(
     queries: Vectors,
     request: c.CompareRequest,
 ) -> _Side:
-    search = c.SearchRequest("", (), request.k)
+    search = c.SearchRequest("", (), request.k, ef=version.profile.ef_search)
     exact = c.SearchRequest("", (), request.k, exact=True)
     found, taken, recalled = [], [], []
     for at in range(len(queries)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -57,7 +57,7 @@ class Searching:
     """Search, get, compare. Belongs to one event loop.
 
     Attributes:
-        nudge: called with an index's name where a search has to wait for it to catch up.
+        nudge: called where a search has to wait for an index to catch up.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Searching:
         self._documents = documents
         self._models = models or Models(parts)
         self._sources = SourceReader(parts)
-        self.nudge: Callable[[str], None] | None = None
+        self.nudge: Callable[[], None] | None = None
 
     async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
         """As ``contracts.vectors.VectorsService.search``."""
@@ -92,6 +92,8 @@ class Searching:
         wanted = None
         if request.filter.strip():
             wanted = await self._matching(ctx, asked, image, request.filter)
+        if not request.ef and version.profile.ef_search:
+            request = replace(request, ef=version.profile.ef_search)
         found = await self.nearest(image, queries, request, wanted)
         results = tuple([hits_of(image, one) for one in found])
         done = clock.monotonic()
@@ -176,7 +178,7 @@ class Searching:
         clock = self._parts.clock
         until = clock.monotonic() + self._parts.settings.fresh_seconds
         if self.nudge is not None:
-            self.nudge(asked.info.name)
+            self.nudge()
         while asked.behind and clock.monotonic() < until:
             version = asked.version
             if version.state is not VersionState.READY and version.chunks:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from lakehouse.contracts import vectors as c
-from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.supervise import Supervisor
 from lakehouse.model.identity import Context
 from lakehouse.vectord.building import Builder
 from lakehouse.vectord.documents import Documents
 from lakehouse.vectord.following import Follower
 from lakehouse.vectord.given import Given
+from lakehouse.vectord.images import Images
 from lakehouse.vectord.indexes import Indexes
 from lakehouse.vectord.making import Maker
 from lakehouse.vectord.models import Models
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.publishing import Publisher
+from lakehouse.vectord.searching import Searching
 
 __all__ = ["Vectors"]
 
@@ -27,9 +28,12 @@ class Vectors:
         self._parts = parts
         self._supervisor = Supervisor()
         documents, models = Documents(parts), Models(parts)
-        publisher = Publisher(parts)
-        self._builder = Builder(parts, documents, models, publisher)
+        self.images = Images(parts, documents)
+        self._searching = Searching(parts, self.images, documents, models)
+        publisher = Publisher(parts, self.images.applied)
+        self._builder = Builder(parts, documents, models, publisher, self._searching.compare)
         self._follower = Follower(parts, documents, self._builder)
+        self._searching.nudge = self._follower.hasten
         maker = Maker(parts, Profiles(parts), models)
         self._indexes = Indexes(parts, documents, maker, self._follower)
         self._given = Given(parts, documents, publisher, self._builder.weigher)
@@ -42,6 +46,7 @@ class Vectors:
         """End what runs in the background; idempotent."""
         await self._supervisor.stop()
         await self._follower.close()
+        await self.images.close()
         self._parts.jobs.shutdown(wait=False, cancel_futures=True)
         await self._parts.embedder.close()
 
@@ -68,7 +73,7 @@ class Vectors:
         return await self._indexes.delete(ctx, request)
 
     async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._searching.search(ctx, request)
 
     async def put_vectors(self, ctx: Context, request: c.PutVectorsRequest) -> c.PutVectorsReport:
         return await self._given.put(ctx, request)
@@ -79,7 +84,7 @@ class Vectors:
         return await self._given.delete(ctx, request)
 
     async def get_vectors(self, ctx: Context, request: c.GetVectorsRequest) -> c.GetVectorsResult:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._searching.get_vectors(ctx, request)
 
     async def compare(self, ctx: Context, request: c.CompareRequest) -> c.CompareReport:
-        raise LakehouseError(ErrorKind.UNAVAILABLE, "not served yet")
+        return await self._searching.compare(ctx, request)
