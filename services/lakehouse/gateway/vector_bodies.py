@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import Field, PlainValidator, RootModel, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.contracts.vectors import (
@@ -51,19 +52,23 @@ Asked = Annotated[str, Field(min_length=1, max_length=TEXT_BYTES_MAX)]
 def float32(given: object) -> array[float]:
     """Numbers, or base64 of little-endian float32, as float32.
 
-    Raises ``ValueError`` that says which number is none, or none that a vector may have.
+    Raises a fault that says which number is none, or none that a vector may have.
     """
     if isinstance(given, str):
         return _decoded(given)
     if not isinstance(given, list | tuple):
-        # Of what a validator raises, pydantic makes a fault of a ValueError alone.
-        raise ValueError(_NO_VECTOR)  # noqa: TRY004
+        raise _fault(_NO_VECTOR)
     try:
         numbers = array("f", given)
     except (TypeError, OverflowError):
         at = next((n for n, one in enumerate(given) if not _is_number(one)), 0)
-        raise ValueError(f"value {at} of the vector is no number that float32 holds") from None
+        raise _fault(f"value {at} of the vector is no number that float32 holds") from None
     return _finite(numbers)
+
+
+def _fault(text: str) -> PydanticCustomError:
+    """One of a body's faults, in these words."""
+    return PydanticCustomError("value", "{text}", {"text": text})
 
 
 def _is_number(value: object) -> bool:
@@ -74,11 +79,9 @@ def _decoded(text: str) -> array[float]:
     try:
         raw = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
-        raise ValueError(
-            "a vector that is a text must be base64 of little-endian float32"
-        ) from None
+        raise _fault("a vector that is a text must be base64 of little-endian float32") from None
     if len(raw) % _FLOAT_BYTES:
-        raise ValueError("the bytes of the vector are no whole number of float32")
+        raise _fault("the bytes of the vector are no whole number of float32")
     numbers = array("f")
     numbers.frombytes(raw)
     return _finite(_little_endian(numbers))
@@ -86,13 +89,13 @@ def _decoded(text: str) -> array[float]:
 
 def _finite(numbers: array[float]) -> array[float]:
     if not numbers:
-        raise ValueError("the vector is empty")
+        raise _fault("the vector is empty")
     if len(numbers) > DIMENSIONS_MAX:
-        raise ValueError(f"a vector has at most {DIMENSIONS_MAX} dimensions")
+        raise _fault(f"a vector has at most {DIMENSIONS_MAX} dimensions")
     # A sum in float64 of so few finite float32 is finite: one pass tells what most vectors are.
     if not math.isfinite(sum(numbers)):
         at = next(n for n, one in enumerate(numbers) if not math.isfinite(one))
-        raise ValueError(f"value {at} of the vector is not finite, or too large for float32")
+        raise _fault(f"value {at} of the vector is not finite, or too large for float32")
     return numbers
 
 
@@ -123,7 +126,7 @@ def _key(given: object) -> str:
     if isinstance(given, list) and given:
         with suppress(TypeError):  # nested too deeply, or an integer beyond 64 bits
             return orjson.dumps(given).decode()
-    raise ValueError("a key is an array of the values of the primary key, or an id")
+    raise _fault("a key is an array of the values of the primary key, or an id")
 
 
 Key = Annotated[

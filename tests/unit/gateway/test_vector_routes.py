@@ -152,6 +152,20 @@ async def test_searches_that_are_none(body: str, words: str) -> None:
     assert world.vectors.calls == []
 
 
+async def test_what_is_wrong_with_a_vector_is_said_in_our_words() -> None:
+    async with World().client() as client:
+        answer = await client.post("/vectors/search", content='{"index": "a", "vector": [1, NaN]}')
+    fault = "value 1 of the vector is not finite, or too large for float32"
+    assert answer.json()["detail"] == f"body.vector: {fault}"
+
+
+@pytest.mark.parametrize("path", ["/vectors/indexes/a%2Fb", "/vectors/indexes/a%2Fb/vectors/7"])
+async def test_a_slash_in_the_name_of_an_index(path: str) -> None:
+    async with World().client() as client:
+        answer = await client.get(path)
+    assert (answer.status_code, "slash" in answer.json()["detail"]) == (400, True)
+
+
 async def test_a_search_that_is_too_large() -> None:
     body = b'{"index": "a", "text": "' + b"x" * v.VECTORS_BYTES_MAX + b'"}'
     async with World().client() as client:
