@@ -407,6 +407,12 @@ RELATIONS: Final[list[Case]] = [
     ("select cardinality(array[1, 2, 3]), array_length(array[1, 2], 1)", [3]),
     ("select (array['a', 'b'])[2]", ["b"]),
     ("select array_to_string(array['a', 'b'], '-')", ["a-b"]),
+    ("select l2_distance(array[0, 0], array[3, 4]), inner_product(array[1], array[3])", [5.0]),
+    ("select round(cosine_distance(array[1, 0], array[1.0, 1.0]), 3), 1 - cosine_distance(x, x)"
+     " from (select array[1e0, f, 2] as x from t where id < 3) y order by 1, 2", [0.293, 0.293]),
+    ("select inner_product(null, array[1]), l2_distance(array[1], null) from t limit 1", None),
+    ("select l2_distance(array[1], array[1, 2])", ERROR),
+    ("select id from t order by l2_distance(array[id, 2], array[0, 5]), id", None),
     ("select string_to_array('a,b', ',')", [["a", "b"]]),
     ("select id, id, id as i2, 1, 1 from t order by t.id limit 1", None),
     ("select \"Odd Name\" as \"Mixed Case\" from u order by 1", None),

@@ -220,6 +220,13 @@ SQLS = [
     ("select sum(x) from (select unnest(v) as x from maths where id = 1) t", [[10]]),
     ("select a.id from maths a join maths b on a.v = b.v order by 1", [[1], [2]]),
     ("select coalesce(v, v) from maths where id = 2", [[[0, 0, 0, 1]]]),
+    ("select id from maths order by l2_distance(v, array[0, 0, 0, 2]), id", [[2], [1], [3]]),
+    ("select inner_product(v, array[1.0, 0, 0, 0.5]) from maths where id = 1", [[3]]),
+    (
+        "select a.id from maths a, maths b where b.id = 1 order by cosine_distance(a.v, b.v)"
+        " nulls last",
+        [[1], [2], [3]],
+    ),
     (
         "select v from maths where id = 1 union all select v from maths where id = 9",
         [[[1, 2, 3, 4]]],
@@ -233,3 +240,18 @@ async def test_sql_over_vectors(client: httpx.AsyncClient, engine: str) -> None:
         await create(client, "maths", table([1, 2, 3], [[1, 2, 3, 4], [0, 0, 0, 1], None]))
     for sql, wanted in SQLS:
         assert await select(client, sql, engine) == wanted, sql
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_distance_to_a_long_parameter(client: httpx.AsyncClient, engine: str) -> None:
+    if (await client.get("/catalog/datasets/long")).status_code != 200:
+        kind = pa.list_(pa.float32(), 384)
+        vectors = [[((at * 7919 + row) % 100) / 50 - 1 for at in range(384)] for row in range(20)]
+        await create(client, "long", table(list(range(20)), vectors, kind))
+    near = [((at * 7919 + 11) % 100) / 50 - 1 for at in range(384)]
+    body = {
+        "sql": "select id from long order by cosine_distance(v, ?) limit 1",
+        "params": [near],
+        "engine": engine,
+    }
+    assert (await ok(await client.post("/query/sql", json=body)))["rows"] == [[11]]

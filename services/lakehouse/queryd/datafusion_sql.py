@@ -15,6 +15,7 @@ from lakehouse.queryd.rewriting import (
     Rewrite,
     call,
     cast,
+    distance,
     hole,
     kind_of_type,
     outermost,
@@ -29,6 +30,11 @@ TRUNCATED: Final = frozenset(
 _COMPARISONS: Final = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
 _ARITHMETIC: Final[dict[Any, str]] = {exp.Add: "lh_add", exp.Sub: "lh_sub", exp.Mul: "lh_mul"}
 _TRUNC_PLACES_MAX: Final = 10
+_DISTANCES: Final = {
+    "cosine_distance": "cosine_distance",
+    "l2_distance": "array_distance",
+    "inner_product": "inner_product",
+}
 _FLOAT_ONLY: Final = {
     "sqrt": "lh_sqrt",
     "ln": "lh_ln",
@@ -71,7 +77,7 @@ def rewrite_datafusion(node: exp.Expr) -> exp.Expr | None:
         return _checked(node)
     if isinstance(node, _COMPARISONS):
         _same_times(node)
-    return _float_function(node)
+    return distance(node, _DISTANCES) or _float_function(node)
 
 
 def _checked(node: exp.Expr) -> exp.Expr | None:

@@ -8,11 +8,16 @@ from sqlglot import exp
 
 from lakehouse.queryd.guard import function_name
 from lakehouse.queryd.kinds import kind
-from lakehouse.queryd.rewriting import argument, call, cast, hole, replace_outermost
+from lakehouse.queryd.rewriting import argument, call, cast, distance, hole, replace_outermost
 
 _INT_TARGETS: Final = frozenset({exp.DType.INT, exp.DType.SMALLINT, exp.DType.BIGINT})
 _NOW: Final = (exp.CurrentTimestamp, exp.CurrentDate, exp.Localtimestamp)
 _ARITHMETIC: Final = (exp.Add, exp.Sub, exp.Mul)
+_DISTANCES: Final = {
+    "cosine_distance": "list_cosine_distance",
+    "l2_distance": "list_distance",
+    "inner_product": "list_inner_product",
+}
 
 
 def rewrite_duckdb(node: exp.Expr) -> exp.Expr | None:
@@ -41,7 +46,23 @@ def rewrite_duckdb(node: exp.Expr) -> exp.Expr | None:
         return _now(node)
     if isinstance(node, exp.Anonymous | exp.Func) and function_name(node) == "octet_length":
         return call("strlen", argument(node))
-    return None
+    return _distance(node)
+
+
+def _distance(node: exp.Expr) -> exp.Expr | None:
+    """Of a vector that is null the engine would look at the numbers, and find them to be null."""
+    found = distance(node, _DISTANCES)
+    if not isinstance(found, exp.Anonymous):
+        return found
+    nulls: list[exp.Expr] = [
+        exp.Is(this=exp.Paren(this=one.this.copy()), expression=exp.Null())
+        for one in found.expressions
+        if not isinstance(one.this, exp.Array)
+    ]
+    if not nulls:
+        return found
+    absent = nulls[0] if len(nulls) == 1 else exp.Or(this=nulls[0], expression=nulls[1])
+    return exp.Case(ifs=[exp.If(this=absent, true=exp.Null())], default=found)
 
 
 def _now(node: exp.Expr) -> exp.Expr:

@@ -26,7 +26,7 @@ SCALARS: Final = frozenset(
     string_to_array array_to_string array_length cardinality array date_trunc date_part extract
     now current_date current_timestamp localtimestamp make_date to_char to_date to_timestamp
     if case cast try_cast and or xor unnest generate_series exists any all overlay
-    array_contains initcap""".split()  # noqa: SIM905 - a list of words reads better
+    array_contains initcap cosine_distance l2_distance inner_product""".split()  # noqa: SIM905 - a list of words reads better
 )
 TABLES: Final = frozenset({"generate_series", "unnest"})
 ALLOWED: Final = AGGREGATES | WINDOWS | SCALARS

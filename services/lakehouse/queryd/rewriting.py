@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sqlglot import exp
 
 from lakehouse.queryd.kinds import kind
+from lakehouse.queryd.parse import invalid
 
 _HOLE_DEPTH: Final = 4
 
@@ -74,6 +75,22 @@ def argument(node: exp.Expr) -> exp.Expr:
     """The first argument of a call."""
     found: exp.Expr = node.expressions[0] if isinstance(node, exp.Anonymous) else node.this
     return found
+
+
+def distance(node: exp.Expr, names: Mapping[str, str]) -> exp.Expr | None:
+    """A distance of two vectors by the engine's name for it, over doubles; None for other nodes.
+
+    Raises ``invalid`` unless it is of two.
+    """
+    if not isinstance(node, exp.Anonymous | exp.CosineDistance):
+        return None
+    name = "cosine_distance" if isinstance(node, exp.CosineDistance) else node.name.lower()
+    if name not in names:
+        return None
+    pair = node.expressions if isinstance(node, exp.Anonymous) else [node.this, node.expression]
+    if len(pair) != 2 or None in pair:
+        raise invalid("a distance is one of two vectors", function=name, arguments=len(pair))
+    return call(names[name], *(cast(one.copy(), "DOUBLE[]") for one in pair))
 
 
 def replace_outermost(node: exp.Expr, make: Callable[[exp.Expr], exp.Expr]) -> None:
