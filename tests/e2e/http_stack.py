@@ -146,6 +146,7 @@ async def http_stack(
         await vectors.start()
         closing.push_async_callback(vectors.close)
         query.use_vectors(vectors)
+        query.use_vectors(vectors)
         services = Services(
             catalog=catalog,
             tokens=tokens,

@@ -89,3 +89,7 @@ async def test_every_curl_line_works(tmp_path: Path) -> None:
     assert (ranged.status_code, ranged.content) == (206, FILES["people.csv"][-10:])
     counted = next(a for line, a in answers.items() if "count(*) as n from people" in line)
     assert counted.json()["rows"] == [[2]]
+    found = next(a for line, a in answers.items() if '"text": "Bob", "k": 3' in line)
+    assert [hit["key"] for hit in found.json()["hits"]] == [["010"], ["007"]]
+    given = next(a for line, a in answers.items() if '"vector": [0.9' in line)
+    assert [hit["key"] for hit in given.json()["hits"]] == ["a", "b"]

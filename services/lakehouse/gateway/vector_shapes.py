@@ -209,8 +209,8 @@ def search_shape(result: SearchResult, many: bool) -> OneSearchShape | ManySearc
         "source_version": result.source_version,
         "behind": result.behind,
         "version": result.version,
-        "embed_ms": result.embed_ms,
-        "search_ms": result.search_ms,
+        "embed_ms": round(result.embed_ms, 3),
+        "search_ms": round(result.search_ms, 3),
     }
     if many:
         return ManySearchShape(**answered, results=tuple(map(_hits, result.results)))
