@@ -63,7 +63,7 @@ def _mark(version: IndexVersion) -> _Mark:
 
 class Builder:
     """Builds versions, one call a time of each. ``compare`` weighs a new version against the live
-    one before it takes its place."""
+    one before it takes its place. ``texts``: how many were sent to the model."""
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class Builder:
         self.reader = SourceReader(parts)
         self.weigher = Weigher(parts, self.reader)
         self._embedder = DocumentEmbedder(parts, models)
+        self.texts = 0
 
     async def build(self, name: str, number: int) -> bool:
         """Bring version ``number`` up to date; whether there was anything to do.
@@ -162,6 +163,7 @@ class _Run:
         batches = work.todo.tables(self._parts.settings.batch_documents, _TEXT_BYTES_MAX)
         while (batch := await run_in(self._parts.jobs, _next, batches)) is not None:
             embedded = await self._b._embedder.embed(version, batch, rows_version)
+            self._b.texts += embedded.texts
             self._refused += embedded.refused
             if embedded.rows.num_rows:
                 expected = await self._put(version, embedded.rows, expected)

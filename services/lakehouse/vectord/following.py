@@ -17,6 +17,7 @@ from lakehouse.model.refs import name_key
 from lakehouse.model.vectors import IndexVersion, VectorIndexInfo, VersionState
 from lakehouse.vectord.building import Builder, Overtaken
 from lakehouse.vectord.documents import Documents
+from lakehouse.vectord.figures import VectorFigures
 from lakehouse.vectord.identity import own_context
 from lakehouse.vectord.parts import VectorParts
 
@@ -39,7 +40,14 @@ class _Failed:
 class Follower:
     """One build of a version at a time. Belongs to one event loop."""
 
-    def __init__(self, parts: VectorParts, documents: Documents, builder: Builder) -> None:
+    def __init__(
+        self,
+        parts: VectorParts,
+        documents: Documents,
+        builder: Builder,
+        figures: VectorFigures | None = None,
+    ) -> None:
+        self._figures = figures or VectorFigures()
         self._parts = parts
         self._documents = documents
         self._builder = builder
@@ -57,6 +65,11 @@ class Follower:
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
         return task
+
+    @property
+    def running(self) -> int:
+        """How many builds run."""
+        return len(self._tasks)
 
     def building(self, name: str) -> bool:
         """Whether a build of any version runs in this process."""
@@ -149,9 +162,12 @@ class Follower:
                 await self._builder.build(name, key[1])
             except (LakehouseError, Overtaken) as error:
                 self._again_later(key)
+                fell = error.kind.value if isinstance(error, LakehouseError) else "overtaken"
+                self._figures.built(fell)
                 told = {"index": name, "number": key[1], "reason": str(error) or "overtaken"}
                 log.warning("a build did not come to its end", extra=told)
                 raise
+            self._figures.built("done")
             self._failed.pop(key, None)
 
     def _again_later(self, key: _Key) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lakehouse.contracts import vectors as c
+from lakehouse.errors import LakehouseError
+from lakehouse.kit.figures import Readout
 from lakehouse.kit.supervise import Supervisor
 from lakehouse.model.identity import Context
 from lakehouse.vectord.building import Builder
 from lakehouse.vectord.documents import Documents
+from lakehouse.vectord.figures import VectorFigures
 from lakehouse.vectord.following import Follower
 from lakehouse.vectord.given import Given
 from lakehouse.vectord.images import Images
@@ -27,12 +32,13 @@ class Vectors:
     def __init__(self, parts: VectorParts) -> None:
         self._parts = parts
         self._supervisor = Supervisor()
+        self._figures = figures = VectorFigures()
         documents, models = Documents(parts), Models(parts)
         self.images = Images(parts, documents)
         self._searching = Searching(parts, self.images, documents, models)
         publisher = Publisher(parts, self.images.applied)
         self._builder = Builder(parts, documents, models, publisher, self._searching.compare)
-        self._follower = Follower(parts, documents, self._builder)
+        self._follower = Follower(parts, documents, self._builder, figures)
         self._searching.nudge = self._follower.hasten
         maker = Maker(parts, Profiles(parts), models)
         self._indexes = Indexes(parts, documents, maker, self._follower)
@@ -73,7 +79,15 @@ class Vectors:
         return await self._indexes.delete(ctx, request)
 
     async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
-        return await self._searching.search(ctx, request)
+        clock = self._parts.clock
+        started, outcome = clock.monotonic(), "done"
+        try:
+            return await self._searching.search(ctx, request)
+        except LakehouseError as error:
+            outcome = error.kind.value
+            raise
+        finally:
+            self._figures.searched(outcome, clock.monotonic() - started)
 
     async def put_vectors(self, ctx: Context, request: c.PutVectorsRequest) -> c.PutVectorsReport:
         return await self._given.put(ctx, request)
@@ -88,3 +102,10 @@ class Vectors:
 
     async def compare(self, ctx: Context, request: c.CompareRequest) -> c.CompareReport:
         return await self._searching.compare(ctx, request)
+
+    def figures(self) -> Iterable[Readout]:
+        """What was searched and built since the start."""
+        images = self.images
+        held = (images.size_bytes, images.loads, images.built)
+        self._figures.texts = self._builder.texts
+        return self._figures.figures(self._follower.running, held)
