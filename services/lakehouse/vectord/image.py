@@ -214,16 +214,22 @@ class Image:
         answers: list[list[Found]] = [[] for _ in queries]
         for at, part in enumerate(self.parts):
             allowed = self._allowed_of(at, wanted)
+            look = self._ef(at, k, ef)
+            # A structure may have a shorter way for a single query.
+            nearest = getattr(part.index, "nearest", None)
+            if len(queries) == 1 and nearest is not None and not exact:
+                near, apart = nearest(queries, k, look, allowed)
+                if len(near):
+                    answers[0].append((part.rows[near], apart))
+                continue
             if exact:
                 labels, far = self._compared(part.index, queries, k, allowed)
             else:
-                labels, far = part.index.search(queries, k, self._ef(at, k, ef), allowed)
+                labels, far = part.index.search(queries, k, look, allowed)
             for answer, near, apart in zip(answers, labels, far, strict=True):
                 there = near >= 0
-                if not there.all():
-                    near, apart = near[there], apart[there]
-                if len(near):
-                    answer.append((part.rows[near], apart))
+                if there.any():
+                    answer.append((part.rows[near[there]], apart[there]))
         if len(self.tail_rows):
             allowed = self._allowed_of(-1, wanted)
             tail = self.tail.ranked(queries, k, allowed)
@@ -267,7 +273,7 @@ class Image:
         whole = ef or max(_EF, 2 * k)
         if len(self.parts) == 1:
             return whole
-        share = self.parts[at].index.rows / max(1, sum(part.index.rows for part in self.parts))
+        share = self.parts[at].index.rows / max(1, sum([part.index.rows for part in self.parts]))
         return max(_EF_MIN, k, int(whole * (1.0 + share) / 2.0))
 
     def _allowed_of(self, at: int, wanted: Flags | None) -> Flags | None:
@@ -291,7 +297,7 @@ class Image:
             return answer[0]
         rows = np.concatenate([one[0] for one in answer])
         far = np.concatenate([one[1] for one in answer])
-        order = np.argsort(far, kind="stable")
+        order = far.argsort(kind="stable")
         rows, far = rows[order], far[order]
         if (far[1:] == far[:-1]).any():
             named = sorted(range(len(rows)), key=lambda at: (far[at], self.book.key(int(rows[at]))))

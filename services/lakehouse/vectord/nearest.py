@@ -33,13 +33,14 @@ def distances(vectors: Vectors, query: Vectors, distance: Distance) -> Vectors:
     wanted = query.astype(np.float64)
     if distance is Distance.L2:
         rows -= wanted
-        found = np.einsum("ij,ij->i", rows, rows)
-    elif distance is Distance.DOT:
-        found = -np.einsum("ij,j->i", rows, wanted)
-    else:
-        found = np.clip(1.0 - np.einsum("ij,j->i", rows, wanted), 0.0, 2.0)
-    rounded: Vectors = found.astype(np.float32)
-    return rounded
+        return np.einsum("ij,ij->i", rows, rows).astype(np.float32)
+    found = np.einsum("ij,j->i", rows, wanted)
+    if distance is Distance.DOT:
+        return (-found).astype(np.float32)
+    np.subtract(1.0, found, out=found)
+    np.maximum(found, 0.0, out=found)
+    np.minimum(found, 2.0, out=found)
+    return found.astype(np.float32)
 
 
 def as_scores(found: Vectors, distance: Distance) -> Vectors:
@@ -103,16 +104,18 @@ class Matrix:
     def settle(self, query: Vectors, places: Labels, k: int) -> tuple[Labels, Vectors]:
         """The ``k`` nearest of ``places`` (rising), and all that are as near as the last of them,
         with their exact distances."""
-        found = np.concatenate(
-            [
-                distances(self.vectors[block], query, self._distance)
-                for block in _blocks(places, self.vectors.shape[1])
-            ]
-        )
-        order = np.argsort(found, kind="stable")
+        vectors, most = self.vectors, _BLOCK_ENTRIES // self.vectors.shape[1]
+        if len(places) <= most:
+            found = distances(vectors[places], query, self._distance)
+        else:
+            blocks = [places[at : at + most] for at in range(0, len(places), most)]
+            found = np.concatenate([distances(vectors[b], query, self._distance) for b in blocks])
+        order = found.argsort(kind="stable")
+        places, found = places[order], found[order]
         if len(order) > k:
-            order = order[: int(np.searchsorted(found[order], found[order[k - 1]], side="right"))]
-        return places[order], found[order]
+            count = int(found.searchsorted(found[k - 1], side="right"))
+            return places[:count], found[:count]
+        return places, found
 
     def slack(self, query: Vectors) -> float:
         """How far a distance in float32 arithmetic may be off."""
@@ -156,9 +159,3 @@ def _candidates(near: Vectors, k: int, slack: float) -> Labels:
         return np.flatnonzero(np.isfinite(near))
     bound = np.partition(near, k - 1)[k - 1]
     return np.flatnonzero(near <= bound + np.float32(slack))
-
-
-def _blocks(places: Labels, dimensions: int) -> Iterator[Labels]:
-    size = max(1, _BLOCK_ENTRIES // max(1, dimensions))
-    for start in range(0, max(1, len(places)), size):
-        yield places[start : start + size]

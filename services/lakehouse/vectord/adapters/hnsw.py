@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 import numpy as np
@@ -133,30 +133,42 @@ class HnswIndex:
     def search(
         self, queries: Vectors, k: int, ef: int, allowed: Flags | None = None
     ) -> tuple[Labels, Vectors]:
+        labels, found = blank(len(queries), k)
+        for at, (best, far) in enumerate(self._each(queries, k, ef, allowed)):
+            labels[at, : len(best)], found[at, : len(best)] = best, far
+        return labels, found
+
+    def nearest(
+        self, query: Vectors, k: int, ef: int, allowed: Flags | None = None
+    ) -> tuple[Labels, Vectors]:
+        """As ``search`` of one query, (1, dimensions), without places for what is not there."""
+        return next(self._each(query, k, ef, allowed))
+
+    def _each(
+        self, queries: Vectors, k: int, ef: int, allowed: Flags | None
+    ) -> Iterator[tuple[Labels, Vectors]]:
+        """What is found for each query."""
         total = self.rows if allowed is None else int(np.count_nonzero(allowed))
         wanted = min(k, total)
-        if not wanted:
-            return blank(len(queries), k)
         fetched = max(ef or max(_EF_MIN, 2 * k), k + _SPARE)
-        if total < self.rows:
+        if 0 < total < self.rows:
             fetched = fetched * self.rows // total
-        labels, found = blank(len(queries), k)
-        left = np.arange(len(queries))
-        while len(left) and not self._dearer(fetched, total):
-            unsettled = []
-            nearest = self._nearest(queries[left], fetched)
-            if nearest is None:
-                break
-            for at, near, far in zip(left, *nearest, strict=True):
-                best = self._settled(queries[at], (near, far), wanted, allowed)
-                if best is None:
-                    unsettled.append(at)
-                else:
-                    labels[at, :wanted], found[at, :wanted] = best
-            left, fetched = np.array(unsettled, np.int64), fetched * _WIDER
-        if len(left):
-            labels[left], found[left] = self._matrix.search(queries[left], k, allowed)
-        return labels, found
+        batch = self._nearest(queries, fetched) if not self._dearer(fetched, total) else None
+        for at in range(len(queries)):
+            looked_at, nearest = fetched, None if batch is None else (batch[0][at], batch[1][at])
+            query, best = queries[at], None
+            while nearest is not None:
+                best = self._settled(query, nearest, wanted, allowed)
+                looked_at *= _WIDER
+                if best is not None or self._dearer(looked_at, total):
+                    break
+                wider = self._nearest(queries[at : at + 1], looked_at)
+                nearest = None if wider is None else (wider[0][0], wider[1][0])
+            if best is None:
+                best, far = next(self._matrix.ranked(queries[at : at + 1], k, allowed))
+                yield best[:k], far[:k]
+            else:
+                yield best
 
     def compare(
         self, queries: Vectors, k: int, allowed: Flags | None = None
@@ -205,7 +217,7 @@ class HnswIndex:
         bound = far[wanted - 1] + np.float32(self._matrix.slack(query))
         if furthest <= bound:
             return None
-        within = int(np.searchsorted(far, bound, side="right"))
+        within = int(far.searchsorted(bound, side="right"))
         best, exact = self._matrix.settle(query, np.sort(near[:within]), wanted)
         return best[:wanted], exact[:wanted]
 
