@@ -33,14 +33,17 @@ def distances(vectors: Vectors, query: Vectors, distance: Distance) -> Vectors:
     wanted = query.astype(np.float64)
     if distance is Distance.L2:
         rows -= wanted
-        return np.einsum("ij,ij->i", rows, rows).astype(np.float32)
-    found = np.einsum("ij,j->i", rows, wanted)
-    if distance is Distance.DOT:
-        return (-found).astype(np.float32)
-    np.subtract(1.0, found, out=found)
-    np.maximum(found, 0.0, out=found)
-    np.minimum(found, 2.0, out=found)
-    return found.astype(np.float32)
+        found = np.einsum("ij,ij->i", rows, rows)
+    else:
+        found = np.einsum("ij,j->i", rows, wanted)
+        if distance is Distance.DOT:
+            np.negative(found, out=found)
+        else:
+            np.subtract(1.0, found, out=found)
+            np.maximum(found, 0.0, out=found)
+            np.minimum(found, 2.0, out=found)
+    rounded: Vectors = found.astype(np.float32)
+    return rounded
 
 
 def as_scores(found: Vectors, distance: Distance) -> Vectors:

@@ -155,20 +155,20 @@ class HnswIndex:
             fetched = fetched * self.rows // total
         batch = self._nearest(queries, fetched) if not self._dearer(fetched, total) else None
         for at in range(len(queries)):
-            looked_at, nearest = fetched, None if batch is None else (batch[0][at], batch[1][at])
-            query, best = queries[at], None
-            while nearest is not None:
-                best = self._settled(query, nearest, wanted, allowed)
-                looked_at *= _WIDER
-                if best is not None or self._dearer(looked_at, total):
+            query, best = queries[at : at + 1], None
+            if batch is not None:
+                best = self._settled(query[0], (batch[0][at], batch[1][at]), wanted, allowed)
+            looked_at = fetched * _WIDER
+            while batch is not None and best is None and not self._dearer(looked_at, total):
+                wider = self._nearest(query, looked_at)
+                if wider is None:
                     break
-                wider = self._nearest(queries[at : at + 1], looked_at)
-                nearest = None if wider is None else (wider[0][0], wider[1][0])
+                best = self._settled(query[0], (wider[0][0], wider[1][0]), wanted, allowed)
+                looked_at *= _WIDER
             if best is None:
-                best, far = next(self._matrix.ranked(queries[at : at + 1], k, allowed))
-                yield best[:k], far[:k]
-            else:
-                yield best
+                every, far = next(self._matrix.ranked(query, k, allowed))
+                best = every[:k], far[:k]
+            yield best
 
     def compare(
         self, queries: Vectors, k: int, allowed: Flags | None = None
