@@ -98,9 +98,9 @@ class Shelf:
     ) -> int:
         """Make a dataset of ``rows``; the version of the store after it."""
         mode = IngestMode(fields.pop("mode", "create"))
-        request = IngestRequest(
-            name, mode, key, IngestOptions(content_type="application/json"), **fields
-        )
+        columns = fields.pop("columns", ())
+        options = IngestOptions(content_type="application/json", columns=columns)
+        request = IngestRequest(name, mode, key, options, **fields)
         report = await self.ingest.ingest(ADA, request, _once(orjson.dumps(rows)))
         return report.version
 

@@ -366,6 +366,6 @@ def _cursor(name: str) -> str:
 
 def _cursor_key(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor.encode()).decode()
+        return base64.b64decode(cursor.encode(), b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError, ValueError):
         raise bad("the cursor is not one of ours", cursor=cursor[:80]) from None
