@@ -15,6 +15,7 @@ import click
 from lakehouse.cli.calls import Invocation, config_option
 from lakehouse.cli.commands.catalog import column_rows
 from lakehouse.cli.commands.ingest import show
+from lakehouse.cli.commands.vectors import watch
 from lakehouse.cli.output import Output, time_text
 from lakehouse.errors import ErrorKind, LakehouseError
 
@@ -38,6 +39,13 @@ from candidates
 where years_experience = 'N/A' and zip like '0%'
 order by candidate_id limit 5"""
 
+_OCCUPATIONS: Final = "occupations.csv.gz"
+_NEAR: Final = """\
+select v.rank, round(v.score, 3) as score, o.words, o.meaning
+from vector_search('occupations', 'somebody who repairs broken machines', 5) v
+join occupations o on o.synset = v.synset
+order by v.rank"""
+
 _CONTACTS: Final = b"id,name,phone\n7,Ann,+49 351 1\n8,Bob,+49 351 2\n"
 _PATCH: Final = b'{"key": 7, "set": {"phone": "+43 316 5"}}'
 
@@ -53,7 +61,8 @@ _PATCH: Final = b'{"key": 7, "set": {"phone": "+43 316 5"}}'
 @click.option("--no-serve", is_flag=True, help="Stop after the answer; LAKEHOUSE_DEMO_EXIT=1 too.")
 @config_option
 def command(data: Path, no_serve: bool, config_path: Path | None) -> None:
-    """Ingest two messy exports into an embedded bucket, ask SQL across them, and keep serving.
+    """Ingest two messy exports into an embedded bucket, ask SQL across them, change a row, search
+    by meaning, and keep serving.
 
     Running it again changes nothing: the same files are known by their content.
     """
@@ -83,6 +92,7 @@ def _demo_config(config: Config, data: Path) -> Config:
         node=replace(config.node, state_dir=str(data / "state"), store_id="", log_level="warning"),
         ingest=replace(config.ingest, spool_dir=str(data / "spool")),
         query=replace(config.query, cache_dir=str(data / "cache"), spill_dir=str(data / "spill")),
+        vectors=replace(config.vectors, cache_dir=str(data / "vectors")),
     )
 
 
@@ -114,6 +124,8 @@ async def _tour(invocation: Invocation) -> None:
         await _sql(invocation, clients, _ANSWER, before)
         output.say("\n7. A phone number changes, and its past is kept", "bold cyan")
         await _change(invocation, clients)
+        output.say("\n8. Found by what it means, with the model that comes along", "bold cyan")
+        await _meaning(invocation, clients)
 
 
 async def _change(invocation: Invocation, clients: Clients) -> None:
@@ -140,6 +152,28 @@ async def _change(invocation: Invocation, clients: Clients) -> None:
     ]
     columns = ("version", "at", "by", "field", "old", "new", "reason")
     invocation.output.table(columns, rows)
+
+
+async def _meaning(invocation: Invocation, clients: Clients) -> None:
+    """What WordNet says of occupations, embedded and searched, joined with its rows in SQL."""
+    from lakehouse.contracts.ingest import CardHints, IngestOptions, IngestRequest
+    from lakehouse.contracts.vectors import BuildRequest, CreateIndexRequest
+
+    ctx = invocation.context()
+    card = CardHints(owner=_OWNER, tags=("demo",), source_system="WordNet 3.0")
+    options = IngestOptions(file_name=_OCCUPATIONS)
+    request = IngestRequest("occupations", key=("synset",), options=options, card=card)
+    report = await clients.ingest.ingest(ctx, request, _file(_OCCUPATIONS))
+    show(invocation, report)
+    wanted = CreateIndexRequest("occupations", "occupations", ("words", "meaning"))
+    await clients.vectors.create_index(ctx, wanted)
+    built = await clients.vectors.build(ctx, BuildRequest("occupations"))
+    built = await watch(invocation, clients, built)
+    version = built.index.versions[-1]
+    told = f"{version.documents:,} meanings as vectors of {version.dimensions} by {version.model}"
+    invocation.output.say(told, "dim")
+    invocation.output.say(_NEAR, "dim")
+    await _sql(invocation, clients, _NEAR)
 
 
 @contextmanager
@@ -206,5 +240,7 @@ def _farewell(output: Output, node: Node, stays: bool) -> None:
     output.say(f"  curl -s {base}/query/sql -H 'content-type: application/json' \\")
     output.say("""       -d '{"sql": "select city, count(*) from candidates group by city"}'""")
     output.say(f"  curl -s {base}/journal/rows/contacts/7")
+    output.say(f"  curl -s {base}/vectors/search \\")
+    output.say("""       -d '{"index": "occupations", "text": "looks after the sick", "k": 3}'""")
     output.say(f"  curl -s {base}/ingest/datasets/mine --data-binary @mine.csv \\")
     output.say("       -H 'content-type: text/csv'")

@@ -95,7 +95,7 @@ async def create(invocation: Invocation, name: str, **given: Any) -> None:
     async with invocation.clients() as clients:
         result = await clients.vectors.create_index(_keyed(invocation), request)
         if given["wait"]:
-            result = await _watch(invocation, clients, result)
+            result = await watch(invocation, clients, result)
     _show(invocation, result)
 
 
@@ -133,7 +133,7 @@ async def build(invocation: Invocation, name: str, wait: bool, **given: Any) -> 
     async with invocation.clients() as clients:
         result = await clients.vectors.build(_keyed(invocation), request)
         if wait:
-            result = await _watch(invocation, clients, result)
+            result = await watch(invocation, clients, result)
     _show(invocation, result)
 
 
@@ -195,7 +195,7 @@ async def delete(invocation: Invocation, name: str, number: int) -> None:
     invocation.output.record(result, lines)
 
 
-async def _watch(invocation: Invocation, clients: Clients, result: IndexResult) -> IndexResult:
+async def watch(invocation: Invocation, clients: Clients, result: IndexResult) -> IndexResult:
     """The index when its build has ended. Raises ``unavailable`` if that was not its end."""
     from lakehouse.contracts.vectors import IndexRequest
 
