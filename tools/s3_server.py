@@ -32,6 +32,7 @@ from types import FrameType
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph")
 INSTALL = "apt-get install --no-install-recommends radosgw ceph-mon ceph-osd"
 START_SECONDS = 120.0
+REFUSED_SECONDS = 20.0
 
 CONFIG = """
 [global]
@@ -200,7 +201,16 @@ class Server:
         self._processes.append(process)
 
     def _ceph(self, *arguments: str) -> None:
-        self._do("ceph", *self._conf(), "--connect-timeout", "60", *arguments)
+        """A mon that has only just begun may refuse for a moment what it allows then."""
+        until = time.monotonic() + REFUSED_SECONDS
+        while True:
+            try:
+                return self._do("ceph", *self._conf(), "--connect-timeout", "60", *arguments)
+            except Failed:
+                self.check()
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.2)
 
     def _do(self, *command: str) -> None:
         try:

@@ -71,6 +71,12 @@ class FaultProxy:
         self._port = self._server.sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{self._port}"
 
+    async def quiet(self) -> None:
+        """Wait until what was sent so far has arrived and was answered, late as that may be."""
+        await asyncio.sleep(0.2)
+        while self._serving:
+            await asyncio.wait(set(self._serving))
+
     async def close(self) -> None:
         """Stop listening and end what is still served, so that nothing outlives its loop."""
         if self._server is not None:

@@ -99,11 +99,11 @@ async def _run(pack: Pack, kills: int, seed: int, pause_seconds: float) -> None:
 async def _progress(pack: Pack) -> None:
     """Wait until somebody is acknowledged again."""
     before = len(pack.told())
-    for _ in range(600):
+    for _ in range(1200):
         if len(pack.told()) > before + 5:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(f"nothing was acknowledged for 30 s: {pack.errors()}")
+    raise AssertionError(f"nothing was acknowledged for a minute: {pack.errors()}")
 
 
 async def _judge(pack: Pack, direct: BucketSettings) -> int:
@@ -145,7 +145,7 @@ async def test_real_s3_with_faults_on_the_wire_survives_25_kills(tmp_path: Path)
     pack = Pack(settings, tmp_path)
     await _run(pack, kills=25, seed=2, pause_seconds=1.0)
     # What the proxy still holds of a killed worker's requests arrives now.
-    await asyncio.sleep(1.5)
+    await proxy.quiet()
     await proxy.close()
     epochs = await _judge(pack, direct)
     print(f"acknowledged {len(pack.told())}, epochs {epochs}, faults {dict(proxy.seen)}")

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from e2e.nodes import Node, free_ports, running
+from e2e.nodes import END_SECONDS_MAX, Node, free_ports, running
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -286,7 +286,7 @@ def _details(node: Node) -> Any:
     return httpx.get(f"{node.url}/ready").json()["details"]
 
 
-def _eventually(holds: Any, seconds: float = 20.0) -> bool:
+def _eventually(holds: Any, seconds: float = END_SECONDS_MAX) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():

@@ -188,7 +188,7 @@ class There:
             if (noun, rpc) in BODIES:
                 call = self.channel.stream_unary(path)(metadata=metadata)
                 await call.write(data or BODIES[noun, rpc](request={}).SerializeToString())
-                await asyncio.wait_for(call, 10)
+                await asyncio.wait_for(call, 60)
             elif (noun, rpc) in STREAMS:
                 async for _ in self.channel.unary_stream(path)(data, metadata=metadata):
                     pass

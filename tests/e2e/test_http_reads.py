@@ -85,5 +85,5 @@ async def test_a_read_is_whole_or_not_found_while_others_drop(client: httpx.Asyn
             await asyncio.sleep(0.02)
         over.set()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         await asyncio.gather(read(), read(), drop_and_restore())

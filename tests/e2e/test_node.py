@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -268,12 +268,11 @@ def test_tokens_are_made_before_the_first_start_and_asked_for(tmp_path: Path) ->
 
 
 def test_a_graceful_stop_finishes_what_runs(node: Node) -> None:
-    started = threading.Event()
+    stopping = threading.Event()
 
     def body() -> Iterator[bytes]:
         yield b"a\n1\n"
-        started.set()
-        time.sleep(1.5)
+        assert stopping.wait(END_SECONDS_MAX)
         yield b"2\n"
 
     with running(node), ThreadPoolExecutor(1) as pool:
@@ -281,13 +280,29 @@ def test_a_graceful_stop_finishes_what_runs(node: Node) -> None:
         answer = pool.submit(
             lambda: httpx.post(f"{node.url}/ingest/datasets/slow", content=body(), timeout=60)
         )
-        assert started.wait(END_SECONDS_MAX)
-        time.sleep(0.3)
+        _until(lambda: any(node.folder.glob("data/spool/*/*/body")))
         node.signal(signal.SIGTERM)
+        _until(lambda: not _takes_more(node))
+        stopping.set()
         assert answer.result(60).status_code == 201, answer.result().text
         assert node.wait_end() == 0
         node.start()
         assert node.sql("select a from slow order by a") == [[1], [2]]
+
+
+def _until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + END_SECONDS_MAX
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _takes_more(node: Node) -> bool:
+    """Whether it takes requests, as who sends them to it asks."""
+    try:
+        return httpx.get(f"{node.url}/ready", timeout=30).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_split_roles_show_each_other_tokens(tmp_path: Path) -> None:

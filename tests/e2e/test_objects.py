@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from e2e.http_stack import Stack, http_stack
-from e2e.nodes import Node, running
+from e2e.nodes import END_SECONDS_MAX, Node, running
 from lakehouse.model.identity import Scope
 
 MEBIBYTE: Final = 1 << 20
@@ -53,7 +53,7 @@ def forget_the_peak(node: Node) -> None:
 
 
 def eventually(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + END_SECONDS_MAX
     while not seen():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.nodes import PEOPLE_CSV, Node, free_ports, running
+from e2e.nodes import END_SECONDS_MAX, PEOPLE_CSV, Node, free_ports, running
 from support_otlp import Receiver, SeenSpan, receiving
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -165,7 +165,7 @@ def test_a_trace_that_nobody_samples_is_not_sent(
 
 def logged(node: Node, message: str, request_id: str) -> dict[str, Any]:
     """The line of a request, which is written once its answer is out: it may take a moment."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + END_SECONDS_MAX
     while time.monotonic() < until:
         for text in node.log.splitlines():
             if text.startswith("{") and text.endswith("}"):
