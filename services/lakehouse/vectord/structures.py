@@ -25,18 +25,19 @@ from lakehouse.model.vectors import (
     IndexVersion,
     Profile,
     Structure,
+    VectorBackend,
 )
 from lakehouse.objectstore.port import ObjectStore, StreamingReads, StreamingWrites
 from lakehouse.objectstore.scoped import ScopedStore
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import SearchIndex, Vectors
+from lakehouse.vectord.tables import LANCE, Tables
 
 __all__ = ["HNSW", "LABELS", "LANCE", "Built", "Structures"]
 
 log = logging.getLogger(__name__)
 
 HNSW: Final = "hnsw"
-LANCE: Final = "lance"
 LABELS: Final = ("entity", "chunk", "digest", "version")
 """What a row must still be for its label to stand for it."""
 _CHUNK: Final = 8 << 20
@@ -61,10 +62,17 @@ class Structures:
     def __init__(self, parts: VectorParts, builders: Executor) -> None:
         self._parts = parts
         self._builders = builders
+        self._tables = Tables(parts, builders)
         self.stopping = False
 
     async def build(self, profile: Profile, vectors: Vectors, labels: pa.Table) -> Built:
-        """A graph over ``vectors`` in their order. Raises ``unavailable`` when the node stops."""
+        """A graph or a table over ``vectors`` in their order, as the profile says. Raises
+        ``unavailable`` when the node stops."""
+        if profile.vector_backend is VectorBackend.LANCE:
+            table = await self._tables.build(
+                vectors, labels, profile.distance, lambda: self.stopping
+            )
+            return Built(table, labels, table.memory_bytes)
         from lakehouse.vectord.adapters.hnsw import build_graph
 
         shape = (profile.hnsw_m, profile.ef_construction)
@@ -82,16 +90,19 @@ class Structures:
     async def save(self, folder: str, bucket: str, built: Built) -> Structure:
         """Write ``built`` below ``folder``, which ends in a slash; nothing names it yet."""
         from lakehouse.vectord.adapters.hnsw import HnswIndex
+        from lakehouse.vectord.adapters.lance import LanceIndex
 
+        name = f"{folder}{self._parts.ids.ulid()}"
+        seq = max(built.labels.column("version").to_pylist(), default=0)
+        if isinstance(built.index, LanceIndex):
+            return await self._tables.save(name, bucket, built.index, seq)
         assert isinstance(built.index, HnswIndex)
         content = built.index.content
         store = ScopedStore(self._parts.buckets.get(bucket), (VECTORS_FOLDER,))
-        name = f"{folder}{self._parts.ids.ulid()}"
         digest = await run_in(self._builders, _sha256, content)
         labels = await run_in(self._builders, _parquet, built.labels)
         await _put(store, f"{name}.labels.parquet", labels)
         await _put(store, f"{name}.hnsw", content)
-        versions = built.labels.column("version")
         return Structure(
             HNSW,
             f"{name}.hnsw",
@@ -101,13 +112,16 @@ class Structures:
             f"{name}.labels.parquet",
             hashlib.sha256(labels).hexdigest(),
             bucket=bucket,
-            seq=max(versions.to_pylist(), default=0),
+            seq=seq,
         )
 
     async def load(self, version: IndexVersion, structure: Structure) -> Built:
         """What ``save`` wrote. Raises ``corrupt`` where it is damaged, and as the store does."""
         from lakehouse.vectord.adapters.hnsw import HnswIndex, nameless_file
 
+        if structure.kind == LANCE:
+            table, rows = await self._tables.load(version, structure, LABELS)
+            return Built(table, rows, table.memory_bytes)
         if structure.kind != HNSW:
             raise LakehouseError(
                 ErrorKind.CORRUPT, "a structure is of a kind unknown here", of=structure.kind[:40]
