@@ -97,8 +97,8 @@ class Structure:
         kind: ``hnsw`` or ``lance``.
         key: of the object; of Lance the folder of the table, with a slash at its end.
         labels_key: of the object (Parquet) that says which row each label is; "" for Lance.
-        sha256: of the bytes at ``key``; of Lance of the list of files in the folder, ``files.json``,
-            which has theirs. ``lance_version`` is the one to open.
+        sha256: of the bytes at ``key``; of Lance of the list of its files, ``files.json`` in the
+            folder, which has theirs. ``lance_version`` is the one to open.
         seq: the version of the store whose rows it was made of.
     """
 
