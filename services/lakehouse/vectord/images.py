@@ -18,7 +18,13 @@ from lakehouse.contracts.catalog import DatasetResult, GetRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context
-from lakehouse.model.vectors import VECTORS_FOLDER, IndexVersion, Structure, VectorIndexInfo
+from lakehouse.model.vectors import (
+    VECTORS_FOLDER,
+    IndexVersion,
+    Structure,
+    VectorBackend,
+    VectorIndexInfo,
+)
 from lakehouse.vectord.book import KEY
 from lakehouse.vectord.documents import Documents, with_version
 from lakehouse.vectord.identity import own_context
@@ -28,7 +34,7 @@ from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.planning import Plan, plan_of, should_fold, tail_max, wanted
 from lakehouse.vectord.publishing import RowsWritten
 from lakehouse.vectord.sessions import writing
-from lakehouse.vectord.structures import HNSW, LABELS, Built, Structures
+from lakehouse.vectord.structures import HNSW, LABELS, LANCE, Built, Structures
 
 __all__ = ["Images"]
 
@@ -340,7 +346,8 @@ class Images:
         except LakehouseError as error:
             told = {"index": info.name, "number": version.number, "reason": str(error)}
             log.warning("a search structure could not be kept in the store", extra=told)
-            return [Structure(HNSW, "", one.labels.num_rows) for one in built]
+            lance = version.profile.vector_backend is VectorBackend.LANCE
+            return [Structure(LANCE if lance else HNSW, "", one.labels.num_rows) for one in built]
 
     async def _fold(self, entry: _Entry) -> None:
         async with entry.lock:

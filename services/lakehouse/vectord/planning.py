@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from lakehouse.model.vectors import IndexVersion, Profile, VersionState
+from lakehouse.model.vectors import IndexVersion, Profile, VectorBackend, VersionState
 from lakehouse.vectord.image import Image, Part
 from lakehouse.vectord.ports import Labels
 
@@ -78,7 +78,8 @@ def plan_of(image: Image, profile: Profile, most: int) -> Plan | None:
     if not len(rows):
         return Plan((), dropped)
     # Two threads build two graphs in half the time of one, and to search both costs little more.
-    pieces = _SPLIT if len(rows) >= _SPLIT_ROWS else 1
+    graphs = profile.vector_backend is VectorBackend.PARQUET
+    pieces = _SPLIT if graphs and len(rows) >= _SPLIT_ROWS else 1
     return Plan(tuple(np.array_split(rows, pieces)), dropped)
 
 

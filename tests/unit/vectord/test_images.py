@@ -1,0 +1,251 @@
+"""Images in memory: structures are caches, whatever happens to them, and searches never wait for
+them or miss a row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lakehouse.contracts import vectors as c
+from lakehouse.contracts.profiles import PutProfileRequest
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.vectors import Profile
+from lakehouse.vectord import image
+from lakehouse.vectord.adapters import hnsw
+from lakehouse.vectord.service import Vectors
+from support_vectors import ADA, READER, Shelf
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DIMENSIONS = 12
+QUICK = {"tail_rows": 40, "fresh_seconds": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _graphs_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hnsw, "_CANDIDATE_US", 0.01)
+    monkeypatch.setattr(image, "_EF", 24)
+
+
+def vectors_of(count: int, seed: int = 1) -> Any:
+    return np.random.default_rng(seed).standard_normal((count, DIMENSIONS)).astype(np.float32)
+
+
+def body(ids: list[str], vectors: Any) -> bytes:
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    table = pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(flat, DIMENSIONS)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+@asynccontextmanager
+async def service(store: Shelf, **settings: Any) -> AsyncIterator[Vectors]:
+    async with store.vectors(**{**QUICK, **settings}) as (vectors, profiles, _):
+        profile = Profile("small", exact_rows_max=50, hnsw_m=8, ef_construction=40)
+        await profiles.put(ADA, PutProfileRequest(profile))
+        yield vectors
+
+
+async def make(vectors: Vectors, name: str, count: int = 300, seed: int = 1) -> Any:
+    """An index of given vectors with a graph over it."""
+    await vectors.create_index(
+        ADA, c.CreateIndexRequest(name, profile="small", dimensions=DIMENSIONS)
+    )
+    made = vectors_of(count, seed)
+    await put(vectors, name, range(count), made)
+    await search(vectors, name, made[0])
+    await vectors.images.settled()
+    return made
+
+
+async def put(vectors: Vectors, name: str, ids: Any, made: Any) -> None:
+    await vectors.put_vectors(ADA, c.PutVectorsRequest(name, body([str(i) for i in ids], made)))
+
+
+async def search(vectors: Vectors, name: str, query: Any, k: int = 10, **fields: Any) -> Any:
+    request = c.SearchRequest(name, (c.VectorQuery(vector=query.tobytes()),), k, **fields)
+    return await vectors.search(READER, request)
+
+
+def keys(found: Any) -> list[str]:
+    return [hit.key for hit in found.results[0].hits]
+
+
+async def answers(vectors: Vectors, name: str) -> list[Any]:
+    found = [await search(vectors, name, query, k=7, exact=True) for query in vectors_of(5, 99)]
+    return [one.results for one in found]
+
+
+async def structures(vectors: Vectors, name: str) -> Any:
+    info = (await vectors.get_index(READER, c.IndexRequest(name))).index
+    return info.versions[0].structures
+
+
+async def test_a_graph_is_made_and_used_again_after_a_restart(store: Shelf) -> None:
+    async with service(store) as vectors:
+        made = await make(vectors, "again")
+        named = await structures(vectors, "again")
+        assert len(named) == 1
+        assert named[0].rows == 300
+        found = await search(vectors, "again", made[5])
+        assert found.served_by == "hnsw"
+        assert keys(found)[0] == "5"
+        before = await answers(vectors, "again")
+        await put(vectors, "again", [5, 900], vectors_of(2, 7))
+        assert (await search(vectors, "again", made[5])).served_by == "hnsw+exact"
+        await put(vectors, "again", [5], made[5:6])
+        await vectors.delete_vectors(ADA, c.DeleteVectorsRequest("again", ("900",)))
+    async with service(store) as vectors:
+        after = await answers(vectors, "again")
+        strip = [[(h.key, h.score) for h in one[0].hits] for one in after]
+        assert strip == [[(h.key, h.score) for h in one[0].hits] for one in before]
+        assert vectors.images.loader.reader.reads == 2, "rows, and the vectors of one of them"
+        assert await structures(vectors, "again") == named
+
+
+def _flip(at: float) -> Callable[[bytes], bytes]:
+    def damage(data: bytes) -> bytes:
+        place = int(at * (len(data) - 1))
+        return data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
+
+    return damage
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
+    "gone": lambda _: None,
+    "empty": lambda _: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "longer": lambda data: data + b"x",
+    "header": _flip(0.0),
+    "middle": _flip(0.5),
+    "end": _flip(1.0),
+    "other": lambda data: bytes(len(data)),
+}
+
+
+@pytest.mark.parametrize("ending", [".hnsw", ".labels.parquet"])
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_what_is_damaged_is_made_anew(store: Shelf, damage: str, ending: str) -> None:
+    name = f"damage-{damage}{ending.replace('.', '-')}"
+    async with service(store) as vectors:
+        await make(vectors, name, 120)
+        before = await answers(vectors, name)
+        (named,) = await structures(vectors, name)
+    bucket = store.buckets.get("primary")
+    key = named.key if ending == ".hnsw" else named.labels_key
+    changed = DAMAGE[damage](await bucket.get(key))
+    await bucket.delete([key])
+    if changed is not None:
+        await bucket.put(key, changed)
+    async with service(store) as vectors:
+        assert await answers(vectors, name) == before
+        assert vectors.images.loader.damaged == 1
+        await vectors.images.settled()
+        assert await answers(vectors, name) == before
+        (fresh,) = await structures(vectors, name)
+        assert fresh.key != named.key
+        assert fresh.sha256 == named.sha256, "the same rows make the same bytes"
+
+
+async def test_without_any_object_of_ours_the_answers_are_the_same(store: Shelf) -> None:
+    async with service(store) as vectors:
+        await make(vectors, "bare", 120)
+        before = await answers(vectors, "bare")
+    bucket = store.buckets.get("primary")
+    ours = [each.key for each in await bucket.list("_vectors/")]
+    assert ours
+    await bucket.delete(ours)
+    async with service(store) as vectors:
+        assert await answers(vectors, "bare") == before
+
+
+async def test_searches_go_on_while_all_else_changes(store: Shelf) -> None:
+    async with service(store) as vectors:
+        made = await make(vectors, "busy", 200)
+        built = vectors.images.built
+        gone: set[str] = set()
+        done = False
+
+        async def ask(seed: int) -> int:
+            asked = 0
+            while not done:
+                before = set(gone)
+                query = vectors_of(1, seed + asked)[0]
+                found = keys(await search(vectors, "busy", query, k=12))
+                assert len(found) == len(set(found)) == 12
+                assert not before & set(found), "a row that was deleted before"
+                asked += 1
+                await asyncio.sleep(0)
+            return asked
+
+        tasks = [asyncio.create_task(ask(1000 * at)) for at in range(8)]
+        for turn in range(6):
+            fresh = range(1000 + turn * 60, 1060 + turn * 60)
+            await put(vectors, "busy", fresh, vectors_of(60, turn + 50))
+            assert keys(await search(vectors, "busy", vectors_of(60, turn + 50)[7]))[0] == str(
+                fresh[7]
+            )
+            old = [str(at) for at in range(turn * 25, turn * 25 + 25)]
+            await vectors.delete_vectors(ADA, c.DeleteVectorsRequest("busy", tuple(old)))
+            gone |= set(old)
+        await vectors.images.settled()
+        done = True
+        assert min(await asyncio.gather(*tasks)) > 3
+        assert vectors.images.built > built
+        assert vectors.images.loads == 1, "own writes are not read again"
+        everything = keys(await search(vectors, "busy", made[0], k=1000))
+        assert len(everything) == 200 + 360 - 150
+        assert len(await structures(vectors, "busy")) <= 5
+
+
+async def test_what_another_process_writes_is_found(store: Shelf) -> None:
+    async with service(store) as one, service(store) as other:
+        await make(one, "shared", 80)
+        fresh = vectors_of(1, 77)
+        await search(other, "shared", fresh[0])
+        await put(one, "shared", ["new"], fresh)
+        assert keys(await search(other, "shared", fresh[0]))[0] == "new"
+        await other.delete_vectors(ADA, c.DeleteVectorsRequest("shared", ("new", "3")))
+        found = keys(await search(one, "shared", fresh[0], k=200))
+        assert len(found) == 79
+        assert "new" not in found
+
+
+async def test_what_was_searched_longest_ago_goes_when_memory_is_short(store: Shelf) -> None:
+    async with service(store, memory_bytes_max=60_000) as vectors:
+        kept = {name: await make(vectors, name, 100, 5) for name in ("one", "two", "three")}
+        assert vectors.images.size_bytes <= 60_000
+        for name, made in kept.items():
+            assert keys(await search(vectors, name, made[9]))[0] == "9"
+        assert vectors.images.loads > 3
+
+
+async def test_a_structure_that_cannot_be_kept_serves_all_the_same(
+    store: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(store) as vectors:
+
+        async def refuse(*_: Any) -> Any:
+            raise LakehouseError(ErrorKind.UNAVAILABLE, "the bucket does not answer")
+
+        monkeypatch.setattr(vectors.images._structures, "save", refuse)
+        made = await make(vectors, "unkept", 100)
+        assert (await search(vectors, "unkept", made[0])).served_by == "hnsw"
+        assert not await structures(vectors, "unkept")
+
+
+async def test_a_version_that_is_gone_is_not_found(store: Shelf) -> None:
+    async with service(store) as vectors:
+        made = await make(vectors, "gone", 60)
+        await vectors.delete_index(ADA, c.DeleteIndexRequest("gone"))
+        with pytest.raises(LakehouseError) as refused:
+            await search(vectors, "gone", made[0])
+        assert refused.value.kind is ErrorKind.NOT_FOUND
