@@ -153,13 +153,11 @@ def check_remove(draft: Draft, change: change_types.RemoveFiles) -> None:
 
 
 def _found(work: Work, keys: Sequence[str], message: str) -> list[DataFile]:
-    found: list[DataFile] = []
+    living = work.log.living_files(keys)
     for key in keys:
-        file = work.log.find(key)
-        if file is None:
+        if key not in living:
             raise conflicting(message, dataset_id=work.base.id, key=key)
-        found.append(file)
-    return found
+    return [living[key] for key in keys]
 
 
 def check_replacement(draft: Draft, change: change_types.RewriteFiles) -> None:

@@ -123,6 +123,14 @@ class Segment:
         places: list[int] = pc.indices_nonzero(found).to_pylist()
         return places
 
+    def newest(self, keys: frozenset[str]) -> Iterable[DataFile]:
+        """The file of each of ``keys`` that is in the segment; of several the last, as ``find``."""
+        if self.count < _SMALL:
+            return [self.row(place)[0] for key in keys if (place := self.find(key)) >= 0]
+        places = self.places(keys) if self.overlaps(min(keys), max(keys)) else []
+        files, _ = decode_files(self.table.take(pa.array(places, pa.int64())))
+        return {file.key: file for file in files}.values()
+
     def first_added(self, version: int) -> tuple[int, int]:
         """The ordinal of the first file that was added at or after ``version``, and the version
         that added it. There is one."""
@@ -263,21 +271,17 @@ class FileLog:
         if self.totals.files == self.totals.event_files:
             return self
         events = list(self.of_content(EVENTS)) if self.totals.event_files else []
-        clears = (*self.clears, (version, self.next_ordinal))
-        cleared = replace(self, clears=clears, totals=Totals())
+        here = (version, self.next_ordinal)
+        cleared = replace(self, clears=(*self.clears, here), totals=Totals())
         return cleared.append(events, version, keep_seq=True)
 
     def remove(self, keys: Iterable[str], version: int) -> FileLog:
         """Without the living files ``keys``; one that does not live is passed over."""
-        gone: dict[int, DataFile] = {}
-        for key in keys:
-            file = self.find(key)
-            if file is not None:
-                gone[file.ordinal] = file
+        gone = list(self.living_files(keys).values())
         if not gone:
             return self
-        removed = self.removed.update(dict.fromkeys(gone, version))
-        return replace(self, removed=removed, totals=self.totals.plus(gone.values(), -1))
+        removed = self.removed.update(dict.fromkeys([file.ordinal for file in gone], version))
+        return replace(self, removed=removed, totals=self.totals.plus(gone, -1))
 
     def _bound(self, version: int | None) -> int:
         """Files with a lower ordinal were replaced at or before ``version``."""
@@ -300,6 +304,17 @@ class FileLog:
             if retained or (file.ordinal >= bound and file.ordinal not in self.removed):
                 return file
         return None
+
+    def living_files(self, keys: Iterable[str]) -> dict[str, DataFile]:
+        """Of ``keys`` those that live, each as ``find`` has it; large segments are asked once."""
+        missing, found = set(keys), dict[str, DataFile]()
+        for segment in reversed(self.segments):
+            if segment.last < self._bound(None) or not missing:
+                break
+            near = segment.newest(frozenset(missing))
+            found.update({file.key: file for file in near if self.lives(file)})
+            missing.difference_update(found)
+        return found
 
     def born(self, ordinals: Iterable[int]) -> set[int]:
         """The versions that added the files ``ordinals``."""

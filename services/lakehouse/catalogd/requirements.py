@@ -45,7 +45,8 @@ def _schema_is(state: CatalogState, need: change_types.SchemaIs) -> None:
 
 def _inputs_live(state: CatalogState, need: change_types.InputsLive) -> None:
     log = living(state, need.dataset_id).log
-    gone = [key for key in need.keys if log.find(key) is None]
+    there = log.living_files(need.keys)
+    gone = [key for key in need.keys if key not in there]
     if gone:
         raise conflicting(
             "an input is no longer live",

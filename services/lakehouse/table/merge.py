@@ -74,8 +74,7 @@ def fold(
     if not keys:
         return Folded(_all_rows(_by_seq(rows), schema), keys_schema(schema, key).empty_table())
     tombs = tombstones(keys, key)
-    seen = [Layer(layer.seq, visible(layer, tombs, key)) for layer in _by_seq(rows)]
-    kept = _all_rows(seen, schema)
+    kept = _all_visible(_by_seq(rows), tombs, key, schema)
     entries = _stack(_by_seq(keys), (*key, *KEY_META))
     firsts = entries.filter(distinct(entries, key))
     if rows:
@@ -84,6 +83,23 @@ def fold(
         born = pc.less(_seq_of(firsts, brought, key), firsts.column(SEQ))
         firsts = firsts.filter(pc.invert(pc.fill_null(born, False)))
     return Folded(kept, _renumbered(firsts, kept, key, keys_schema(schema, key)))
+
+
+def _all_visible(
+    layers: Sequence[Layer], tombs: pa.Table, key: Sequence[str], schema: Schema
+) -> pa.Table:
+    """What can be seen of all of ``layers``, in their order, under ``schema``."""
+    first = layers[0].table.schema if layers else None
+    if any(layer.table.schema != first for layer in layers):
+        seen = [Layer(layer.seq, visible(layer, tombs, key)) for layer in layers]
+        return _all_rows(seen, schema)
+    whole = _all_rows(layers, schema)
+    if not layers or tombs.num_rows == 0:
+        return whole
+    # Written alike, they are asked together: a lookup costs by call here, not by row.
+    stacked = _stack(layers, key)
+    hidden = pc.greater(_seq_of(stacked, tombs, key), flat(stacked.column(SEQ)))
+    return whole.filter(pc.invert(pc.fill_null(hidden, False)))
 
 
 def _renumbered(

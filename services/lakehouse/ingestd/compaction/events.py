@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.dataset import DataFile, VersionEntry
+from lakehouse.table.cells import flat
 from lakehouse.table.events import EVENT_SCHEMA, batch_events
 
 __all__ = ["fold_events"]
@@ -27,9 +28,16 @@ def fold_events(
     Raises ``corrupt`` if an object holds other events than the catalog says: none may be lost.
     """
     tables = [_events(file, path) for file, path in files]
+    seqs = [pa.repeat(pa.scalar(file.seq, pa.int64()), file.rows) for file, _ in files]
     if entries:
         tables.append(batch_events(entries, dataset_id))
-    events = pa.concat_tables([EVENT_SCHEMA.empty_table(), *tables])
+        seqs.append(pa.nulls(tables[-1].num_rows, pa.int64()))
+    events = pa.concat_tables([EVENT_SCHEMA.empty_table(), *tables]).combine_chunks()
+    at = EVENT_SCHEMA.get_field_index("version")
+    # Not known when it was written with its change; the commit's is the file's.
+    told = pa.concat_arrays(seqs) if seqs else pa.array([], pa.int64())
+    versions = pc.coalesce(flat(events.column(at)), told)
+    events = events.set_column(at, EVENT_SCHEMA.field(at), versions)
     # Those of many rows have no entity: they come first, whoever looks for one entity skips them.
     return events.take(pc.sort_indices(events, sort_keys=_ORDER))
 
@@ -47,6 +55,8 @@ def _events(file: DataFile, path: str) -> pa.Table:
             rows_expected=file.rows,
             rows_found=found.num_rows,
         )
+    if found.schema.equals(EVENT_SCHEMA):
+        return found
     columns = {name: found.column(name) for name in found.column_names}
     arrays = [
         columns[field.name].cast(field.type)
@@ -54,8 +64,4 @@ def _events(file: DataFile, path: str) -> pa.Table:
         else pa.nulls(found.num_rows, field.type)
         for field in EVENT_SCHEMA
     ]
-    events = pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)
-    at = EVENT_SCHEMA.get_field_index("version")
-    # Not known when it was written with its change; the commit's is the file's.
-    versions = pc.fill_null(events.column(at), file.seq)
-    return events.set_column(at, EVENT_SCHEMA.field(at), versions)
+    return pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)

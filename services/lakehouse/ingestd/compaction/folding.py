@@ -24,7 +24,8 @@ def fold_stretch(dataset: Dataset, inputs: Sequence[Input]) -> tuple[pa.Table, p
     rows: list[Layer] = []
     keys: list[Layer] = []
     before = Balance()
-    for stack in stacks(inputs):
+    # Rows, then keys: in the order of commits they alternate, and none would stand by its like.
+    for stack in stacks(sorted(inputs, key=lambda one: one.file.content != KEYS)):
         if stack.content == KEYS:
             keys += stack.layers()
             before -= stack.balance
