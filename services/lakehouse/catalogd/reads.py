@@ -84,8 +84,14 @@ def _shown(state: CatalogState, dataset_id: str) -> Dataset:
     return dataset.view(dataset.now)
 
 
-async def _visible(dataset: DatasetState, revision: Revision) -> tuple[DataFile, ...]:
-    """The files of a revision; many are made beside the loop."""
+async def _visible(
+    dataset: DatasetState, revision: Revision, known: _Remembered | None
+) -> tuple[DataFile, ...]:
+    """The files of a revision; many are made beside the loop. Where files only came since what is
+    ``known``, those are all that is looked at."""
+    if known is not None and revision is dataset.now and known.has_grown_to(dataset):
+        later = dataset.log.visible(after=known.dataset.log.next_ordinal - 1)
+        return known.snapshot.files + _known(dataset, later)
     files = dataset.log.visible(None if revision is dataset.now else revision.version)
     if revision.totals.files <= _INLINE_FILES:
         return _known(dataset, files)
@@ -117,6 +123,16 @@ class _Remembered:
     dataset: DatasetState
     revision: Revision
     snapshot: c.DatasetSnapshot
+
+    def has_grown_to(self, dataset: DatasetState) -> bool:
+        """True if this was the newest, and ``dataset`` has lost no file since."""
+        before, now = self.dataset.log, dataset.log
+        return (
+            self.revision is self.dataset.now
+            and before.removed is now.removed
+            and before.clears is now.clears
+            and before.next_ordinal <= now.next_ordinal
+        )
 
 
 class Reads:
@@ -170,7 +186,7 @@ class Reads:
         if known is not None and known.dataset is dataset and known.revision is revision:
             self._snapshots.move_to_end(dataset.id)
             return known.snapshot
-        files = await _visible(dataset, revision)
+        files = await _visible(dataset, revision, known)
         ids = sorted({revision.head.schema_id, *(file.schema_id for file in files)})
         schemas = tuple(dataset.schema(schema_id) for schema_id in ids)
         snapshot = c.DatasetSnapshot(dataset.view(revision), files, schemas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -272,3 +273,35 @@ async def test_a_remembered_snapshot_is_of_its_version_and_caller_alone(
     with pytest.raises(LakehouseError) as caught:
         await catalog.snapshot(CTX, c.SnapshotRequest(("folk",)))
     assert caught.value.kind is ErrorKind.NOT_FOUND
+
+
+async def test_a_snapshot_made_of_the_last_one_has_what_a_full_look_finds(
+    catalog: Catalog, session: str
+) -> None:
+    """Adds, removals and replaces in turn, asked after each, some, or as of before."""
+    chance = random.Random(11)
+    await commit(catalog, *create("D1", "people"))
+    alive: list[str] = []
+    past: dict[int, list[str]] = {}
+    for step in range(60):
+        kind = chance.choice(("add", "add", "add", "remove", "replace"))
+        if kind == "remove" and alive:
+            gone = chance.sample(alive, chance.randint(1, len(alive)))
+            alive = [key for key in alive if key not in gone]
+            seq = await commit(catalog, m.RemoveFiles("D1", tuple(gone)))
+        else:
+            files = tuple(
+                file_of(session, "D1", f"{step}-{at}") for at in range(chance.choice((1, 3)))
+            )
+            replaces = kind == "replace"
+            alive = [*([] if replaces else alive), *(file.key for file in files)]
+            seq = await commit(catalog, m.AddFiles("D1", files, replace=replaces))
+        past[seq] = alive
+        if chance.random() < 0.3:
+            before = chance.choice(list(past))
+            request = c.SnapshotRequest(("people",), c.AsOf(version=before))
+            then = (await catalog.snapshot(CTX, request)).datasets[0].files
+            assert [file.key for file in then] == past[before], step
+        if chance.random() < 0.7:
+            now = (await catalog.snapshot(CTX, c.SnapshotRequest(("people",)))).datasets[0].files
+            assert [file.key for file in now] == alive, step
