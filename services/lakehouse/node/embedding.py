@@ -44,11 +44,11 @@ class EmbeddingProcesses:
         """Where the sidecar answers; starts it where it is not there. Raises ``unavailable``."""
         if self._settings.sidecar_url:
             return self._settings.sidecar_url
-        self._put_off_the_end()
         sidecar = self._running()
         if sidecar is None:
             async with self._starting:
                 sidecar = self._running() or await self._start()
+        self._put_off_the_end()
         return sidecar.url
 
     async def close(self) -> None:
@@ -102,9 +102,14 @@ class EmbeddingProcesses:
             self._idle = asyncio.get_running_loop().call_later(seconds, self._go_idle)
 
     def _go_idle(self) -> None:
-        ending = asyncio.ensure_future(self._end())
+        ending = asyncio.ensure_future(self._end_idle(self._idle))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
+
+    async def _end_idle(self, idle: asyncio.TimerHandle | None) -> None:
+        async with self._starting:
+            if self._idle is idle:
+                await self._end()
 
 
 class _Child:
