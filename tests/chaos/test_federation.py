@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,18 +116,24 @@ async def judge(lake: Federation, client: httpx.AsyncClient) -> None:
         assert {file["key"] for file in files} <= objects[bucket]
     until = time.monotonic() + 60
     while True:
-        journal, done = told(await lake.errors(client)), lake.harmed()
+        errors = await lake.errors(client)
+        journal, done = told(errors), lake.harmed()
         missing, extra = done - journal, journal - done
         # One that its caller gave up before it was late is none that failed: guarantee P20.
         unseen = {known for known in missing if lake.faults_at(known) == {"hang"}}
-        if not extra and not missing.keys() - unseen:
+        # Where the machine does other things a request may be late that nobody harmed.
+        late = told([error for error in errors if error["error_kind"] == "timeout"])
+        if not extra - late and not missing.keys() - unseen:
             break
         if time.monotonic() > until:
             told_of = {known: lake.faults_at(known) for known in missing}
-            raise AssertionError(f"not journaled: {told_of}; journaled but not done: {extra}")
+            entries = [error for error in errors if told([error]) & extra]
+            raise AssertionError(f"not journaled: {told_of}; journaled but not done: {entries}")
         await asyncio.sleep(0.2)
     assert done
-    assert len(unseen) <= done.total() // 20
+    assert max(len(unseen), extra.total()) <= done.total() // 20
+    attempts = Counter((error["op_id"], error["attempt"]) for error in errors)
+    assert max(attempts.values()) == 1, "an attempt was journaled twice"
 
 
 async def run_all(lake: Federation, rates: tuple[float, ...], rounds: int) -> None:
@@ -198,7 +205,8 @@ async def primary_down(lake: Federation) -> None:
     async with httpx.AsyncClient(base_url=lake.node.url, timeout=90) as client:
         await client.get("/storage/errors")
         await lake.proxies["primary"].close()
-        answer = await client.post("/ingest/datasets/never", content=b"a\n1\n", timeout=60)
+        within = {"Lakehouse-Timeout": "5"}
+        answer = await client.post("/ingest/datasets/never", content=b"a\n1\n", headers=within)
         assert answer.status_code in (503, 504), answer.text
         taken = []
         for _ in range(9):
