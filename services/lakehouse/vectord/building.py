@@ -215,7 +215,9 @@ class _Run:
 
     async def _ready(self, version: IndexVersion, work: Work) -> None:
         target = await self._b.weigher.target(self._ctx, version)
-        documents = await self._b.weigher.documents(self._ctx, target)
+        documents = work.documents - len(self._refused)
+        if work.documents < 0 or (self._refused and not work.full):
+            documents = await self._b.weigher.documents(self._ctx, target)
         await self._write(
             replace(
                 version,

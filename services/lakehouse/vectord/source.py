@@ -17,13 +17,13 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context
-from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
 from lakehouse.model.vectors import VectorIndexInfo
 from lakehouse.table.cells import flat
 from lakehouse.table.codec import fit
 from lakehouse.table.keys import entity_texts
 from lakehouse.table.types import arrow_schema
+from lakehouse.table.values import from_json_texts
 from lakehouse.vectord.chunking import digest_of
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.spool import Spool
@@ -227,11 +227,15 @@ def documents_of(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> p
     keyed = Schema(dataset.schema.id, key)
     keys = pa.Table.from_arrays([typed[one.name] for one in key], schema=arrow_schema(keyed))
     entities = entity_texts(keys, dataset.schema, dataset.primary_key)
-    texts = _joined([_text(typed[name], name) for name in columns])
+    return _documents(flat(entities), [_text(typed[name], name) for name in columns])
+
+
+def _documents(entities: pa.Array, columns: Sequence[pa.Array]) -> pa.Table:
+    texts = _joined(columns)
     there = pc.not_equal(texts, "")
     texts, entities = texts.filter(there), entities.filter(there)
     digests = pa.array([digest_of(text) for text in texts.to_pylist()], pa.string())
-    return pa.Table.from_arrays([flat(entities), texts, digests], schema=DOCUMENTS)
+    return pa.Table.from_arrays([entities, texts, digests], schema=DOCUMENTS)
 
 
 def _fitted(values: pa.Array, column: Column) -> pa.Array:
@@ -262,20 +266,52 @@ def _text(values: pa.Array, name: str) -> pa.Array:
 
 
 def _joined(texts: Sequence[pa.Array]) -> pa.Array:
-    if len(texts) == 1:
-        return pc.fill_null(texts[0], "")
-    joined: pa.Array = pc.binary_join_element_wise(*texts, _TEXT_BREAK, null_handling="skip")
-    return joined
+    joined = texts[0]
+    # Not one call for all of them: a row of nulls alone would be left out of its answer.
+    for more in texts[1:]:
+        both = pc.binary_join_element_wise(joined, more, _TEXT_BREAK)
+        joined = pc.coalesce(both, joined, more)
+    return pc.fill_null(joined, "")
 
 
-def changed_entities(found: DiffResult, columns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(to read again, gone): of rows that changed, those whose ``columns`` did."""
-    wanted = {name_key(name) for name in columns}
-    again: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a difference says of documents.
+
+    Attributes:
+        documents: whose texts it tells.
+        unclear: entities whose texts it tells in part, to be read.
+        gone: entities that are no documents any more; some may never have been.
+    """
+
+    documents: pa.Table
+    unclear: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def changed_documents(found: DiffResult, dataset: Dataset, columns: Sequence[str]) -> Changed:
+    """Of rows that changed, those count whose ``columns`` did."""
+    told: list[str] = []
+    texts: list[list[str | None]] = [[] for _ in columns]
+    unclear: list[str] = []
     gone: list[str] = []
     for row in found.rows:
+        values = {one.field: one.new_json for one in row.fields}
         if row.change == "removed":
             gone.append(row.key_json)
-        elif row.change == "added" or any(name_key(f.field) in wanted for f in row.fields):
-            again.append(row.key_json)
-    return again, gone
+        elif row.change == "added" or all(name in values for name in columns):
+            told.append(row.key_json)
+            for at, name in enumerate(columns):
+                text = values.get(name)
+                texts[at].append(None if text == "null" else text)
+        elif any(name in values for name in columns):
+            unclear.append(row.key_json)
+    types = {column.name: column.type for column in dataset.schema.columns}
+    arrays = [
+        _text(from_json_texts(pa.array(some, pa.string()), types[name]), name)
+        for some, name in zip(texts, columns, strict=True)
+    ]
+    documents = _documents(pa.array(told, pa.string()), arrays)
+    there = set(documents.column("entity").to_pylist())
+    gone += [entity for entity in told if entity not in there]
+    return Changed(documents, tuple(unclear), tuple(gone))

@@ -19,12 +19,13 @@ from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context
 from lakehouse.model.vectors import IndexVersion, VectorIndexInfo, VersionState
+from lakehouse.table.cells import flat
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.source import (
     DOCUMENTS,
     Source,
     SourceReader,
-    changed_entities,
+    changed_documents,
     made,
     quoted,
 )
@@ -34,7 +35,12 @@ __all__ = ["Target", "Weigher", "Work"]
 
 _FEW: Final = 500
 _KNOWN: Final = pa.schema(
-    [("entity", pa.string()), ("last", pa.int64()), ("document", pa.string())]
+    [
+        ("entity", pa.string()),
+        ("last", pa.int64()),
+        ("seen", pa.int64()),
+        ("document", pa.string()),
+    ]
 )
 _TODO: Final = DOCUMENTS.append(pa.field("last", pa.int64()))
 
@@ -59,7 +65,8 @@ class Work:
         todo: documents to embed, with ``last``: the number of the last chunk that is there of an
             earlier text of theirs, -1 for none.
         gone: ``entity`` and ``last`` of documents that are no more.
-        documents: how many the source has; -1 where it was not counted.
+        documents: how many there are when it is done; -1 where they have to be counted, for an
+            earlier build did a part of this.
         full: all rows were weighed.
     """
 
@@ -67,7 +74,7 @@ class Work:
     target: Target
     todo: Spool
     gone: pa.Table
-    documents: int = -1
+    documents: int = 0
     full: bool = False
 
     def close(self) -> None:
@@ -115,14 +122,22 @@ class Weigher:
         found = await self._reader.differences(ctx, source, version.source_version)
         if found is None:
             return await self._all(ctx, info, source, target)
-        again, gone = changed_entities(found, info.columns)
-        documents = await self._reader.some(ctx, source, info.columns, again)
-        # A row that lost its text is a document no more.
-        there = set(documents.column("entity").to_pylist())
-        gone += [entity for entity in again if entity not in there]
-        known = await self._known(ctx, target, [*again, *gone])
+        jobs, columns = self._parts.jobs, info.columns
+        changed = await run_in(jobs, changed_documents, found, source.dataset, columns)
+        documents, gone = changed.documents, [*changed.gone]
+        if changed.unclear:
+            read = await self._reader.some(ctx, source, columns, changed.unclear)
+            there = set(read.column("entity").to_pylist())
+            gone += [entity for entity in changed.unclear if entity not in there]
+            documents = pa.concat_tables([documents, read])
+        known = await self._known(ctx, target, [*documents.column("entity").to_pylist(), *gone])
+        since = (version.documents, version.source_version)
         work = await self._work(source, target)
-        await run_in(self._parts.jobs, _weigh_some, work, documents, known, gone)
+        try:
+            await run_in(jobs, _weigh_some, work, documents, known, gone, since)
+        except BaseException:
+            work.close()
+            raise
         return work
 
     async def _all(
@@ -152,12 +167,15 @@ class Weigher:
         if not target.dataset.row_count or (entities is not None and not entities):
             return _KNOWN.empty_table()
         select = (
-            "SELECT entity, max(chunk) AS last, CASE WHEN min(document) = max(document) AND "
-            f"min(chunk) = 0 THEN min(document) END AS document FROM {quoted(target.dataset.name)}"
+            "SELECT entity, max(chunk) AS last, max(version) AS seen, "
+            "CASE WHEN min(document) = max(document) AND min(chunk) = 0 THEN min(document) END "
+            f"AS document FROM {quoted(target.dataset.name)}"
         )
         found = [_KNOWN.empty_table()]
         if entities is None or len(entities) > _FEW:
             table = await self._reader.rows(ctx, f"{select} GROUP BY entity", target.version)
+            if entities is not None:
+                table = table.filter(_among(table, pa.array(entities, pa.string())))
             found.append(table.select(_KNOWN.names).cast(_KNOWN))
         else:
             names = ", ".join(f"${n}" for n in range(1, len(entities) + 1))
@@ -167,7 +185,7 @@ class Weigher:
         return pa.concat_tables(found).combine_chunks()
 
     async def documents(self, ctx: Context, target: Target) -> int:
-        """How many documents can be found."""
+        """How many documents can be found, counted."""
         sql = f"SELECT count(*) AS n FROM {quoted(target.dataset.name)} WHERE chunk = 0"
         table = await self._reader.rows(ctx, sql, target.version)
         count: int = table.column(0)[0].as_py()
@@ -192,16 +210,37 @@ def _check_columns(dataset: Dataset, info: VectorIndexInfo) -> None:
         )
 
 
-def _weigh_some(work: Work, documents: pa.Table, known: pa.Table, gone: Sequence[str]) -> None:
+def _among(table: pa.Table, entities: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """A mask of the rows whose entity is one of ``entities``; never empty of chunks."""
+    column = flat(table.column("entity"))
+    return pa.chunked_array([pc.is_in(column, value_set=entities)], pa.bool_())
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return pc.sum(mask).as_py() or 0
+
+
+def _weigh_some(
+    work: Work,
+    documents: pa.Table,
+    known: pa.Table,
+    gone: Sequence[str],
+    since: tuple[int, int],
+) -> None:
+    """``since``: how many documents there were, and of which version of the source."""
     _weigh(work, documents, known)
+    new = documents.num_rows - _count(_among(documents, known.column("entity")))
+    less = _count(_among(known, pa.array(gone, pa.string())))
+    touched = pc.any(pc.greater(known.column("seen"), since[1])).as_py()
+    work.documents = -1 if touched or less < len(gone) else since[0] + new - less
     if gone:
-        there = pc.is_in(known.column("entity"), value_set=pa.array(gone, pa.string()))
+        there = _among(known, pa.array(gone, pa.string()))
         work.gone = known.filter(there).select(["entity", "last"])
 
 
 def _weigh_all(work: Work, rows: Spool, known: pa.Table, columns: Sequence[str]) -> None:
     seen = np.zeros(known.num_rows, np.bool_)
-    work.documents, work.full = 0, True
+    work.full = True
     for documents in made(rows, work.source.dataset, columns):
         work.documents += documents.num_rows
         at = _weigh(work, documents, known)
