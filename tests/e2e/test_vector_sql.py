@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from e2e.http_stack import Stack, http_stack
+from e2e.http_stack import OPERATOR, Stack, http_stack
 from lakehouse.contracts import vectors as c
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.identity import Context
@@ -191,3 +191,29 @@ async def test_nothing_is_left_behind(stack: Stack, near: Near, tmp_path: Path) 
     await rows(stack, "select * from vector_search('docs', 'x')", "duckdb")
     query: Any = stack.services.query
     assert not list(query._claim.path.glob("vector_search*"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_with_a_real_index(stack: Stack, engine: str) -> None:
+    vectors = stack.services.vectors
+    stack.services.query.use_vectors(vectors)  # type: ignore[attr-defined]
+    await vectors.create_index(OPERATOR, c.CreateIndexRequest("real", "docs", ("title",)))
+    await vectors.build(OPERATOR, c.BuildRequest("real", wait_seconds=30))
+    sql = """
+        select d.title, v.rank, v.score > 0.99 from vector_search('real', ?, 2) v
+        join docs d on d.id = v.id and d.day = v.day order by v.rank
+    """
+    found = await rows(stack, sql, engine, ["green"])
+    assert (found[0], len(found)) == (["green", 1, True], 2)
+    sql = "select id from vector_search('real', 'green', 3, filter => 'id < 9') order by id"
+    assert await rows(stack, sql, engine) == [[7], [8]]
+    # The vectors themselves are rows like others, and what is found again is found exactly.
+    own = "select vector from \"vectors.real.v1\" where entity like '[8,%'"
+    ((vector,),) = await rows(stack, own, engine)
+    again = "select id, round(score, 5) from vector_search('real', ?, 1)"
+    assert await rows(stack, again, engine, [vector]) == [[8, 1.0]]
+    refused = await ask(stack, "select * from vector_search('real', [1, 2])", engine)
+    assert (refused.status_code, refused.json()["kind"]) == (400, "invalid")
+    for k in (0, 10**6):
+        refused = await ask(stack, f"select * from vector_search('real', 'x', {k})", engine)
+        assert (refused.status_code, refused.json()["kind"]) == (400, "invalid")
