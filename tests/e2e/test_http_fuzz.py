@@ -89,6 +89,8 @@ SEGMENTS: Final = [
     "%00",
     "%ff",
     "people",
+    "tickets",
+    "faces",
     "x" * 600,
     "%F0%9F%98%80",
 ]
@@ -215,7 +217,7 @@ def from_examples(document: dict[str, Any], count: int) -> list[Wire]:
 
 
 def _broken(dice: random.Random, method: str, path: str, operation: dict[str, Any]) -> Wire:
-    for name in ("{name}", "{id}", "{bucket}", "{key}"):
+    for name in ("{name}", "{id}", "{bucket}", "{key}", "{dataset}", "{tag}"):
         path = path.replace(name, dice.choice(SEGMENTS))
     names = [p["name"] for p in operation["parameters"] if p["in"] == "query"] + ["unknown"]
     query = [(dice.choice(names), dice.choice(WORDS)) for _ in range(dice.randrange(3))]
@@ -260,6 +262,24 @@ def _mutated(dice: random.Random, value: Any) -> Any:
     return dice.choice(VALUES)
 
 
+async def fill(client: httpx.AsyncClient) -> None:
+    """What the document's examples speak of, so that requests get further than to a 404."""
+    rows = b"id,title,body,status\n7,roof,It leaks where the chimney meets it.,open\n"
+    sent: list[tuple[str, dict[str, Any]]] = [
+        ("/ingest/datasets/tickets?key=id", {"content": rows}),
+        (
+            "/vectors/indexes",
+            {"json": {"name": "tickets", "dataset": "tickets", "columns": ["title", "body"]}},
+        ),
+        ("/vectors/indexes/tickets/build", {"json": {"wait_seconds": 60}}),
+        ("/vectors/indexes", {"json": {"name": "faces", "dimensions": 3}}),
+        ("/vectors/indexes/faces/vectors", {"json": [{"id": "a", "vector": [1, 0, 0]}]}),
+    ]
+    for path, body in sent:
+        answer = await client.post(path, **body)
+        assert answer.status_code < 300, answer.text
+
+
 async def send(stack: Stack, wires: list[Wire]) -> Counter[int]:
     """Send each; returns how often each status came."""
     seen: Counter[int] = Counter()
@@ -302,6 +322,8 @@ async def fuzz(folder: Path, requests: int) -> None:
         wires += from_examples(document, requests - len(wires))
         assert len(wires) >= requests
         random.Random(SEED).shuffle(wires)
+        async with stack.client(timeout=60) as client:
+            await fill(client)
         seen = await send(stack, wires)
         async with stack.client() as client:
             assert (await client.get("/ready")).status_code == 200
