@@ -9,6 +9,7 @@ import numpy as np
 
 from lakehouse.contracts import vectors as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context
 from lakehouse.model.vectors import IndexVersion, VectorIndexInfo
 from lakehouse.vectord.documents import Documents, version_of
@@ -126,7 +127,7 @@ async def _queries(
         return np.empty((0, version.dimensions), np.float32)
     same = (first.model, first.model_digest, first.dimensions, first.profile.distance)
     if same == (version.model, version.model_digest, version.dimensions, version.profile.distance):
-        return image.vectors(drawn)
+        return await run_in(searching.jobs, image.vectors, drawn)
     texts = [text for text in image.book.table(drawn).column("text").to_pylist() if text.strip()]
     if len(texts) < len(drawn):
         raise LakehouseError(

@@ -8,6 +8,7 @@ one. Rows that are gone are no candidates; nothing else about them matters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, runtime_checkable
@@ -20,6 +21,7 @@ from lakehouse.model.vectors import Distance, Structure
 from lakehouse.vectord.book import KEY, Book, fitted
 from lakehouse.vectord.nearest import Matrix, blank
 from lakehouse.vectord.ports import Labels, SearchIndex, Vectors
+from lakehouse.vectord.tables import LANCE
 
 __all__ = ["Compares", "Found", "Image", "Part", "matrix_of"]
 
@@ -238,8 +240,15 @@ class Image:
                     answer.append((self.tail_rows[places], apart))
         return [self._merged(answer, k) for answer in answers]
 
+    @property
+    def on_disk(self) -> bool:
+        """Some of it is read from files when it is asked for: not on the loop."""
+        return any(part.structure.kind == LANCE for part in self.parts)
+
     def cost_us(self, queries: int, k: int, ef: int, *, every: bool) -> float:
         """About what ``search`` without a filter takes, in microseconds."""
+        if self.on_disk:
+            return math.inf
         rows = len(self.tail_rows)
         looked_at = 0
         for at, part in enumerate(self.parts):

@@ -153,6 +153,13 @@ class Images:
                 return
             await asyncio.wait(tasks)
 
+    def let_go(self, version: IndexVersion, image: Image) -> None:
+        """``image`` cannot be read any more: whoever asks next gets one made of the store."""
+        entry = self._entries.get(version.vectors_dataset_id)
+        if entry is not None and entry.image is image:
+            entry.image = None
+            entry.numbering += 1
+
     def forget(self, dataset_id: str) -> None:
         """An index version was deleted."""
         entry = self._entries.pop(dataset_id, None)

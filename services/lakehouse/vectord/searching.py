@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +31,14 @@ from lakehouse.vectord.source import Source, SourceReader
 
 __all__ = ["HITS_MAX", "Searching"]
 
+log = logging.getLogger(__name__)
+
 HITS_MAX: Final = 200_000
 KEYS_MAX: Final = 1_000
 EF_MAX: Final = 100_000
 _INLINE_US: Final = 1_000.0
 _LOOK_SECONDS: Final = 0.02
+T = TypeVar("T")
 _FLOAT: Final = np.dtype("<f4")
 
 
@@ -88,13 +93,16 @@ class Searching:
         began = clock.monotonic()
         queries, embedded = await self.queries(version, request.queries)
         asking = clock.monotonic()
-        image = await self._images.image(ctx, version)
-        wanted = None
-        if request.filter.strip():
-            wanted = await self._matching(ctx, asked, image, request.filter)
         if not request.ef and version.profile.ef_search:
             request = replace(request, ef=version.profile.ef_search)
-        found = await self.nearest(image, queries, request, wanted)
+
+        async def ask(image: Image) -> list[Found]:
+            wanted = None
+            if request.filter.strip():
+                wanted = await self._matching(ctx, asked, image, request.filter)
+            return await self.nearest(image, queries, request, wanted)
+
+        image, found = await self._on_image(ctx, version, ask)
         results = tuple([hits_of(image, one) for one in found])
         done = clock.monotonic()
         return c.SearchResult(
@@ -122,20 +130,32 @@ class Searching:
             )
         info, store_version = await self._documents.read(ctx, request.index)
         version = version_of(info, request.number)
-        image = await self._images.image(ctx, version)
-        found: list[c.StoredVector] = []
-        missing: list[str] = []
-        for key in dict.fromkeys(request.keys):
-            rows = _rows_of(image, key, bool(info.dataset))
-            found += stored(image, rows)
-            if not rows:
-                missing.append(key)
+
+        def look(image: Image) -> tuple[list[c.StoredVector], list[str]]:
+            found: list[c.StoredVector] = []
+            missing: list[str] = []
+            for key in dict.fromkeys(request.keys):
+                rows = _rows_of(image, key, bool(info.dataset))
+                found += stored(image, rows)
+                if not rows:
+                    missing.append(key)
+            return found, missing
+
+        async def ask(image: Image) -> tuple[list[c.StoredVector], list[str]]:
+            return await run_in(self._parts.jobs, look, image) if image.on_disk else look(image)
+
+        _, (found, missing) = await self._on_image(ctx, version, ask)
         return c.GetVectorsResult(tuple(found), tuple(missing), version.number, store_version)
 
     async def compare(self, ctx: Context, request: c.CompareRequest) -> c.CompareReport:
         """As ``contracts.vectors.VectorsService.compare``."""
         ctx.require(Scope.READ)
         return await compare_versions(self, self._documents, self._images, ctx, request)
+
+    @property
+    def jobs(self) -> Executor:
+        """Threads for what is not to be done on the loop."""
+        return self._parts.jobs
 
     def now(self) -> float:
         """Seconds, to measure with."""
@@ -165,6 +185,23 @@ class Searching:
         if image.cost_us(len(queries), request.k, ef, every=request.exact) < _INLINE_US:
             return image.search(*arguments)
         return await run_in(self._parts.jobs, image.search, *arguments)
+
+    async def _on_image(
+        self, ctx: Context, version: IndexVersion, ask: Callable[[Image], Awaitable[T]]
+    ) -> tuple[Image, T]:
+        """What ``ask`` finds in the version's image; asked once more of another one where files
+        that it reads were damaged or cleared away."""
+        image = await self._images.image(ctx, version)
+        try:
+            return image, await ask(image)
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.CORRUPT:
+                raise
+            told = {"dataset": version.vectors_dataset, "reason": str(error)}
+            log.warning("an image in memory cannot be read and is made anew", extra=told)
+        self._images.let_go(version, image)
+        image = await self._images.image(ctx, version)
+        return image, await ask(image)
 
     async def _asked(self, ctx: Context, name: str, number: int) -> _Asked:
         info, store_version = await self._documents.read(ctx, name)
