@@ -343,7 +343,7 @@ class Ingest:
     ) -> IngestReport:
         outcome, dataset = _made(under), standing.dataset
         async with AsyncExitStack() as stack:
-            session_id = await stack.enter_async_context(self._sessions.writing())
+            session_id = await stack.enter_async_context(self._sessions.writing(ctx.deadline))
             ready = under.uploaded
             reusable = (
                 ready is not None

@@ -57,9 +57,12 @@ class WriterSession:
         self._users.clear()
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[str]:
-        """A live session's id, held open for the length of the block."""
-        session_id = await self._live()
+    async def writing(self, deadline: float | None = None) -> AsyncIterator[str]:
+        """A live session's id, held open for the length of the block.
+
+        Raises ``timeout`` if there is none by ``deadline``, in seconds of the monotonic clock.
+        """
+        session_id = await self._live_by(deadline)
         self._users[session_id] += 1
         try:
             yield session_id
@@ -75,6 +78,19 @@ class WriterSession:
         """The catalog says that it has ended: the next user opens another."""
         if session_id == self._current:
             self._current = ""
+
+    async def _live_by(self, deadline: float | None) -> str:
+        if deadline is None:
+            return await self._live()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic())):
+                return await self._live()
+        except TimeoutError as error:
+            raise LakehouseError(
+                ErrorKind.TIMEOUT,
+                "the deadline passed before anything could be written",
+                hint="the primary bucket may be down: see /storage/errors",
+            ) from error
 
     async def _live(self) -> str:
         async with self._lock:

@@ -88,6 +88,19 @@ async def test_a_lost_session_is_replaced(parts: Parts) -> None:
         assert fresh == "s2"
 
 
+async def test_a_catalog_that_is_silent_costs_no_more_than_the_caller_allows(parts: Parts) -> None:
+    catalog, writer, clock = parts
+    answer = catalog.session
+    catalog.session = lambda *_: asyncio.Event().wait()  # type: ignore[assignment]
+    with pytest.raises(LakehouseError) as caught:
+        async with writer.writing(clock.monotonic() + 0.01):
+            raise AssertionError
+    assert caught.value.kind is ErrorKind.TIMEOUT
+    catalog.session = answer  # type: ignore[method-assign]
+    async with writer.writing(clock.monotonic() + 60) as session_id:
+        assert session_id == "s1"
+
+
 async def test_a_session_that_ended_mid_ingest_costs_one_more_upload(lake: Lake) -> None:
     await lake.put(b"a\n1\n")
     listed = await lake.buckets.get("primary").list("datasets/")

@@ -72,7 +72,7 @@ async def publish(
     again, and decide anew.
     """
     await check_key_holds(parts, ctx, dataset)
-    async with parts.sessions.writing() as session_id:
+    async with parts.sessions.writing(ctx.deadline) as session_id:
         put = await put_changes(parts, ctx, dataset, session_id, changes, told)
         more, needs = row_change(ctx, dataset, put.files, told)
         commit = replace(
