@@ -88,7 +88,8 @@ def _table_stats(column: Column, values: pa.ChunkedArray) -> ColumnStats:
 def _bounds(column: Column, nulls: int | None, lows: pa.Array, highs: pa.Array) -> ColumnStats:
     """The least of ``lows`` and the greatest of ``highs``; none where Arrow knows no order."""
     try:
-        low, high = pc.min_max(lows)["min"], pc.min_max(highs)["max"]
+        least = pc.min_max(lows)
+        low, high = least["min"], (least if highs is lows else pc.min_max(highs))["max"]
     except pa.ArrowNotImplementedError:
         return ColumnStats(column.id, nulls)
     return ColumnStats(

@@ -55,25 +55,33 @@ class _MissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is sought: ``keys`` (unique, no nulls) and their hashes; ``paths`` of what is near."""
+    """What is sought: ``keys`` (unique, no nulls) and their hashes; ``paths`` of what is near.
+    ``keyed``: the schema of the key alone; ``written``: with what rows were written, by its id."""
 
     snapshot: DatasetSnapshot
     keys: pa.Table
     hashes: pa.Array
     paths: Mapping[Place, str]
     schemas: Mapping[int, Schema]
+    keyed: Schema
+    written: dict[int, Schema] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, ...]:
         return self.snapshot.dataset.primary_key
 
     def source(self, file: DataFile) -> Source:
-        dataset = self.snapshot.dataset
-        keyed = key_columns(dataset.schema, self.key)
-        schema = Schema(dataset.schema.id, keyed)
-        if file.content != KEYS:
-            schema = _keyed(self.schemas.get(file.schema_id, dataset.schema), keyed)
-        return Source(file, schema, self.key, self.paths.get(place(file), ""))
+        return Source(file, self.schema(file), self.key, self.paths.get(place(file), ""))
+
+    def schema(self, file: DataFile) -> Schema:
+        """What the columns of ``file`` are read with."""
+        if file.content == KEYS:
+            return self.keyed
+        known = self.written.get(file.schema_id)
+        if known is None:
+            written = self.schemas.get(file.schema_id, self.snapshot.dataset.schema)
+            self.written[file.schema_id] = known = _keyed(written, self.keyed.columns)
+        return known
 
 
 class Finder:
@@ -96,7 +104,8 @@ class Finder:
             return Found(empty)
         schemas = {schema.id: schema for schema in snapshot.schemas}
         hashes = key_hashes(keys, dataset.schema, dataset.primary_key)
-        search = _Search(snapshot, keys, hashes, paths, schemas)
+        keyed = Schema(dataset.schema.id, key_columns(dataset.schema, dataset.primary_key))
+        search = _Search(snapshot, keys, hashes, paths, schemas, keyed)
         try:
             return Found(pa.concat_tables([empty, *self._find(search)]))
         except _MissingError as missing:
@@ -113,9 +122,9 @@ class Finder:
             raise _MissingError([f for f in missing if place(f) not in wanted.paths])
         pieces = _Pieces(shelf, small)
         hits = pieces.confirmed(shelf.find(wanted.hashes, pieces.numbers), wanted)
-        seqs, of_rows = pieces.seqs_of(hits), pieces.are_rows(hits)
-        gone = hits.filter(pc.invert(of_rows))
-        entries = [(gone.needles, seqs.filter(pc.invert(of_rows)))]
+        seqs, of_rows = pieces.told_of(hits)
+        of_keys = pc.invert(of_rows)
+        entries = [(hits.needles.filter(of_keys), seqs.filter(of_keys))]
         for file in large:
             if file.content == KEYS:
                 entries.append(self._entries(file, wanted))
@@ -180,14 +189,17 @@ class Finder:
         """Visible rows of the needles ``rest`` in a large file, and which needles those were."""
         rest = rest.filter(pc.less_equal(hidden.take(rest), file.seq))
         tables: list[pa.Table] = []
-        needles = [pa.array([], pa.int64())]
-        source = wanted.source(file)
+        needles: list[pa.Array] = []
         for hits, table in self._large(file, wanted, rest):
-            rows = table.take(hits.rows)
-            same = has_key(rows, wanted.keys.take(hits.needles), wanted.key)
-            tables.append(under_schema(rows.filter(same), source.schema, _wanted_schema(wanted)))
-            needles.append(hits.needles.filter(same))
-        return tables, pa.concat_arrays(needles)
+            tables.append(table.take(hits.rows))
+            needles.append(hits.needles)
+        if not tables:
+            return [], pa.array([], pa.int64())
+        # Of all groups together: of few rows a kernel costs by call.
+        rows, found = pa.concat_tables(tables).combine_chunks(), pa.concat_arrays(needles)
+        same = has_key(rows, wanted.keys.take(found), wanted.key)
+        rows = under_schema(rows.filter(same), wanted.schema(file), _wanted_schema(wanted))
+        return [rows], found.filter(same)
 
     def _large(
         self, file: DataFile, wanted: _Search, rest: pa.Array
@@ -212,11 +224,12 @@ class Finder:
         for index in self._indexes(source, groups, count, footer.metadata.num_rows):
             hits = search(index, hashes)
             hits = Hits(rest.take(hits.needles), hits.pieces, hits.rows)
-            groups = pc.unique(hits.pieces).to_pylist()
-            for group, table in zip(groups, self._groups.rows(source, groups), strict=True):
+            parts = _each(_by_piece(hits))
+            tables = self._groups.rows(source, [group for group, _ in parts])
+            for (_, part), table in zip(parts, tables, strict=True):
                 if table is None:
                     raise _MissingError([file])
-                found.append((hits.filter(pc.equal(hits.pieces, group)), table))
+                found.append((part, table))
         return found
 
     def _indexes(self, source: Source, groups: Sequence[int], count: int, rows: int) -> list[Index]:
@@ -239,15 +252,15 @@ class _Pieces:
     def __init__(self, shelf: Shelf, files: Sequence[DataFile]) -> None:
         self._shelf = shelf
         self._files = files
-        self.numbers = pa.array([shelf.numbers[place(file)] for file in files], pa.int32())
+        self._places = [shelf.numbers[place(file)] for file in files]
+        self.numbers = pa.array(self._places, pa.int32())
         self._seqs = pa.array([file.seq for file in files], pa.int64())
         self._rows = pa.array([file.content == ROWS for file in files], pa.bool_())
 
-    def seqs_of(self, hits: Hits) -> pa.Array:
-        return self._seqs.take(pc.index_in(hits.pieces, value_set=self.numbers))
-
-    def are_rows(self, hits: Hits) -> pa.Array:
-        return self._rows.take(pc.index_in(hits.pieces, value_set=self.numbers))
+    def told_of(self, hits: Hits) -> tuple[pa.Array, pa.Array]:
+        """Of the file of each hit its seq, and whether it is one of rows."""
+        files = pc.index_in(hits.pieces, value_set=self.numbers)
+        return self._seqs.take(files), self._rows.take(files)
 
     def confirmed(self, hits: Hits, wanted: _Search) -> Hits:
         """Of ``hits`` those that really have the key."""
@@ -261,13 +274,16 @@ class _Pieces:
 
     def rows(self, hits: Hits, wanted: _Search) -> list[pa.Table]:
         """The rows at ``hits`` under the dataset's schema."""
-        files = {self._shelf.numbers[place(file)]: file for file in self._files}
-        found = []
+        files = dict(zip(self._places, self._files, strict=True))
+        alike: dict[int, tuple[Schema, list[pa.Table]]] = {}
         for number, at in _each(_by_piece(hits)):
-            schema = wanted.source(files[number]).schema
-            table = self._shelf.tables[number].take(at.rows)
-            found.append(under_schema(table, schema, _wanted_schema(wanted)))
-        return found
+            file = files[number]
+            _, tables = alike.setdefault(file.schema_id, (wanted.schema(file), []))
+            tables.append(self._shelf.tables[number].take(at.rows))
+        return [
+            under_schema(pa.concat_tables(tables), schema, _wanted_schema(wanted))
+            for schema, tables in alike.values()
+        ]
 
 
 def _by_piece(hits: Hits) -> Hits:
