@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -17,8 +18,10 @@ from lakehouse_embedder.weights import Weights
 Vectors = npt.NDArray[np.float32]
 
 CONTEXT: Final = 256
-_TOKENS_AT_ONCE: Final = 2048
-_TEXTS_AT_ONCE: Final = 64
+# What is computed at once then stays in the caches of a core: larger batches are slower.
+_TOKENS_AT_ONCE: Final = 512
+# Smaller ones waste time on what each costs by itself.
+_TOKENS_MIN: Final = 128
 _QUIET: Final = 3
 
 
@@ -30,7 +33,7 @@ class MiniLM:
     """all-MiniLM-L6-v2: 384 dimensions, texts of up to 256 tokens. Not for several threads at once.
 
     Args:
-        threads: that compute; 0 is one a core.
+        threads: that compute, a batch each; 0 is one a core.
     """
 
     dimensions: Final = HIDDEN
@@ -40,10 +43,11 @@ class MiniLM:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = _QUIET
-        # Threads that wait do not turn in circles: other processes need the cores too.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A batch a thread: they need not wait for one another, as threads within a batch do.
+        options.intra_op_num_threads = 1
+        self._count = threads or len(os.sched_getaffinity(0))
+        self._threads = ThreadPoolExecutor(self._count, "batch")
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(weights.path.parent)
         )
@@ -59,8 +63,10 @@ class MiniLM:
         # The last token marks the end and stays.
         rows = [row if len(row) <= CONTEXT else [*row[: CONTEXT - 1], row[-1]] for row in rows]
         found = np.empty((len(rows), HIDDEN), np.float32)
-        for batch in batches([len(row) for row in rows]):
-            found[batch] = self._run([rows[place] for place in batch])
+        parts = batches([len(row) for row in rows], self._count)
+        asked = ([rows[place] for place in batch] for batch in parts)
+        for batch, vectors in zip(parts, self._threads.map(self._run, asked), strict=True):
+            found[batch] = vectors
         return found, sum(map(len, rows))
 
     def _run(self, rows: Sequence[Sequence[int]]) -> Vectors:
@@ -79,17 +85,18 @@ class MiniLM:
         return found
 
 
-def batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Places of texts of about the same length, as many as are computed at once."""
+def batches(lengths: Sequence[int], threads: int = 1) -> list[list[int]]:
+    """Places of texts of about the same length, as many as are computed at once; the longest first,
+    and more than one for each of several threads, so that all are done at about the same time."""
+    most = _TOKENS_AT_ONCE
+    if threads > 1:
+        most = min(most, max(_TOKENS_MIN, sum(lengths) // (2 * threads)))
     found: list[list[int]] = []
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        # The longest comes last, and all others are filled up to it.
-        if batch and (len(batch) + 1) * lengths[place] > _TOKENS_AT_ONCE:
-            found.append(batch)
-            batch = []
-        batch.append(place)
-        if len(batch) == _TEXTS_AT_ONCE:
-            found.append(batch)
-            batch = []
-    return [*found, batch] if batch else found
+    # All of a batch are filled up to its longest, which comes first.
+    longest = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if not found or (len(found[-1]) + 1) * longest > most:
+            found.append([])
+            longest = lengths[place]
+        found[-1].append(place)
+    return found

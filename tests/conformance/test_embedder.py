@@ -145,11 +145,12 @@ def test_what_it_does_not_do_is_said(client: ollama.Client) -> None:
         assert re.search(says, caught.value.error)
 
 
-def test_batches_hold_every_text_once_and_so_many_tokens() -> None:
+@pytest.mark.parametrize("threads", [1, 4])
+def test_batches_hold_every_text_once_and_so_many_tokens(threads: int) -> None:
     lengths = [int(n) for n in np.random.default_rng(3).integers(2, 257, 300)]
-    found = batches(lengths)
+    found = batches(lengths, threads)
     assert sorted(place for batch in found for place in batch) == list(range(300))
     for batch in found:
-        assert len(batch) * max(lengths[place] for place in batch) <= 2048
-        assert len(batch) <= 64
-    assert batches([]) == []
+        assert len(batch) * max(lengths[place] for place in batch) <= 512
+    assert batches([], threads) == []
+    assert len(batches([10] * 30, threads)) == (1 if threads == 1 else 3)
