@@ -7,8 +7,10 @@ the other.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,7 +24,7 @@ from lakehouse.model.identity import Context
 from lakehouse.model.vectors import IndexVersion, VectorIndexInfo, VersionState
 from lakehouse.vectord.codec import to_json
 from lakehouse.vectord.documents import Documents, version_of, with_version
-from lakehouse.vectord.embedding import DocumentEmbedder, stale_chunks
+from lakehouse.vectord.embedding import DocumentEmbedder, Embedded, stale_chunks
 from lakehouse.vectord.identity import own_context
 from lakehouse.vectord.models import Models, check_same_model
 from lakehouse.vectord.parts import VectorParts
@@ -146,7 +148,6 @@ class _Run:
             await self._write(replace(version, error=""))
 
     async def _do(self, version: IndexVersion, work: Work) -> None:
-        rows_version = work.source.rows_version
         todo = work.todo.rows
         if todo:
             model = await self._b._models.current(version.model, fresh=True)
@@ -160,22 +161,43 @@ class _Run:
             )
         expected = work.target.rows_version
         expected = await self._delete(version, _gone(work), expected)
-        batches = work.todo.tables(self._parts.settings.batch_documents, _TEXT_BYTES_MAX)
-        while (batch := await run_in(self._parts.jobs, _next, batches)) is not None:
-            embedded = await self._b._embedder.embed(version, batch, rows_version)
-            self._b.texts += embedded.texts
-            self._refused += embedded.refused
-            if embedded.rows.num_rows:
-                expected = await self._put(version, embedded.rows, expected)
-            expected = await self._delete(version, embedded.stale, expected)
-            version = await self._progress(
-                version,
-                done=min(version.documents_done + batch.num_rows, version.documents_total)
-                if work.full
-                else version.documents_done,
-                texts=embedded.texts,
-            )
+        async with aclosing(self._embedded(version, work)) as batches:
+            async for count, embedded in batches:
+                self._b.texts += embedded.texts
+                self._refused += embedded.refused
+                if embedded.rows.num_rows:
+                    expected = await self._put(version, embedded.rows, expected)
+                expected = await self._delete(version, embedded.stale, expected)
+                done = version.documents_done + (count if work.full else 0)
+                version = await self._progress(version, done=done, texts=embedded.texts)
         await self._ready(version, work)
+
+    async def _embedded(
+        self, version: IndexVersion, work: Work
+    ) -> AsyncGenerator[tuple[int, Embedded], None]:
+        """Batch by batch, and of how many documents; the next is at the model while one is
+        written."""
+        settings, jobs = self._parts.settings, self._parts.jobs
+        batches = work.todo.tables(settings.batch_documents, _TEXT_BYTES_MAX)
+        rows_version = work.source.rows_version
+        batch = await run_in(jobs, _next, batches)
+        under_way = None if batch is None else self._start(version, batch, rows_version)
+        try:
+            while batch is not None and under_way is not None:
+                count, embedded = batch.num_rows, await under_way
+                batch = await run_in(jobs, _next, batches)
+                if batch is not None:
+                    under_way = self._start(version, batch, rows_version)
+                yield count, embedded
+        finally:
+            if under_way is not None:
+                under_way.cancel()
+                await asyncio.gather(under_way, return_exceptions=True)
+
+    def _start(
+        self, version: IndexVersion, batch: pa.Table, rows_version: int
+    ) -> asyncio.Task[Embedded]:
+        return asyncio.create_task(self._b._embedder.embed(version, batch, rows_version))
 
     async def _put(self, version: IndexVersion, rows: pa.Table, expected: int) -> int:
         try:
