@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lakehouse.cli.calls import Invocation, node_command
-from lakehouse.cli.output import counted, time_text
+from lakehouse.cli.output import counted
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
@@ -25,14 +25,11 @@ _COLUMNS: Final = (
     "version",
     "state",
     "model",
-    "dimensions",
     "backend",
     "documents",
     "chunks",
     "structures",
     "embedded",
-    "rows up to",
-    "created",
 )
 
 
@@ -279,15 +276,12 @@ def _version_cells(one: IndexVersion) -> tuple[object, ...]:
     return (
         one.number,
         one.state.value,
-        one.model or "(not said)",
-        one.dimensions or "(not known yet)",
+        f"{one.model}, {one.dimensions}" if one.dimensions else one.model,
         one.profile.vector_backend.value,
         done,
         f"{one.chunks:,}",
-        ", ".join(f"{s.kind} {s.rows:,}" for s in one.structures) or "none: exact",
+        ", ".join(f"{s.kind} {s.rows:,}" for s in one.structures) or "exact",
         f"{one.embedded_texts:,}",
-        one.source_version,
-        time_text(one.created_at),
     )
 
 

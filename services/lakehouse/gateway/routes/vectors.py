@@ -115,7 +115,7 @@ def routes(vectors: VectorsService, settings: GatewaySettings) -> APIRouter:
 
 def _add_search(router: APIRouter, vectors: VectorsService) -> None:
     either = OneSearchShape | ManySearchShape
-    search_ = told("Search by meaning", either, examples.HITS, also=(409,))
+    search_ = told("Search by meaning", either, examples.HITS, also=(409, 422))
 
     @router.post("/vectors/search", **with_json(search_, SearchBody, examples.SEARCH))
     async def search(ctx: Reader, request: Request) -> Response:
