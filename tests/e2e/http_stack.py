@@ -79,6 +79,23 @@ class Limits:
     query_seconds: float = 10.0
 
 
+def _vector_parts(folder: Path, ingest: Ingest, query: Query, buckets: Buckets) -> VectorParts:
+    own = ingest.parts
+    return VectorParts(
+        settings=VectorSettings(cache_dir=str(folder / "vectors"), follow_seconds=0.05),
+        catalog=own.catalog,
+        ingest=ingest,
+        rows=Rows(own),
+        query=query,
+        journal=RowJournal(own),
+        buckets=buckets,
+        embedder=HashingEmbedder(),
+        clock=own.clock,
+        ids=own.ids,
+        jobs=ThreadPoolExecutor(1, thread_name_prefix="vectors"),
+    )
+
+
 @contextlib.asynccontextmanager
 async def http_stack(
     folder: Path, auth: str = "off", limits: Limits = Limits()
@@ -127,25 +144,10 @@ async def http_stack(
         await query.start()
         closing.push_async_callback(query.close)
         ingest.parts.query = query
-        rows, row_journal = Rows(ingest.parts), RowJournal(ingest.parts)
-        jobs = ThreadPoolExecutor(1, thread_name_prefix="vectors")
-        parts = VectorParts(
-            settings=VectorSettings(cache_dir=str(folder / "vectors"), follow_seconds=0.05),
-            catalog=catalog,
-            ingest=ingest,
-            rows=rows,
-            query=query,
-            journal=row_journal,
-            buckets=buckets,
-            embedder=HashingEmbedder(),
-            clock=clock,
-            ids=ids,
-            jobs=jobs,
-        )
+        parts = _vector_parts(folder, ingest, query, buckets)
         vectors = Vectors(parts)
         await vectors.start()
         closing.push_async_callback(vectors.close)
-        query.use_vectors(vectors)
         query.use_vectors(vectors)
         services = Services(
             catalog=catalog,
@@ -154,8 +156,8 @@ async def http_stack(
             query=query,
             storage=storage,
             objects=Objects(buckets, catalog, clock),
-            rows=rows,
-            journal=row_journal,
+            rows=parts.rows,
+            journal=parts.journal,
             vectors=vectors,
             profiles=Profiles(parts),
             readiness=catalog,
