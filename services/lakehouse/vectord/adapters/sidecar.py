@@ -210,7 +210,7 @@ def _refusal(answer: httpx.Response) -> LakehouseError:
         return LakehouseError(
             ErrorKind.UNAVAILABLE,
             "the embedding server answers something else",
-            status=answer.status_code,
+            answered=answer.status_code,
         )
     kind = _KINDS.get(said.pop("code", ""), ErrorKind.UNAVAILABLE)
     said.pop("status", None)
