@@ -255,3 +255,29 @@ async def test_a_distance_to_a_long_parameter(client: httpx.AsyncClient, engine:
         "engine": engine,
     }
     assert (await ok(await client.post("/query/sql", json=body)))["rows"] == [[11]]
+
+
+async def test_columns_that_are_added_and_widened(client: httpx.AsyncClient) -> None:
+    path = "/ingest/datasets/grown"
+    await ok(await client.post(path, content=b"id,s\n1,a\n2,b\n", params={"key": "id"}))
+    add = {"add": [{"name": "v", "type": "vector(4)"}]}
+    await ok(await client.post(f"{path}/schema", json=add))
+    await ok(await client.post(f"{path}/rows", json=[{"id": 2, "s": "b", "v": [1, 0.1, 0, 0]}]))
+    extra = table([3], [[3, 0, 0, 0]])
+    await ok(
+        await client.post(path, content=stream(extra), params={"mode": "append"}, headers=ARROW)
+    )
+    wanted = [[1, None], [2, [1, 0.1, 0, 0]], [3, [3, 0, 0, 0]]]
+    for engine in ENGINES:
+        assert await select(client, "select id, v from grown order by id", engine) == wanted
+        assert await select(client, "select id from grown where v is null", engine) == [[1]]
+    nested = {"add": [{"name": "w", "type": "list<vector(4)>"}]}
+    assert (await client.post(f"{path}/schema", json=nested)).status_code == 400
+    longer = {"widen": [{"name": "v", "type": "vector(5)"}]}
+    assert (await client.post(f"{path}/schema", json=longer)).status_code == 400
+    text = {"widen": [{"name": "v", "type": "string"}]}
+    await ok(await client.post(f"{path}/schema", json=text))
+    await ok(await client.post(f"{path}/rows", json=[{"id": 4, "s": "d", "v": "new"}]))
+    texts = [[1, None], [2, "[1.0,0.1,0.0,0.0]"], [3, "[3.0,0.0,0.0,0.0]"], [4, "new"]]
+    for engine in ENGINES:
+        assert await select(client, "select id, v from grown order by id", engine) == texts
