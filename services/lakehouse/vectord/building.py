@@ -26,9 +26,11 @@ from lakehouse.vectord.codec import to_json
 from lakehouse.vectord.documents import Documents, version_of, with_version
 from lakehouse.vectord.embedding import DocumentEmbedder, Embedded, stale_chunks
 from lakehouse.vectord.identity import own_context
+from lakehouse.vectord.image import Image
 from lakehouse.vectord.models import Models, check_same_model
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.publishing import Publisher
+from lakehouse.vectord.reusing import donor_of
 from lakehouse.vectord.source import SourceReader
 from lakehouse.vectord.weighing import Weigher, Work
 
@@ -41,6 +43,7 @@ _PASSES: Final = 4
 _ERROR_MAX: Final = 1_000
 _REFUSED: Final = "documents refused by the model:"
 
+LoadImage = Callable[[Context, IndexVersion], Awaitable[Image]]
 Compare = Callable[[Context, CompareRequest], Awaitable[CompareReport]]
 
 
@@ -64,8 +67,11 @@ def _mark(version: IndexVersion) -> _Mark:
 
 
 class Builder:
-    """Builds versions, one call a time of each. ``compare`` weighs a new version against the live
-    one before it takes its place. ``texts``: how many were sent to the model."""
+    """Builds versions, one call a time of each.
+
+    ``compare`` weighs a new version against the live one before it takes its place, ``image`` gives
+    what another version has. ``texts``: how many were sent to the model.
+    """
 
     def __init__(
         self,
@@ -74,12 +80,14 @@ class Builder:
         models: Models,
         publisher: Publisher,
         compare: Compare | None = None,
+        image: LoadImage | None = None,
     ) -> None:
         self._parts = parts
         self._documents = documents
         self._models = models
         self._publisher = publisher
         self._compare = compare
+        self._image = image
         self.reader = SourceReader(parts)
         self.weigher = Weigher(parts, self.reader)
         self._embedder = DocumentEmbedder(parts, models)
@@ -127,7 +135,7 @@ class _Run:
                 break
             worked = True
             try:
-                await self._do(version, work)
+                await self._do(info, version, work)
             finally:
                 await run_in(self._parts.jobs, work.close)
             if not version.cut_over:
@@ -147,11 +155,12 @@ class _Run:
         if version.error and not version.error.startswith(_REFUSED):
             await self._write(replace(version, error=""))
 
-    async def _do(self, version: IndexVersion, work: Work) -> None:
+    async def _do(self, info: VectorIndexInfo, version: IndexVersion, work: Work) -> None:
         todo = work.todo.rows
         if todo:
             model = await self._b._models.current(version.model, fresh=True)
             check_same_model(version, model)
+        donor = await self._donor(info, version) if todo and work.full else None
         if work.full:
             version = await self._progress(
                 version,
@@ -161,7 +170,7 @@ class _Run:
             )
         expected = work.target.rows_version
         expected = await self._delete(version, _gone(work), expected)
-        async with aclosing(self._embedded(version, work)) as batches:
+        async with aclosing(self._embedded(version, work, donor)) as batches:
             async for count, embedded in batches:
                 self._b.texts += embedded.texts
                 self._refused += embedded.refused
@@ -173,21 +182,21 @@ class _Run:
         await self._ready(version, work)
 
     async def _embedded(
-        self, version: IndexVersion, work: Work
+        self, version: IndexVersion, work: Work, donor: Image | None
     ) -> AsyncGenerator[tuple[int, Embedded], None]:
         """Batch by batch, and of how many documents; the next is at the model while one is
         written."""
         settings, jobs = self._parts.settings, self._parts.jobs
         batches = work.todo.tables(settings.batch_documents, _TEXT_BYTES_MAX)
-        rows_version = work.source.rows_version
+        at = (work.source.rows_version, donor)
         batch = await run_in(jobs, _next, batches)
-        under_way = None if batch is None else self._start(version, batch, rows_version)
+        under_way = None if batch is None else self._start(version, batch, at)
         try:
             while batch is not None and under_way is not None:
                 count, embedded = batch.num_rows, await under_way
                 batch = await run_in(jobs, _next, batches)
                 if batch is not None:
-                    under_way = self._start(version, batch, rows_version)
+                    under_way = self._start(version, batch, at)
                 yield count, embedded
         finally:
             if under_way is not None:
@@ -195,9 +204,20 @@ class _Run:
                 await asyncio.gather(under_way, return_exceptions=True)
 
     def _start(
-        self, version: IndexVersion, batch: pa.Table, rows_version: int
+        self, version: IndexVersion, batch: pa.Table, at: tuple[int, Image | None]
     ) -> asyncio.Task[Embedded]:
-        return asyncio.create_task(self._b._embedder.embed(version, batch, rows_version))
+        return asyncio.create_task(self._b._embedder.embed(version, batch, *at))
+
+    async def _donor(self, info: VectorIndexInfo, version: IndexVersion) -> Image | None:
+        donor = donor_of(info, version)
+        if donor is None or self._b._image is None:
+            return None
+        try:
+            return await self._b._image(self._ctx, donor)
+        except LakehouseError as error:
+            told = {"index": info.name, "number": donor.number, "reason": str(error)}
+            log.warning("vectors of another version could not be taken over", extra=told)
+            return None
 
     async def _put(self, version: IndexVersion, rows: pa.Table, expected: int) -> int:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -13,11 +13,13 @@ import pyarrow as pa
 from lakehouse.errors import RETRYABLE, ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.vectors import Chunking, IndexVersion
-from lakehouse.vectord.chunking import Chunk, chunks
+from lakehouse.vectord.chunking import Chunk, chunks, digest_of
+from lakehouse.vectord.image import Image
 from lakehouse.vectord.models import Models, check_same_model
 from lakehouse.vectord.parts import VectorParts
-from lakehouse.vectord.ports import Lane, Vectors
+from lakehouse.vectord.ports import Labels, Lane, Vectors
 from lakehouse.vectord.publishing import Batch, unit, vectors_table
+from lakehouse.vectord.reusing import reused
 
 __all__ = ["DocumentEmbedder", "Embedded"]
 
@@ -35,6 +37,7 @@ class _Cut:
     numbers: list[int] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +63,39 @@ class DocumentEmbedder:
         self._parts = parts
         self._models = models
 
-    async def embed(self, version: IndexVersion, todo: pa.Table, rows_version: int) -> Embedded:
-        """``todo``: entity, text, document, last (``weighing.Work``). Raises ``conflict`` (another
-        model answers), ``corrupt`` (what came back are no vectors), and what the embedder does."""
+    async def embed(
+        self, version: IndexVersion, todo: pa.Table, rows_version: int, donor: Image | None = None
+    ) -> Embedded:
+        """``todo``: entity, text, document, last (``weighing.Work``). ``donor``: has vectors of the
+        same model. Raises ``conflict`` (another model answers), ``corrupt`` (what came back are no
+        vectors), and what the embedder does."""
         jobs = self._parts.jobs
         cut = await run_in(jobs, _cut, todo, version.profile.chunking)
-        found, refused = await self._vectors(version, cut)
-        return await run_in(jobs, _rows, version, todo, cut, found, refused, rows_version)
-
-    async def _vectors(self, version: IndexVersion, cut: _Cut) -> tuple[Vectors, dict[int, str]]:
-        """A vector a chunk; of those at the positions of the second value there is none."""
-        refused: dict[int, str] = {}
         found = np.zeros((len(cut.chunks), version.dimensions), np.float32)
-        for at in range(0, len(cut.chunks), _TEXTS_AT_ONCE):
-            texts = [chunk.text for chunk in cut.chunks[at : at + _TEXTS_AT_ONCE]]
-            await self._some(version, texts, (found, at), refused)
-        return found, refused
+        wanted = np.arange(len(cut.chunks))
+        if donor is not None:
+            positions, vectors = await run_in(jobs, reused, donor, cut.entities, cut.digests)
+            found[positions] = vectors
+            wanted = np.delete(wanted, positions)
+        refused = await self._vectors(version, cut, wanted, found)
+        embedded = await run_in(jobs, _rows, version, todo, cut, found, refused, rows_version)
+        return replace(embedded, texts=len(wanted))
+
+    async def _vectors(
+        self, version: IndexVersion, cut: _Cut, wanted: Labels, found: Vectors
+    ) -> dict[int, str]:
+        """Put the vectors of the chunks ``wanted`` into ``found``; those for which there is none,
+        with the reason."""
+        refused: dict[int, str] = {}
+        for at in range(0, len(wanted), _TEXTS_AT_ONCE):
+            some = wanted[at : at + _TEXTS_AT_ONCE]
+            vectors = np.zeros((len(some), version.dimensions), np.float32)
+            texts = [cut.chunks[each].text for each in some]
+            odd: dict[int, str] = {}
+            await self._some(version, texts, (vectors, 0), odd)
+            found[some] = vectors
+            refused |= {int(some[each]): reason for each, reason in odd.items()}
+        return refused
 
     async def _some(
         self,
@@ -135,6 +155,7 @@ def _cut(todo: pa.Table, chunking: Chunking) -> _Cut:
         cut.numbers += range(len(found))
         cut.documents += [document] * len(found)
         cut.chunks += found
+        cut.digests += [digest_of(chunk.text) for chunk in found]
     return cut
 
 
@@ -157,6 +178,7 @@ def _rows(
         [cut.chunks[at] for at in keep],
         [cut.documents[at] for at in keep],
         unit(vectors[keep], version.profile.distance),
+        [cut.digests[at] for at in keep],
     )
     counts = dict.fromkeys(todo.column("entity").to_pylist(), 0)
     for entity in batch.entities:
@@ -164,7 +186,7 @@ def _rows(
     lasts = todo.column("last").to_pylist()
     stale = stale_chunks(list(counts), list(counts.values()), lasts)
     rows = vectors_table(batch, rows_version)
-    return Embedded(rows, stale, len(cut.chunks), tuple(out))
+    return Embedded(rows, stale, 0, tuple(out))
 
 
 def stale_chunks(entities: Sequence[str], first: Sequence[int], last: Sequence[int]) -> pa.Table:

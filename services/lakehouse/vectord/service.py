@@ -37,7 +37,9 @@ class Vectors:
         self.images = Images(parts, documents)
         self._searching = Searching(parts, self.images, documents, models)
         publisher = Publisher(parts, self.images.applied)
-        self._builder = Builder(parts, documents, models, publisher, self._searching.compare)
+        self._builder = Builder(
+            parts, documents, models, publisher, self._searching.compare, self.images.image
+        )
         self._follower = Follower(parts, documents, self._builder, figures)
         self._searching.nudge = self._follower.hasten
         maker = Maker(parts, Profiles(parts), models)

@@ -436,3 +436,27 @@ async def test_a_follower_catches_up_and_finishes_what_was_begun(
         # Other tests' indexes are followed too.
         assert sorted({"lone", "duo"} & {*embedder.seen}) == ["duo", "lone"]
         assert embedder.seen.count("lone") == 1
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same model", "other weights"])
+async def test_what_another_version_has_by_the_same_model_is_not_embedded_again(
+    service: Service, store: Shelf, same: bool
+) -> None:
+    vectors, profiles, embedder = service
+    name = f"again_{same}"
+    await made(service, store, name, *docs("a b c", "d", "e"))
+    chunking = Chunking(ChunkMethod.TOKENS, 2, 0)
+    profile = Profile(name, chunking=chunking, exact_rows_max=0)
+    await profiles.put(ADA, p.PutProfileRequest(profile))
+    if not same:
+        embedder.change_model("all-minilm", "other")
+    await store.upsert(name, {"id": 3, "text": "f"})
+    request = c.BuildRequest(name, profile=name, cut_over=False, wait_seconds=30)
+    version = (await vectors.build(ADA, request)).index.versions[-1]
+    assert await found(store, version) == {"[1]": ["a b", "c"], "[2]": ["d"], "[3]": ["f"]}
+    # Of the chunks one is there already, letter by letter.
+    assert sorted(embedder.seen) == (["a b", "c", "f"] if same else ["a b", "c", "d", "f"])
+    assert version.embedded_texts == (3 if same else 4)
+    sql = "select vector from \"vectors.{}.v{}\" where text = 'd'"
+    first, second = [(await store.sql(sql.format(name, n)))[0]["vector"] for n in (1, 2)]
+    assert (first == second) is same
