@@ -124,9 +124,9 @@ class Embedding:
         """One call. Raises CORRUPT for an answer that cannot be right."""
         watch = time.monotonic() - model.canary_checked >= self._settings.canary_seconds
         asked = [*texts, CANARY_TEXT] if watch else texts
-        async with self._lanes.permit(lane):
+        async with self._lanes.permit(lane) as answered:
             started = time.perf_counter()
-            vectors = await self._server.embed(model.name, asked)
+            vectors = await self._server.embed(model.name, asked, answered)
             took = time.perf_counter() - started
         wrong = wrong_with(vectors, len(asked), model.dimensions)
         if vectors is None or wrong:

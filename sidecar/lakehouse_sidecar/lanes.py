@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Final
@@ -50,14 +50,22 @@ class Lanes:
             self._admitted[lane] -= 1
 
     @asynccontextmanager
-    async def permit(self, lane: Lane) -> AsyncIterator[None]:
-        """A turn at the model."""
+    async def permit(self, lane: Lane) -> AsyncIterator[Callable[[], None]]:
+        """A turn at the model; what it yields gives the turn back before its end."""
         await self._take(lane)
+        held = True
+
+        def give_back() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._free += 1
+                self._pass_on()
+
         try:
-            yield
+            yield give_back
         finally:
-            self._free += 1
-            self._pass_on()
+            give_back()
 
     async def _take(self, lane: Lane) -> None:
         turn = asyncio.get_running_loop().create_future()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,14 @@ from lakehouse_sidecar.errors import Code, SidecarError
 _CONNECT_SECONDS: Final = 5.0
 _NOT_FOUND: Final = 404
 _SERVER_FAULT: Final = 500
+
+_answered: ContextVar[Callable[[], None] | None] = ContextVar("answered", default=None)
+
+
+async def _tell(_: httpx.Response) -> None:
+    """The head of an answer has come. Servers send it when all of it is computed."""
+    if (answered := _answered.get()) is not None:
+        answered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +45,18 @@ class Server:
         self.url = url
         timeout = httpx.Timeout(call_seconds, connect=_CONNECT_SECONDS)
         # The environment's proxies are for the world outside, not for a server that is named here.
-        self._client = ollama.AsyncClient(host=url, timeout=timeout, trust_env=False)
+        self._client = ollama.AsyncClient(
+            host=url, timeout=timeout, trust_env=False, event_hooks={"response": [_tell]}
+        )
 
-    async def embed(self, model: str, texts: Sequence[str]) -> Vectors | None:
-        """(texts, dimensions) float32; None where the rows have different lengths."""
+    async def embed(
+        self, model: str, texts: Sequence[str], answered: Callable[[], None] | None = None
+    ) -> Vectors | None:
+        """(texts, dimensions) float32; None where the rows have different lengths.
+
+        ``answered`` is called when the server is done, before its answer is read: another may ask.
+        """
+        _answered.set(answered)
         try:
             answer = await self._client.embed(model=model, input=list(texts))
         except (ollama.ResponseError, httpx.HTTPError, OSError, ValueError) as error:
