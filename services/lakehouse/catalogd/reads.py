@@ -127,10 +127,13 @@ class _Remembered:
     def has_grown_to(self, dataset: DatasetState) -> bool:
         """True if this was the newest, and ``dataset`` has lost no file since."""
         before, now = self.dataset.log, dataset.log
+        # A replace takes the first with all others; a collection forgets both it and them.
+        first = self.snapshot.files[0].ordinal if self.snapshot.files else None
         return (
             self.revision is self.dataset.now
             and before.removed is now.removed
             and before.clears is now.clears
+            and (first is None or (now.segments != () and now.segments[0].first <= first))
             and before.next_ordinal <= now.next_ordinal
         )
 

@@ -220,3 +220,20 @@ async def test_a_compaction_keeps_what_was_ingested_until_its_files_are_removed(
     assert not await digest_conflicts(catalog, "A")
     assert not await digest_conflicts(catalog, "B")
     assert await digest_conflicts(catalog, "C")
+
+
+async def test_a_replace_that_a_collection_forgot_is_still_seen(house: House) -> None:
+    catalog, session = await opened(house)
+    old, new = file_of(session, "d1", "a"), file_of(session, "d1", "b")
+    await put(house, old, new)
+    await commit(catalog, *create("d1", "people", old))
+
+    async def shown() -> list[str]:
+        answer = await catalog.snapshot(CTX, c.SnapshotRequest(("people",)))
+        return [file.key for file in answer.datasets[0].files]
+
+    assert await shown() == [old.key]
+    await commit(catalog, AddFiles("d1", (new,), replace=True))
+    await commit(catalog, *create("d2", "other"))
+    await collect_all(catalog)
+    assert await shown() == [new.key]
