@@ -13,6 +13,7 @@ import pytest
 from lakehouse.model.vectors import Distance
 from lakehouse.objectstore.folders import Claim
 from lakehouse.testing.suites.search_index import SearchIndexSuite
+from lakehouse.vectord.adapters import lance
 from lakehouse.vectord.adapters.exact import ExactIndex
 from lakehouse.vectord.adapters.hnsw import HnswIndex, build_graph, nameless_file
 from lakehouse.vectord.adapters.lance import FOLDER, LanceIndex, build_table
@@ -62,7 +63,9 @@ class TestLance(SearchIndexSuite):
     mixes = 30
 
     @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> Iterator[None]:
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        # Written and read in more than one piece.
+        monkeypatch.setattr(lance, "_BLOCK_ROWS", 700)
         self.folder = str(tmp_path / "tables")
         yield
         left = list((tmp_path / "tables").iterdir())

@@ -45,7 +45,9 @@ _TAKEN_ROWS_MAX: Final = 512
 _CANDIDATES_MIN: Final = 64
 _CANDIDATES_A_HIT: Final = 4
 _WIDER: Final = 4
-_NO_BOUND: Final = 1 << 40
+# Lance takes rows of a file for 32 bits, and the rest of them for none.
+_ROWS_NO_BOUND: Final = 1 << 31
+_BYTES_NO_BOUND: Final = 1 << 50
 
 
 def _lance() -> Any:
@@ -79,7 +81,7 @@ def build_table(
     reader = pa.RecordBatchReader.from_batches(schema, _batches(vectors, labels, schema, stop))
     with _stoppable(stop), _translated(ErrorKind.EXHAUSTED, "a Lance table cannot be written"):
         # One file: then a row's address is its place.
-        one_file = {"max_rows_per_file": _NO_BOUND, "max_bytes_per_file": _NO_BOUND}
+        one_file = {"max_rows_per_file": _ROWS_NO_BOUND, "max_bytes_per_file": _BYTES_NO_BOUND}
         table = lance.write_dataset(reader, path, schema, **one_file)
         _refuse_stopped(stop)
         if len(vectors) >= _INDEXED_ROWS_MIN:
