@@ -82,6 +82,7 @@ _VERSION: Final[JsonObject] = {
             "lance_version": 0,
             "bucket": "primary",
             "seq": 812,
+            "recall": 0.996,
         }
     ],
     "cut_over": True,

@@ -100,6 +100,8 @@ class Structure:
         sha256: of the bytes at ``key``; of Lance of the list of its files, ``files.json`` in the
             folder, which has theirs. ``lance_version`` is the one to open.
         seq: the version of the store whose rows it was made of.
+        recall: the part of the ten nearest of some of its own rows that it found when it was made,
+            in [0, 1]; None where that was not measured.
     """
 
     kind: str
@@ -112,6 +114,7 @@ class Structure:
     lance_version: int = 0
     bucket: str = "primary"
     seq: int = 0
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Structure(_message.Message):
     labels_key: of the object (Parquet) that says which row each label is; "" for Lance.
     sha256: of the bytes at `key`; "" for Lance, whose `lance_version` is the one to open.
     seq: the version of the store whose rows it was made of.
+    recall: the part of the ten nearest of some of its own rows that it found when it was made, in
+    [0, 1]; absent where that was not measured.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -45,6 +47,7 @@ class Structure(_message.Message):
     LANCE_VERSION_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     key: _builtins.str
     rows: _builtins.int
@@ -56,6 +59,7 @@ class Structure(_message.Message):
     bucket: _builtins.str
     """default primary"""
     seq: _builtins.int
+    recall: _builtins.float
     def __init__(
         self,
         *,
@@ -69,14 +73,20 @@ class Structure(_message.Message):
         lance_version: _builtins.int = ...,
         bucket: _builtins.str | None = ...,
         seq: _builtins.int = ...,
+        recall: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_recall", b"_recall", "bucket", b"bucket", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "key", b"key", "kind", b"kind", "labels_key", b"labels_key", "labels_sha256", b"labels_sha256", "lance_version", b"lance_version", "rows", b"rows", "seq", b"seq", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_recall", b"_recall", "bucket", b"bucket", "key", b"key", "kind", b"kind", "labels_key", b"labels_key", "labels_sha256", b"labels_sha256", "lance_version", b"lance_version", "recall", b"recall", "rows", b"rows", "seq", b"seq", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
+    _WhichOneofReturnType__recall: _TypeAlias = _typing.Literal["recall"]  # noqa: Y015
+    _WhichOneofArgType__recall: _TypeAlias = _typing.Literal["_recall", b"_recall"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bucket) -> _WhichOneofReturnType__bucket | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall) -> _WhichOneofReturnType__recall | None: ...
 
 Global___Structure: _TypeAlias = Structure  # noqa: Y015
 

@@ -32,7 +32,9 @@ from lakehouse.vectord.image import Image, Part
 from lakehouse.vectord.loading import Loader
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.planning import Plan, plan_of, should_fold, tail_max, wanted
+from lakehouse.vectord.ports import Labels
 from lakehouse.vectord.publishing import RowsWritten
+from lakehouse.vectord.recall import recall_of
 from lakehouse.vectord.sessions import writing
 from lakehouse.vectord.structures import HNSW, LABELS, LANCE, Built, Structures
 
@@ -144,6 +146,7 @@ class Images:
             if wanted(image, version.profile, most) is None:
                 return
         entry.upkeep = asyncio.create_task(self._keep_up(entry), name="vectors upkeep")
+        entry.upkeep.add_done_callback(_logged)
 
     async def settled(self) -> None:
         """Wait until nothing is being made."""
@@ -304,7 +307,7 @@ class Images:
         structures = await self._publish(entry, of, keys, made)
         added = [
             Part(structure, built.index, rows, built.size_bytes, built.labels)
-            for structure, built, rows in zip(structures, made, plan.rows, strict=True)
+            for structure, (built, _), rows in zip(structures, made, plan.rows, strict=True)
         ]
         async with entry.lock:
             await self._drain(entry)
@@ -317,29 +320,33 @@ class Images:
         self.built += len(added)
         self._make_room(entry)
 
-    async def _one(self, version: IndexVersion, image: Image, rows: object) -> Built:
-        vectors = await run_in(self._builders, image.vectors, rows)  # type: ignore[arg-type]
-        table = await run_in(self._builders, image.book.table, rows)  # type: ignore[arg-type]
-        return await self._structures.build(version.profile, vectors, table.select(LABELS))
+    async def _one(self, version: IndexVersion, image: Image, rows: Labels) -> tuple[Built, float]:
+        """A structure of ``rows``, and its recall."""
+        builders = self._builders
+        vectors = await run_in(builders, image.vectors, rows)
+        table = await run_in(builders, image.book.table, rows)
+        built = await self._structures.build(version.profile, vectors, table.select(LABELS))
+        return built, await run_in(builders, recall_of, built.index, vectors, version.profile)
 
     async def _publish(
         self,
         entry: _Entry,
         of: tuple[VectorIndexInfo, IndexVersion],
         kept: list[Structure],
-        made: Iterable[Built],
+        made: Iterable[tuple[Built, float]],
     ) -> list[Structure]:
         """Write structures and name them in the index's document; those that cannot be are in
         memory alone."""
         info, version = of
         ctx = own_context(self._parts.ids, "structures")
         built = list(made)
+        bucket = entry.bucket or "primary"
         try:
             async with writing(self._parts) as session_id:
                 folder = f"{VECTORS_FOLDER}{session_id}/{entry.dataset_id}/"
                 saved = [
-                    await self._structures.save(folder, entry.bucket or "primary", one)
-                    for one in built
+                    replace(await self._structures.save(folder, bucket, one), recall=recall)
+                    for one, recall in built
                 ]
 
                 def name(there: VectorIndexInfo) -> VectorIndexInfo:
@@ -354,7 +361,9 @@ class Images:
             told = {"index": info.name, "number": version.number, "reason": str(error)}
             log.warning("a search structure could not be kept in the store", extra=told)
             lance = version.profile.vector_backend is VectorBackend.LANCE
-            return [Structure(LANCE if lance else HNSW, "", one.labels.num_rows) for one in built]
+            return [
+                Structure(LANCE if lance else HNSW, "", one.labels.num_rows) for one, _ in built
+            ]
 
     async def _fold(self, entry: _Entry) -> None:
         async with entry.lock:
@@ -376,6 +385,12 @@ def _be_nice() -> None:
     """Searches go before builds, where the system knows threads."""
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _logged(task: asyncio.Task[None]) -> None:
+    """What was not foreseen ends the task; the image serves as it is."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("making search structures failed unforeseen", exc_info=error)
 
 
 def _taken_note_of(task: asyncio.Task[None]) -> None:

@@ -95,6 +95,7 @@ async def test_a_graph_is_made_and_used_again_after_a_restart(store: Shelf) -> N
         named = await structures(vectors, "again")
         assert len(named) == 1
         assert named[0].rows == 300
+        assert 0.9 <= named[0].recall <= 1.0
         found = await search(vectors, "again", made[5])
         assert found.served_by == "hnsw"
         assert keys(found)[0] == "5"
@@ -187,7 +188,7 @@ async def test_searches_go_on_while_all_else_changes(store: Shelf) -> None:
             return asked
 
         tasks = [asyncio.create_task(ask(1000 * at)) for at in range(8)]
-        for turn in range(6):
+        for turn in range(4):
             fresh = range(1000 + turn * 60, 1060 + turn * 60)
             await put(vectors, "busy", fresh, vectors_of(60, turn + 50))
             assert keys(await search(vectors, "busy", vectors_of(60, turn + 50)[7]))[0] == str(
@@ -202,7 +203,7 @@ async def test_searches_go_on_while_all_else_changes(store: Shelf) -> None:
         assert vectors.images.built > built
         assert vectors.images.loads == 1, "own writes are not read again"
         everything = keys(await search(vectors, "busy", made[0], k=1000))
-        assert len(everything) == 200 + 360 - 150
+        assert len(everything) == 200 + 240 - 100
         assert len(await structures(vectors, "busy")) <= 5
 
 
