@@ -198,6 +198,7 @@ def test_any_mix_gives_what_numpy_gives(tmp_path: Path, graphs: bool) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("graphs", [False, True])
 def test_ten_thousand_mixes(tmp_path: Path, graphs: bool) -> None:
     run(range(100, 300), 100, tmp_path, graphs)
