@@ -98,7 +98,8 @@ def _pair(info: VectorIndexInfo, request: c.CompareRequest) -> tuple[IndexVersio
             "the index has one version only: there is nothing to compare it with",
             index=info.name,
             number=first.number,
-            hint="build another one: POST .../build with new_version",
+            hint="build another one: POST .../build with new_version; or name its number twice to"
+            " see its recall",
         )
     return first, max(others, key=lambda each: each.number)
 
@@ -147,15 +148,14 @@ async def _side(
     queries: Vectors,
     request: c.CompareRequest,
 ) -> _Side:
-    search = c.SearchRequest("", (), request.k, ef=version.profile.ef_search)
-    exact = c.SearchRequest("", (), request.k, exact=True)
+    ef = version.profile.ef_search
     found, taken, recalled = [], [], []
     for at in range(len(queries)):
         one = queries[at : at + 1]
         began = searching.now()
-        rows = (await searching.nearest(image, one, search, None))[0][0]
+        rows = (await searching.nearest(image, one, (request.k, ef, False)))[0][0]
         taken.append((searching.now() - began) * 1000.0)
-        true = (await searching.nearest(image, one, exact, None))[0][0]
+        true = (await searching.nearest(image, one, (request.k, ef, True)))[0][0]
         recalled.append(len(set(rows.tolist()) & set(true.tolist())) / max(1, len(true)))
         found.append([image.book.key(row)[0] for row in rows.tolist()])
     relevant = [

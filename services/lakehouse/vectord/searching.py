@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
@@ -26,7 +26,6 @@ from lakehouse.vectord.models import Models, check_same_model
 from lakehouse.vectord.nearest import as_scores
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import Lane, Vectors
-from lakehouse.vectord.publishing import unit
 from lakehouse.vectord.source import Source, SourceReader
 
 __all__ = ["HITS_MAX", "Searching"]
@@ -36,7 +35,11 @@ log = logging.getLogger(__name__)
 HITS_MAX: Final = 200_000
 KEYS_MAX: Final = 1_000
 EF_MAX: Final = 100_000
+# What is more than this is not done on the loop.
 _INLINE_US: Final = 1_000.0
+_FEW_ROWS: Final = 5_000
+_FEW_HITS: Final = 500
+_FEW_KEYS: Final = 50
 _LOOK_SECONDS: Final = 0.02
 T = TypeVar("T")
 _FLOAT: Final = np.dtype("<f4")
@@ -93,17 +96,19 @@ class Searching:
         began = clock.monotonic()
         queries, embedded = await self.queries(version, request.queries)
         asking = clock.monotonic()
-        if not request.ef and version.profile.ef_search:
-            request = replace(request, ef=version.profile.ef_search)
+        how = (request.k, request.ef or version.profile.ef_search, request.exact)
 
         async def ask(image: Image) -> list[Found]:
             wanted = None
             if request.filter.strip():
                 wanted = await self._matching(ctx, asked, image, request.filter)
-            return await self.nearest(image, queries, request, wanted)
+            return await self.nearest(image, queries, how, wanted)
 
         image, found = await self._on_image(ctx, version, ask)
-        results = tuple([hits_of(image, one) for one in found])
+        if request.k * len(found) <= _FEW_HITS:
+            results = tuple([hits_of(image, one) for one in found])
+        else:
+            results = await run_in(self.jobs, _all_hits, image, found)
         done = clock.monotonic()
         return c.SearchResult(
             results,
@@ -142,7 +147,8 @@ class Searching:
             return found, missing
 
         async def ask(image: Image) -> tuple[list[c.StoredVector], list[str]]:
-            return await run_in(self._parts.jobs, look, image) if image.on_disk else look(image)
+            beside = image.on_disk or len(request.keys) > _FEW_KEYS
+            return await run_in(self.jobs, look, image) if beside else look(image)
 
         _, (found, missing) = await self._on_image(ctx, version, ask)
         return c.GetVectorsResult(tuple(found), tuple(missing), version.number, store_version)
@@ -170,21 +176,32 @@ class Searching:
         rows = [
             _given(query.vector, version) if query.vector else known[query.text] for query in asked
         ]
-        return unit(np.stack(rows), version.profile.distance), bool(texts)
+        queries = rows[0][None, :] if len(rows) == 1 else np.stack(rows)
+        if version.profile.distance is not Distance.COSINE:
+            return np.ascontiguousarray(queries, np.float32), bool(texts)
+        whole = queries.astype(np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", whole, whole))
+        lengths[lengths == 0.0] = 1.0
+        whole /= lengths[:, None]
+        return whole.astype(np.float32), bool(texts)
 
     async def nearest(
         self,
         image: Image,
         queries: Vectors,
-        request: c.SearchRequest,
-        wanted: npt.NDArray[np.bool_] | None,
+        how: tuple[int, int, bool],
+        wanted: npt.NDArray[np.bool_] | None = None,
     ) -> list[Found]:
-        """Searched here if that is quick, else beside the loop."""
-        ef = request.ef
-        arguments = (queries, request.k, ef, wanted, request.exact)
-        if image.cost_us(len(queries), request.k, ef, every=request.exact) < _INLINE_US:
-            return image.search(*arguments)
-        return await run_in(self._parts.jobs, image.search, *arguments)
+        """Searched here if that is quick, else beside the loop.
+
+        Args:
+            how: k, ef, and whether every vector is compared.
+        """
+        k, ef, exact = how
+        quick = wanted is None or image.count <= _FEW_ROWS
+        if quick and image.cost_us(len(queries), k, ef, every=exact) < _INLINE_US:
+            return image.search(queries, k, ef, wanted, exact)
+        return await run_in(self.jobs, image.search, queries, k, ef, wanted, exact)
 
     async def _on_image(
         self, ctx: Context, version: IndexVersion, ask: Callable[[Image], Awaitable[T]]
@@ -273,6 +290,10 @@ def hits_of(image: Image, found: Found) -> c.Hits:
             )
         )
     return c.Hits(tuple(hits))
+
+
+def _all_hits(image: Image, found: list[Found]) -> tuple[c.Hits, ...]:
+    return tuple([hits_of(image, one) for one in found])
 
 
 def stored(image: Image, rows: list[int]) -> list[c.StoredVector]:
