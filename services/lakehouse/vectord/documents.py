@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from lakehouse.contracts.catalog import CommitRequest, CommitResult, DocumentsRequest
+from lakehouse.contracts.catalog import CommitRequest, CommitResult, Document, DocumentsRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.changes import Change, DocumentAt, PutDocument, Requirement
 from lakehouse.model.identity import Context
@@ -18,6 +19,7 @@ from lakehouse.vectord.parts import VectorParts
 
 __all__ = ["Documents", "live_version", "version_of", "with_version"]
 
+log = logging.getLogger(__name__)
 _ATTEMPTS: Final = 20
 _LIKENESS: Final = 0.5
 
@@ -53,9 +55,11 @@ class Documents:
         return self._parse(document.id, document.body, document.version), found.version
 
     async def list(self, ctx: Context) -> tuple[tuple[VectorIndexInfo, ...], int]:
-        """All indexes by name, and the version of the store that was read."""
+        """All indexes by name, and the version of the store that was read. One that cannot be read
+        hides no other."""
         found = await self._catalog.documents(ctx, DocumentsRequest(INDEX_DOCUMENTS))
-        infos = tuple(self._parse(each.id, each.body, each.version) for each in found.documents)
+        read = (self._readable(each) for each in found.documents)
+        infos = tuple(info for info in read if info is not None)
         there = {each.id for each in found.documents}
         for gone in self._parsed.keys() - there:
             del self._parsed[gone]
@@ -102,6 +106,16 @@ class Documents:
             return replace(changed, version=done.version)
         assert error is not None
         raise error
+
+    def _readable(self, document: Document) -> VectorIndexInfo | None:
+        try:
+            return self._parse(document.id, document.body, document.version)
+        except LakehouseError as error:
+            log.warning(
+                "the document of an index cannot be read",
+                extra={"index": document.id, "reason": str(error.fields.get("reason", error))},
+            )
+            return None
 
     def _parse(self, key: str, body: str, version: int) -> VectorIndexInfo:
         kept = self._parsed.get(key)

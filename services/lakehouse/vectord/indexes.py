@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -40,7 +40,8 @@ _ATTEMPTS: Final = 8
 
 
 class Indexes:
-    """The use cases of indexes as wholes. Belongs to one event loop."""
+    """The use cases of indexes as wholes. Belongs to one event loop. ``forget`` is told which
+    datasets of vectors are dropped."""
 
     def __init__(
         self,
@@ -48,7 +49,9 @@ class Indexes:
         documents: Documents,
         maker: Maker,
         follower: Follower,
+        forget: Callable[[str], None] | None = None,
     ) -> None:
+        self._forget = forget
         self._parts = parts
         self._documents = documents
         self._maker = maker
@@ -187,6 +190,9 @@ class Indexes:
                 if not raced or attempt == _ATTEMPTS - 1:
                     raise
                 continue
+            for version in gone:
+                if self._forget is not None:
+                    self._forget(version.vectors_dataset_id)
             return c.DeleteIndexResult(info.name, result.version, len(gone))
         raise LakehouseError(ErrorKind.INTERNAL, "an index was never deleted")
 

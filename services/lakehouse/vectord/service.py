@@ -43,7 +43,7 @@ class Vectors:
         self._follower = Follower(parts, documents, self._builder, figures)
         self._searching.nudge = self._follower.hasten
         maker = Maker(parts, Profiles(parts), models)
-        self._indexes = Indexes(parts, documents, maker, self._follower)
+        self._indexes = Indexes(parts, documents, maker, self._follower, self.images.forget)
         self._given = Given(parts, documents, publisher, self._builder.weigher)
 
     async def start(self) -> None:
