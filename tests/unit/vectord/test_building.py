@@ -460,3 +460,46 @@ async def test_what_another_version_has_by_the_same_model_is_not_embedded_again(
     sql = "select vector from \"vectors.{}.v{}\" where text = 'd'"
     first, second = [(await store.sql(sql.format(name, n)))[0]["vector"] for n in (1, 2)]
     assert (first == second) is same
+
+
+async def test_a_megabyte_of_text_is_cut_and_found(
+    service: Service, store: Shelf, name: str
+) -> None:
+    version = await made(service, store, name, *docs("x" * 1_000_000, "short"))
+    assert (version.documents, version.chunks > 100) == (2, True)
+    texts = await found(store, version)
+    assert "".join(texts["[1]"]).count("x") >= 1_000_000
+    await store.upsert(name, {"id": 1, "text": "short too"})
+    version = await built(service[0], name)
+    assert (version.documents, version.chunks) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("date", ["2026-01-01", "2026-01-02", "2026-01-03"]),
+        ("decimal(20,2)", ["1.50", "2.25", "123456789012345678.01"]),
+        ("int64", [-1, 2**53 + 1, 2**62]),
+        ("string", ['a"b', "ü/\\n", "7"]),
+        ("bool", [True, False, None]),
+    ],
+)
+async def test_rows_with_keys_of_any_type_are_followed(
+    service: Service, store: Shelf, kind: str, keys: list[Any]
+) -> None:
+    name = f"keyed_{kind.partition('(')[0]}"
+    columns = (ColumnOverride("k", kind),)
+    rows = [{"k": key, "text": f"text {at}", "more": "m"} for at, key in enumerate(keys)]
+    await store.put(name, rows[:2], ("k",), columns=columns)
+    await service[0].create_index(ADA, c.CreateIndexRequest(name, name, ("text", "more")))
+    version = await built(service[0], name)
+    assert version.documents == 2, version.error
+    service[2].seen.clear()
+    # One with only a part of its text changed, and one more.
+    changed = [{**rows[0], "more": "n"}, *(row for row in rows[2:] if row["k"] is not None)]
+    await store.upsert(name, *changed)
+    version = await built(service[0], name)
+    assert sorted(service[2].seen) == sorted(f"{row['text']}\n{row['more']}" for row in changed)
+    assert version.documents == 1 + len(changed), version.error
+    await store.delete(name, keys[1])
+    assert (await built(service[0], name)).documents == len(changed)
