@@ -61,8 +61,8 @@ class SearchIndexSuite:
     """
 
     recall_min: float = 1.0
-    mixes: int = 60
-    rows: int = 3_000
+    mixes: int = 40
+    rows: int = 2_400
 
     def build(self, vectors: Vectors, distance: Distance) -> SearchIndex:
         """A structure over ``vectors`` (for cosine of length 1), labelled in their order."""

@@ -44,6 +44,8 @@ _CODE_BITS: Final = 8
 _TAKEN_ROWS_MAX: Final = 512
 _CANDIDATES_MIN: Final = 64
 _CANDIDATES_A_HIT: Final = 4
+# What costs as much as two of a graph's, for its vector is read from the disk.
+_EF_SHARE: Final = 2
 _WIDER: Final = 4
 # Lance takes rows of a file for 32 bits, and the rest of them for none.
 _ROWS_NO_BOUND: Final = 1 << 31
@@ -175,7 +177,7 @@ class LanceIndex:
             return self.compare(queries, k, allowed)
         labels, found = blank(len(queries), k)
         chosen = None if allowed is None else self._told(allowed)
-        fetched = max(ef, _CANDIDATES_MIN, _CANDIDATES_A_HIT * k)
+        fetched = max(ef // _EF_SHARE, _CANDIDATES_MIN, _CANDIDATES_A_HIT * k)
         left = np.arange(len(queries))
         while len(left) and fetched < total:
             unsettled = []
