@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -75,20 +76,15 @@ def join_indexes(indexes: Sequence[Index]) -> Index:
 
 def search(index: Index, needles: pa.Array) -> Hits:
     """All places with the hashes ``needles``."""
-    first = pc.search_sorted(index.hashes, needles, side="left")
-    count = pc.subtract(pc.search_sorted(index.hashes, needles, side="right"), first)
-    found = pc.indices_nonzero(count).cast(pa.int64())
-    places = first.take(found).cast(pa.int64())
-    counts = count.take(found).cast(pa.int64())
-    total = pc.sum(counts).as_py() or 0
-    if total != len(found):
-        ends = pc.cumulative_sum(counts)
-        before = pc.subtract(ends, counts)
-        parents = pc.search_sorted(ends, pa.arange(0, total), side="right").cast(pa.int64())
-        steps = pc.subtract(pa.arange(0, total), before.take(parents))
-        places = pc.add(places.take(parents), steps)
-        found = found.take(parents)
-    return Hits(found, index.pieces.take(places), index.rows.take(places))
+    # Of a hundred needles a call of NumPy costs a fifth of one of Arrow's kernels.
+    hashes, sought = index.hashes.to_numpy(), needles.to_numpy()
+    first = np.searchsorted(hashes, sought, side="left")
+    counts = np.searchsorted(hashes, sought, side="right") - first
+    found = np.repeat(np.arange(len(sought)), counts)
+    before = np.cumsum(counts) - counts
+    places = (first - before)[found] + np.arange(len(found))
+    pieces, rows = index.pieces.to_numpy()[places], index.rows.to_numpy()[places]
+    return Hits(pa.array(found), pa.array(pieces), pa.array(rows))
 
 
 def has_key(rows: pa.Table, keys: pa.Table, key: Sequence[str]) -> pa.Array:
