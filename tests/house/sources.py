@@ -20,8 +20,8 @@ def package_files() -> list[Path]:
 
 
 def written_files() -> list[Path]:
-    """Every Python file that people write: package, tests, tools."""
-    outside = [path for place in ("tests", "tools") for path in (ROOT / place).rglob("*.py")]
+    """Every Python file that people write: package, sidecar, tests, tools."""
+    outside = [p for place in ("sidecar", "tests", "tools") for p in (ROOT / place).rglob("*.py")]
     return package_files() + sorted(outside)
 
 

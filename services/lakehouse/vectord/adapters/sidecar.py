@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-import httpx
 import numpy as np
 import orjson
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.vectord.ports import Embedded, Lane, ModelInfo, Vectors
 from lakehouse.vectord.settings import EmbeddingSettings
+
+if TYPE_CHECKING:
+    import httpx
 
 _TEXTS_AT_ONCE: Final = 256
 _CHARACTERS_AT_ONCE: Final = 1 << 18
@@ -113,6 +115,9 @@ class SidecarEmbedder:
         self, method: str, path: str, body: bytes | None, seconds: float
     ) -> httpx.Response:
         """Asked again where the sidecar, or what it asks, was away or full for a moment."""
+        # Slow to import, and of no use to a node that embeds nothing.
+        import httpx
+
         problem = LakehouseError(ErrorKind.UNAVAILABLE, "the embedding server was not asked")
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -149,6 +154,8 @@ class SidecarEmbedder:
 
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:
+            import httpx
+
             self._client = httpx.AsyncClient(
                 trust_env=False,
                 headers={"content-type": "application/json", "accept": _BINARY},
