@@ -1,4 +1,5 @@
-# Every target works on a bare machine with python3.11 and make; `make` alone explains itself.
+# Every target works on a bare machine with python3.11, make and a C++ compiler; `make` alone explains
+# itself.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3.11
