@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from lakehouse.contracts.catalog import DatasetResult, GetRequest
+from lakehouse.contracts.catalog import DatasetResult, GetRequest, PageRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context
@@ -46,6 +46,7 @@ _BUILDERS: Final = 2
 _NICENESS: Final = 5
 _TOLD_SECONDS: Final = 0.05
 _ATTEMPTS: Final = 5
+_VERSIONS: Final = 20
 _MANY_ROWS: Final = 500
 _PAUSE_SECONDS: Final = 30.0
 _QUIET_SECONDS: Final = 1.0
@@ -68,6 +69,7 @@ class _Entry:
     loading: asyncio.Task[None] | None = None
     upkeep: asyncio.Task[None] | None = None
     paused_until: float = 0.0
+    name: str = ""
     bucket: str = ""
     written_at: float = -_QUIET_SECONDS
 
@@ -100,7 +102,7 @@ class Images:
         if entry is None:
             entry = self._entries[version.vectors_dataset_id] = _Entry(found.dataset.id)
         entry.used = next(self._uses)
-        entry.bucket = found.dataset.bucket
+        entry.bucket, entry.name = found.dataset.bucket, version.vectors_dataset
         for _ in range(_ATTEMPTS):
             image = entry.image
             if image is not None and image.head >= found.dataset.rows_version:
@@ -237,14 +239,30 @@ class Images:
         while entry.pending:
             written = entry.pending.pop(0)
             image = entry.image
-            if image is None or not written.before or written.before != image.head:
-                continue  # not the next one: what is missing is read from the store
+            if image is None or not await self._is_next(entry, image.head, written):
+                continue  # what is missing is read from the store
             gone = _keys(written)
             if written.rows is not None and written.rows.num_rows > _MANY_ROWS:
                 jobs = self._parts.jobs
                 entry.image = await run_in(jobs, image.applied, written.rows, gone, written.after)
             else:
                 entry.image = image.applied(written.rows, gone, written.after)
+
+    async def _is_next(self, entry: _Entry, head: int, written: RowsWritten) -> bool:
+        """Whether ``written`` is what came after ``head``."""
+        if written.before or written.after <= head:
+            return written.before == head
+        # Who wrote it could not say on what: ask whether anything came between.
+        request = PageRequest(entry.name, limit=_VERSIONS)
+        ctx = own_context(self._parts.ids, "search")
+        try:
+            found = await self._parts.catalog.versions(ctx, request)
+        except LakehouseError:
+            return False
+        versions = [each.version for each in found.versions]
+        if min(versions, default=0) > head and found.cursor:
+            return False
+        return not any(head < each < written.after for each in versions)
 
     def _make_room(self, newest: _Entry) -> None:
         """Let go what was searched longest ago."""

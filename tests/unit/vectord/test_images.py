@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,23 @@ async def test_what_another_process_writes_is_found(store: Shelf) -> None:
         found = keys(await search(one, "shared", fresh[0], k=200))
         assert len(found) == 79
         assert "new" not in found
+
+
+async def test_a_call_that_may_be_repeated_is_taken_in_as_any_other(store: Shelf) -> None:
+    keyed = replace(ADA, idempotency_key="put-1")
+    async with service(store) as one, service(store) as other:
+        await make(one, "keyed", 80)
+        fresh = vectors_of(2, 78)
+        await one.put_vectors(keyed, c.PutVectorsRequest("keyed", body(["k", "l"], fresh)))
+        assert keys(await search(one, "keyed", fresh[0]))[0] == "k"
+        assert one.images.loads == 1
+        await other.delete_vectors(ADA, c.DeleteVectorsRequest("keyed", ("l",)))
+        again = replace(ADA, idempotency_key="put-2")
+        await one.put_vectors(again, c.PutVectorsRequest("keyed", body(["k"], -fresh[:1])))
+        found = keys(await search(one, "keyed", -fresh[0], k=100))
+        assert found[0] == "k"
+        assert "l" not in found
+        assert one.images.loads == 2
 
 
 async def test_what_was_searched_longest_ago_goes_when_memory_is_short(store: Shelf) -> None:
