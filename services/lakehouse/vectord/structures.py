@@ -103,6 +103,7 @@ class Structures:
         labels = await run_in(self._builders, _parquet, built.labels)
         await _put(store, f"{name}.labels.parquet", labels)
         await _put(store, f"{name}.hnsw", content)
+        built.index.release_pages()
         return Structure(
             HNSW,
             f"{name}.hnsw",

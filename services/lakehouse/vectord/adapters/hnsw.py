@@ -116,6 +116,7 @@ class HnswIndex:
         self.rows: int = graph.get_current_count()
         self.content = _content(file)
         self._matrix = Matrix(_laid_out(self.content, graph.dim, self.rows), distance)
+        self.release_pages()
 
     @classmethod
     def load(cls, file: IO[bytes], dimensions: int, distance: Distance) -> HnswIndex:
@@ -179,6 +180,11 @@ class HnswIndex:
     def vectors(self, labels: Labels) -> Vectors:
         found: Vectors = self._matrix.vectors[labels]
         return found
+
+    def release_pages(self) -> None:
+        """The file is mapped, not held: what was read of it all the same is given back."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.content.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """What is mapped is let go when the last search is done."""
