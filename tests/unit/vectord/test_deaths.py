@@ -10,7 +10,7 @@ import pytest
 
 from lakehouse.contracts import profiles as p
 from lakehouse.contracts import vectors as c
-from lakehouse.model.vectors import Chunking, ChunkMethod, Profile, VersionState
+from lakehouse.model.vectors import Chunking, ChunkMethod, IndexVersion, Profile, VersionState
 from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.ports import Lane
 from lakehouse.vectord.profiles import Profiles
@@ -20,6 +20,7 @@ from support_vectors import ADA, READER, Shelf
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BATCH = 2
+STEPS = 12
 
 
 class Dead(Exception):
@@ -85,73 +86,72 @@ async def chunks(store: Shelf, name: str) -> dict[str, list[str]]:
     return found
 
 
-async def index(store: Shelf, name: str, *texts: str) -> None:
-    """An unbuilt index that cuts its documents into single words."""
-    await store.put(name, [{"id": at, "text": text} for at, text in enumerate(texts, 1)])
+async def indexes(store: Shelf, dataset: str, names: list[str]) -> None:
+    """Unbuilt indexes over one dataset that cut their documents into single words."""
     parts = store.parts(HashingEmbedder())
     profile = Profile("words", chunking=Chunking(ChunkMethod.TOKENS, 1, 0))
     await Profiles(parts).put(ADA, p.PutProfileRequest(profile))
     vectors = Vectors(parts)
-    request = c.CreateIndexRequest(name, name, ("text",), "words", build=False)
-    await vectors.create_index(ADA, request)
+    for name in names:
+        request = c.CreateIndexRequest(name, dataset, ("text",), "words", build=False)
+        await vectors.create_index(ADA, request)
     await vectors.close()
 
 
-async def ready(store: Shelf, name: str) -> c.IndexResult:
+async def ready(store: Shelf, name: str) -> IndexVersion:
     vectors = Vectors(store.parts(HashingEmbedder()))
     result = await vectors.get_index(READER, c.IndexRequest(name))
     await vectors.close()
     assert result.index.versions[0].state is VersionState.READY
     assert not result.index.behind
-    return result
+    return result.index.versions[0]
 
 
 async def test_a_first_build_survives_its_death_at_each_step(store: Shelf) -> None:
     texts = ["a b", "c", "d e f", "g", "h i"]
+    await store.put("first", [{"id": at, "text": text} for at, text in enumerate(texts, 1)])
     want = {f"[{at}]": text.split() for at, text in enumerate(texts, 1)}
-    words = sum(len(each) for each in want.values())
-    await index(store, "whole", *texts)
-    _, steps = await build(store, "whole", Steps())
-    assert steps >= 8
-    for at in range(1, steps + 1):
-        name = f"first_{at}"
-        await index(store, name, *texts)
-        first, _ = await build(store, name, Steps(at))
+    names = {f"first_{at}": at for at in range(1, STEPS)}
+    await indexes(store, "first", [*names])
+    steps = []
+    for name, at in names.items():
+        first, made = await build(store, name, Steps(at))
         kept = sum(len(each) for each in (await chunks(store, name)).values())
         second, _ = await build(store, name, Steps())
+        steps.append(made)
         assert await chunks(store, name) == want, f"step {at}"
-        info = (await ready(store, name)).index
-        assert (info.versions[0].documents, info.versions[0].chunks) == (5, words)
-        assert first.texts[Lane.INDEX] <= words
-        assert second.texts[Lane.INDEX] == words - kept
+        version = await ready(store, name)
+        assert (version.documents, version.chunks) == (5, 9)
+        assert first.texts[Lane.INDEX] <= 9
+        assert second.texts[Lane.INDEX] == 9 - kept
+    # The last one lived to its end: there are no more steps.
+    assert 6 <= steps[-1] <= STEPS - 2
 
 
 async def test_catching_up_survives_its_death_at_each_step(store: Shelf) -> None:
-    steps, at = 99, 0
-    while at <= steps:
-        name = f"later_{at}"
-        await index(store, name, "a b c", "d", "e f", "g", "h i")
+    texts = ["a b c", "d", "e f", "g", "h i"]
+    await store.put("later", [{"id": at, "text": text} for at, text in enumerate(texts, 1)])
+    names = {f"later_{at}": at for at in range(1, STEPS)}
+    await indexes(store, "later", [*names])
+    for name in names:
         await build(store, name, Steps())
-        # Shorter, longer, gone, blank, new; the rest stays.
-        await store.upsert(
-            name,
-            {"id": 1, "text": "a"},
-            {"id": 2, "text": "d j k"},
-            {"id": 4, "text": " "},
-            {"id": 6, "text": "l m"},
-        )
-        await store.delete(name, 3)
-        _, made = await build(store, name, Steps(at) if at else Steps())
-        if not at:
-            steps = made
-            assert steps >= 6
-        else:
-            # What is half done meets another change.
-            await store.upsert(name, {"id": 1, "text": "a n"}, {"id": 7, "text": "o"})
-            await build(store, name, Steps())
-            want = {"[1]": ["a", "n"], "[2]": ["d", "j", "k"], "[5]": ["h", "i"]}
-            want |= {"[6]": ["l", "m"], "[7]": ["o"]}
-            assert await chunks(store, name) == want, f"step {at}"
-            info = (await ready(store, name)).index
-            assert (info.versions[0].documents, info.versions[0].chunks) == (5, 10)
-        at += 1
+    # Shorter, longer, gone, blank, new; the rest stays.
+    await store.upsert(
+        "later",
+        {"id": 1, "text": "a"},
+        {"id": 2, "text": "d j k"},
+        {"id": 4, "text": " "},
+        {"id": 6, "text": "l m"},
+    )
+    await store.delete("later", 3)
+    steps = [(await build(store, name, Steps(at)))[1] for name, at in names.items()]
+    assert 6 <= steps[-1] <= STEPS - 2
+    # What is half done meets another change.
+    await store.upsert("later", {"id": 1, "text": "a n"}, {"id": 7, "text": "o"})
+    want = {"[1]": ["a", "n"], "[2]": ["d", "j", "k"], "[5]": ["h", "i"]}
+    want |= {"[6]": ["l", "m"], "[7]": ["o"]}
+    for name, at in names.items():
+        await build(store, name, Steps())
+        assert await chunks(store, name) == want, f"step {at}"
+        version = await ready(store, name)
+        assert (version.documents, version.chunks) == (5, 10)
