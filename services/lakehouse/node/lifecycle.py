@@ -27,6 +27,7 @@ from lakehouse.model.identity import ANONYMOUS_OPERATOR, Context
 from lakehouse.model.refs import PRIMARY
 from lakehouse.node.authentication import REMEMBERED_SECONDS, LocalOperator, TokenAuthenticator
 from lakehouse.node.buckets import open_buckets
+from lakehouse.node.builds import EndingBuilds
 from lakehouse.node.config import Config
 from lakehouse.node.embedding import EmbeddingProcesses
 from lakehouse.node.federation import follow, open_registry
@@ -101,6 +102,7 @@ class Node:
         self._servers: Servers | None = None
         self._late: LateQuery | None = None
         self._feeds: EndingFeeds | None = None
+        self._builds: EndingBuilds | None = None
         self._rescue: Rescue | None = None
         self._note: PositionNote | None = None
 
@@ -198,6 +200,8 @@ class Node:
         self._readiness.enter("stopping")
         if self._feeds is not None:
             self._feeds.end()
+        if self._builds is not None:
+            self._builds.end()
         drain = self._config.node.drain_seconds
         await self._supervisor.stop()
         if self._servers is not None:
@@ -354,6 +358,11 @@ class Node:
         if "journal" in self._wiring.contracts:
             self._feeds = EndingFeeds(self._wiring.contracts["journal"])
             self._wiring.contracts["journal"] = self._feeds
+        vectors = self._wiring.contracts.get("vectors")
+        if vectors is not None:
+            self._figures.add(vectors)
+            self._builds = EndingBuilds(vectors)
+            self._wiring.contracts["vectors"] = self._builds
         served = [c for c in CONTRACTS if gateway or SERVED_BY[c] in self._config.node.roles]
         services = {contract: self._wiring.contracts[contract] for contract in served}
         options = ServerOptions(counts=counts, log=request_log(self._config.telemetry))
