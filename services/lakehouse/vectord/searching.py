@@ -227,13 +227,14 @@ class Searching:
         return _Asked(info, version, source, store_version)
 
     async def _fresh(self, ctx: Context, request: c.SearchRequest, asked: _Asked) -> _Asked:
-        """Wait a little for an index that follows its dataset; not for one that is still built,
-        unless nothing of it is there yet."""
+        """Wait a little for an index to have what its dataset had when it was asked; not for one
+        that is still built, unless nothing of it is there yet."""
+        wanted = asked.source.rows_version if asked.source is not None else 0
         clock = self._parts.clock
         until = clock.monotonic() + self._parts.settings.fresh_seconds
         if self.nudge is not None:
             self.nudge()
-        while asked.behind and clock.monotonic() < until:
+        while asked.version.source_version < wanted and clock.monotonic() < until:
             version = asked.version
             if version.state is not VersionState.READY and version.chunks:
                 break
