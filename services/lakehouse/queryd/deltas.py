@@ -18,7 +18,16 @@ from lakehouse.table.merge import SEQ, Layer, tombstones
 from lakehouse.table.types import to_arrow
 from lakehouse.table.widening import widened
 
-__all__ = ["AFTER", "Deltas", "Resolved", "WidenedFiles", "key_names", "schema_of", "warm"]
+__all__ = [
+    "AFTER",
+    "Deltas",
+    "Resolved",
+    "WidenedFiles",
+    "key_names",
+    "read_file",
+    "schema_of",
+    "warm",
+]
 
 BYTES_MAX: Final = 64 << 20
 FILES_MAX: Final = 4096
@@ -94,7 +103,7 @@ class Deltas:
         if known is not None:
             self._files.move_to_end((path, columns))
             return known
-        table = _read(path, columns)
+        table = read_file(path, columns)
         self._files[(path, columns)] = table
         self._bytes += table.get_total_buffer_size()
         while len(self._files) > 1 and (
@@ -124,7 +133,7 @@ class WidenedFiles:
                     yield from _now(pa.Table.from_batches([batch]), self._columns).to_batches()
 
 
-def _read(path: str, columns: Sequence[ScanColumn]) -> pa.Table:
+def read_file(path: str, columns: Sequence[ScanColumn]) -> pa.Table:
     """The columns of a file under their names in the scan."""
     try:
         # Small as it is, in one piece, without a file system and threads that wait for columns.

@@ -114,6 +114,7 @@ class Searches:
         path = self._folder / name
         await run_blocking(_write, path, table)
         one = made_relation(f"{call.slot}.{FUNCTION}", schema, result.version, table.num_rows, name)
+        one.passing = True
         return SystemRelation(one, str(path))
 
     async def _keys(self, ctx: Context, vectors: VectorsService, call: Call) -> _Keys:

@@ -57,13 +57,15 @@ class Merge:
 class TableScan:
     """A relation of the statement: the union of its groups, and of what ``merge`` leaves to be
     seen. ``name`` identifies the content: two scans of one name have the same files and columns.
-    No group: an empty relation. ``rows`` of the files together, None if not known."""
+    No group: an empty relation. ``rows`` of the files together, None if not known. ``passing``: a
+    few rows that this query alone reads."""
 
     name: str
     columns: tuple[ScanColumn, ...]
     groups: tuple[ScanGroup, ...]
     rows: int | None = None
     merge: Merge | None = None
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def _table(item: dict[str, Any]) -> TableScan:
         for group in item["groups"]
     )
     columns = _columns(item["columns"])
-    return TableScan(item["name"], columns, groups, item["rows"], _merge(item["merge"]))
+    merge, passing = _merge(item["merge"]), item["passing"]
+    return TableScan(item["name"], columns, groups, item["rows"], merge, passing)
 
 
 def decode(data: bytes) -> Plan:

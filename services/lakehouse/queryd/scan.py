@@ -62,7 +62,7 @@ class _Pruned:
 
 @dataclass(slots=True)
 class Relation:
-    """A dataset at one version, ready to be bound and scanned."""
+    """A dataset at one version, ready to be bound and scanned; ``passing`` as in ``TableScan``."""
 
     snapshot: DatasetSnapshot
     columns: tuple[BoundColumn, ...]
@@ -70,6 +70,7 @@ class Relation:
     rows: _Pruned
     keys: _Pruned
     key: tuple[Column, ...] = ()
+    passing: bool = False
 
     def prune(self, terms: Sequence[Term]) -> tuple[DataFile, ...]:
         """The files that may hold a row for which all ``terms`` hold, and then the keys files that
@@ -175,7 +176,8 @@ def make_scan(source: Relation, files: Sequence[DataFile], paths: Paths) -> Tabl
     if small or any(group.hidden is not None for group in groups):
         merge = _merge(source, small, keys, paths)
     count = sum(file.rows for file in rows)
-    return TableScan(_content_name(columns, groups, merge), columns, groups, count, merge)
+    name = _content_name(columns, groups, merge)
+    return TableScan(name, columns, groups, count, merge, source.passing)
 
 
 def _hidden(

@@ -109,8 +109,8 @@ def test_a_file_is_read_once_and_few_are_kept(
     scan = changed(tmp_path)
     assert scan.merge is not None
     read: list[str] = []
-    real = deltas._read
-    monkeypatch.setattr(deltas, "_read", lambda path, cols: read.append(path) or real(path, cols))
+    real = deltas.read_file
+    monkeypatch.setattr(deltas, "read_file", lambda path, cols: read.append(path) or real(path, cols))
     kept = Deltas()
     first = kept.resolved(scan.merge, scan.columns)
     assert (first.rows.num_rows, first.tombs.num_rows) == (1, 3)

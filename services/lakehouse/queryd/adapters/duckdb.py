@@ -14,7 +14,14 @@ import pyarrow as pa
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.queryd.adapters.engine_errors import engine_error
 from lakehouse.queryd.adapters.merging import is_widened, quoted, rows_name, tombs_name
-from lakehouse.queryd.deltas import AFTER, Deltas, WidenedFiles, key_names
+from lakehouse.queryd.deltas import (
+    AFTER,
+    Deltas,
+    WidenedFiles,
+    key_names,
+    read_file,
+    schema_of,
+)
 from lakehouse.queryd.plan import Merge, ScanColumn, ScanGroup, TableScan
 from lakehouse.table.types import to_arrow
 
@@ -152,6 +159,12 @@ def _define(session: duckdb.DuckDBPyConnection, scan: TableScan) -> None:
     session.execute(statement)
 
 
+def _rows_of(scan: TableScan) -> pa.Table:
+    """The rows of a passing scan."""
+    tables = [read_file(path, group.columns) for group in scan.groups for path in group.paths]
+    return pa.concat_tables([schema_of(scan.columns).empty_table(), *tables])
+
+
 class _Session:
     """A locked connection over one set of scans, with the statements it has bound already;
     ``nbytes`` of row changes are held in it.
@@ -163,8 +176,17 @@ class _Session:
         self.nbytes = nbytes
         self._connection = connection
         self._bound: OrderedDict[str, duckdb.DuckDBPyRelation] = OrderedDict()
+        self._passing: list[str] = []
 
-    def run(self, sql: str) -> pa.RecordBatchReader:
+    def run(self, sql: str, passing: Sequence[TableScan]) -> pa.RecordBatchReader:
+        """Run over the scans of the session, and over ``passing`` ones, which go with the next."""
+        while self._passing:
+            self._connection.unregister(self._passing.pop())
+        if passing:
+            for scan in passing:
+                self._connection.register(scan.name, _rows_of(scan))
+                self._passing.append(scan.name)
+            return self._bind(sql, keep=False).to_arrow_reader(BATCH_ROWS)
         bound = self._bound.get(sql)
         if bound is None:
             bound = self._bind(sql)
@@ -172,13 +194,14 @@ class _Session:
             self._bound.move_to_end(sql)
         return bound.to_arrow_reader(BATCH_ROWS)
 
-    def _bind(self, sql: str) -> duckdb.DuckDBPyRelation:
+    def _bind(self, sql: str, keep: bool = True) -> duckdb.DuckDBPyRelation:
         statements = self._connection.extract_statements(sql)
         kinds = [statement.type for statement in statements]
         if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
             raise LakehouseError(ErrorKind.FORBIDDEN, "only one SELECT may run")
         bound = self._connection.sql(sql)
-        if kinds == [duckdb.StatementType.SELECT]:  # an EXPLAIN is run, and held, when it is bound
+        # An EXPLAIN is run, and held, when it is bound.
+        if keep and kinds == [duckdb.StatementType.SELECT]:
             self._bound[sql] = bound
             while len(self._bound) > STATEMENTS_MAX:
                 self._bound.popitem(last=False)
@@ -226,7 +249,9 @@ class DuckDbEngine:
         self, sql: str, tables: Sequence[TableScan], memory_bytes: int
     ) -> pa.RecordBatchReader:
         try:
-            return self._session(tables, memory_bytes).run(sql)
+            passing = [table for table in tables if table.passing]
+            lasting = [table for table in tables if not table.passing]
+            return self._session(lasting, memory_bytes).run(sql, passing)
         except (duckdb.Error, OSError) as error:
             raise engine_error("duckdb", error) from error
 
