@@ -23,6 +23,7 @@ from lakehouse.kit.ids import SystemIds
 from lakehouse.model.vectors import Distance, Profile, Structure
 from lakehouse.objectstore.buckets import Buckets, BucketSettings
 from lakehouse.testing.suites.search_index import clustered, unit
+from lakehouse.vectord import folders
 from lakehouse.vectord.adapters.lance import LanceIndex
 from lakehouse.vectord.ports import Vectors
 from lakehouse.vectord.settings import VectorSettings
@@ -119,7 +120,12 @@ async def local(tmp_path: Path) -> AsyncIterator[Bench]:
     await ended(bench)
 
 
-async def test_what_was_saved_is_loaded(bench: Bench) -> None:
+@pytest.mark.parametrize("piece", [8 << 20, 5_000])
+async def test_what_was_saved_is_loaded(
+    bench: Bench, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what is put and read in pieces."""
+    monkeypatch.setattr(folders, "_CHUNK", piece)
     structure = await bench.saved()
     assert structure.key == f"{FOLDER}.lance/"
     assert (structure.kind, structure.rows, structure.seq) == ("lance", ROWS, 7)

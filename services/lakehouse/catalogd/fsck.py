@@ -93,6 +93,7 @@ class Fsck:
         """Existence and size of every object that is named now (``deep``: its checksum), manifests
         that cannot be read, and objects that nothing names. A bucket that does not answer is told
         as such, and the rest goes on (the primary one is an error): damage is only what was seen.
+        Of search structures only orphans are told: one that is missing is made anew.
         """
         state = await self._core.read(ctx, Scope.OPERATOR)
         known = None if request.dry_run else await self._core.recall(ctx, "fsck", request)

@@ -29,6 +29,7 @@ from lakehouse.kit.ids import encode_ulid
 from lakehouse.model.dataset import DataFile, rows_key
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import PRIMARY, ObjectRef
+from lakehouse.model.vectors import VECTORS_FOLDER
 
 __all__ = ["Inventory"]
 
@@ -140,10 +141,13 @@ class _Arrivals:
 
 
 def _given_up(state: CatalogState, bucket: str, after: Position) -> list[_Change]:
+    """But for search structures: they are caches, of which nobody was told and nobody has a
+    copy."""
     found = [
         _Change((version, "", key), ObjectRef(bucket, key))
         for key, version in state.objects.condemned.items()
         if (version, "", key) > after and state.elsewhere.get(key, PRIMARY) == bucket
+        if not key.startswith(VECTORS_FOLDER)
     ]
     return sorted(found, key=lambda change: change.at)
 

@@ -16,6 +16,7 @@ from lakehouse.catalogd.checkpoint import dump_state, load_state
 from lakehouse.catalogd.service import Catalog
 from lakehouse.catalogd.structures import named_by, of_documents
 from lakehouse.contracts import catalog as c
+from lakehouse.contracts.inventory import ObjectChangesRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.ledger.settings import LedgerSettings
 from lakehouse.model.changes import DeleteDocument, DropDataset, PutDocument, SetCard
@@ -23,7 +24,7 @@ from lakehouse.model.vectors import INDEX_DOCUMENTS, VECTORS_FOLDER, Structure
 from lakehouse.objectstore.buckets import BucketSettings
 from lakehouse.objectstore.memory import MemoryStore
 from lakehouse.vectord.codec import to_json
-from support_catalog import CARD, CTX, House, build_house, commit, create
+from support_catalog import CARD, CTX, House, build_house, commit, create, file_of
 
 _DIED = "the process died here"
 NOW = LedgerSettings(reader_retention_seconds=0.0, fold_records=4)
@@ -296,6 +297,22 @@ async def test_deleting_an_index_with_its_vectors_is_one_commit(
     await commit(catalog, DropDataset("V"), DeleteDocument(INDEX_DOCUMENTS, "docs"))
     await collect(catalog)
     assert await left(house) == set()
+
+
+async def test_who_keeps_copies_is_told_nothing_of_structures(
+    house: House, catalog: Catalog
+) -> None:
+    session = await session_of(catalog)
+    lost = file_of(session, "V", "lost")
+    await house.store.put(lost.key, b"x")
+    await put(house, table(session, "a"))
+    await end(catalog, session)
+    await collect(catalog, 1)
+    assert len(catalog._core.ledger.state.objects.condemned) == 1 + len(
+        objects_of(table(session, "a"))
+    )
+    found = await catalog.object_changes(CTX, ObjectChangesRequest("primary"))
+    assert [each.key for each in found.given_up] == [lost.key]
 
 
 # -- random lives
