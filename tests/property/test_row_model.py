@@ -26,7 +26,7 @@ from support_s3 import S3Place, place_of_environment
 
 STEPS: Final = 30
 CHUNK: Final = 8
-SEQUENCES: Final = int(os.environ.get("LAKEHOUSE_ROWS_SEQUENCES", "20"))
+SEQUENCES: Final = int(os.environ.get("LAKEHOUSE_ROWS_SEQUENCES", "16"))
 FIRST: Final = 0 if "CI" in os.environ else random.randrange(2**31)
 SCRATCH: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """What a process holds beside its store is no part of what is tested, and costs less here."""
