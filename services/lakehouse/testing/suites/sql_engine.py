@@ -3,6 +3,7 @@ an engine must refuse on its own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -99,7 +100,7 @@ class SqlEngineSuite:
     @pytest.mark.parametrize(
         "kind",
         ["string", "bool", "int64", "uint64", "float64", "date", "time", "timestamp", "timestamptz",
-         "binary", "decimal(12,3)", "list<int64>"],
+         "binary", "decimal(12,3)", "list<int64>", "vector(3)"],
     )  # fmt: skip
     def test_a_column_that_a_file_lacks_is_null(
         self, engine: SqlEngine, tmp_path: Path, kind: str
@@ -109,6 +110,19 @@ class SqlEngineSuite:
             "t", tmp_path / "x.parquet", columns=(("a", "a", "int64"), (None, "late", kind))
         )
         assert rows(engine, 'select * from "t"', table) == [{"a": 1, "late": None}]
+
+    def test_what_passes_is_read_anew(self, engine: SqlEngine, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "x.parquet")
+        table = scan("t", tmp_path / "x.parquet", columns=(("a", "a", "int64"),))
+        for value in (1, 3, 2):
+            vectors = pa.array([[value, 0.5]], pa.list_(pa.float32(), 2))
+            path = tmp_path / f"{value}.parquet"
+            pq.write_table(pa.table({"A": [value], "v": vectors}), path)
+            columns = (("A", "a", "int64"), ("v", "v", "vector(2)"))
+            passing = replace(scan(f"p{value}", path, columns=columns), passing=True)
+            sql = f'select t."a", p."v" from "t" as t join "p{value}" as p on t."a" = p."a"'
+            assert rows(engine, sql, table, passing) == [{"a": value, "v": [value, 0.5]}]
+            assert rows(engine, 'select count(*) as n from "t"', table) == [{"n": 3}]
 
     def test_columns_are_mapped_by_the_scan_and_not_by_name(
         self, engine: SqlEngine, tmp_path: Path
