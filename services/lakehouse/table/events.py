@@ -7,7 +7,7 @@ entities that came: with the rows as they are now they tell every row at every v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -65,6 +65,7 @@ EVENT_COLUMNS: Final = Schema(
     1, tuple(Column(at + 1, name, kind) for at, (name, kind) in enumerate(_TYPES.items()))
 )
 EVENT_SCHEMA: Final = arrow_schema(EVENT_COLUMNS)
+_Columns = dict[str, pa.Array]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -98,15 +99,15 @@ def events_of(
     Args:
         object_key, sha256: the rows object of the commit, and the digest of what was sent.
     """
-    parts: list[pa.Table] = []
+    parts: list[_Columns] = []
     if changes.inserted:
         parts.append(_insert(changes, schema, key, object_key, sha256))
     if changes.keys.num_rows:
         parts.append(_fields(changes, schema, key))
     if not parts:
         return EVENT_SCHEMA.empty_table()
-    events = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
-    count = events.num_rows
+    told = parts[0] if len(parts) == 1 else _stacked(parts)
+    count = len(told["kind"])
     constants = {
         "dataset_id": why.dataset_id,
         "base_version": why.base_version,
@@ -119,15 +120,31 @@ def events_of(
         "request_id": why.request_id,
     }
     given = {name: pa.repeat(_scalar(name, value), count) for name, value in constants.items()}
-    given["ordinal"] = pa.array(range(count), pa.int64())
-    return _table({name: events.column(name) for name in events.column_names} | given, count)
+    given["ordinal"] = pa.arange(0, count)
+    return _table(told | given, count)
+
+
+def _stacked(parts: Sequence[_Columns]) -> _Columns:
+    """One after the other; a column that a part lacks is null in it."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: pa.concat_arrays(
+            [
+                part[name]
+                if name in part
+                else pa.nulls(len(part["kind"]), EVENT_SCHEMA.field(name).type)
+                for part in parts
+            ]
+        )
+        for name in names
+    }
 
 
 def _scalar(name: str, value: object) -> pa.Scalar:
     return pa.scalar(value, EVENT_SCHEMA.field(name).type)
 
 
-def _table(columns: dict[str, Any], count: int) -> pa.Table:
+def _table(columns: Mapping[str, Any], count: int) -> pa.Table:
     """Events of the ``columns`` there are; the others are null."""
     arrays = [
         columns[field.name] if field.name in columns else pa.nulls(count, field.type)
@@ -138,20 +155,21 @@ def _table(columns: dict[str, Any], count: int) -> pa.Table:
 
 def _insert(
     changes: RowChanges, schema: Schema, key: Sequence[str], object_key: str, sha256: str
-) -> pa.Table:
+) -> _Columns:
     entities = entity_texts(changes.added, schema, key)
     offsets = pa.array([0, len(entities)], pa.int32())
-    columns = {
+    return {
         "kind": pa.array([EventKind.INSERT.value]),
         "rows": pa.array([changes.inserted], pa.int64()),
         "object_key": pa.array([object_key]),
         "sha256": pa.array([sha256]),
-        "entities": pa.ListArray.from_arrays(offsets, entities),
+        "entities": pa.ListArray.from_arrays(
+            offsets, entities, EVENT_SCHEMA.field("entities").type
+        ),
     }
-    return _table(columns, 1)
 
 
-def _fields(changes: RowChanges, schema: Schema, key: Sequence[str]) -> pa.Table:
+def _fields(changes: RowChanges, schema: Schema, key: Sequence[str]) -> _Columns:
     """One event a changed field and a field of a deleted row that had a value."""
     deleted = pc.equal(flat(changes.keys.column("__op")), "delete")
     entities = entity_texts(changes.old, schema, key)
@@ -160,8 +178,10 @@ def _fields(changes: RowChanges, schema: Schema, key: Sequence[str]) -> pa.Table
         old, new = flat(changes.old.column(column.name)), flat(changes.new.column(column.name))
         rows = pc.indices_nonzero(pc.invert(same(old, new)))
         if len(rows):
-            texts = [_texts_at(each, rows, column.type) for each in (old, new)]
-            pieces.append((rows, column, texts[0], texts[1]))
+            # In one go: of few rows a kernel costs by call.
+            both = pa.concat_arrays([old.take(rows), new.take(rows)])
+            texts = json_texts(both, column.type)
+            pieces.append((rows, column, texts.slice(0, len(rows)), texts.slice(len(rows))))
     rows = pa.concat_arrays([piece[0] for piece in pieces])
     counts = [len(piece[0]) for piece in pieces]
     order = pc.sort_indices(rows)
@@ -175,13 +195,7 @@ def _fields(changes: RowChanges, schema: Schema, key: Sequence[str]) -> pa.Table
         "new": pa.concat_arrays([piece[3] for piece in pieces]),
         "rows": pa.repeat(pa.scalar(1, pa.int64()), len(rows)),
     }
-    return _table({name: values.take(order) for name, values in columns.items()}, len(rows))
-
-
-def _texts_at(values: pa.Array, rows: pa.Array, type_text: str) -> pa.Array:
-    if values.null_count == len(values):
-        return pa.nulls(len(rows), pa.string())
-    return json_texts(values.take(rows), type_text)
+    return {name: values.take(order) for name, values in columns.items()}
 
 
 def _repeated(values: Sequence[object], counts: Sequence[int], kind: pa.DataType) -> pa.Array:
