@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -198,11 +200,60 @@ async def test_what_is_deleted_is_swept_with_the_table(store: Shelf) -> None:
 
 async def test_a_cache_that_was_cleared_away_is_made_again(store: Shelf, tmp_path: Path) -> None:
     """Beneath a service that runs: the search that meets it is answered all the same."""
-    import shutil
-
     async with service(store, cache_dir=str(tmp_path / "cache")) as vectors:
         made = await make(vectors, "cleared")
         before = await answers(vectors, "cleared")
         shutil.rmtree(tmp_path / "cache")
         assert await answers(vectors, "cleared") == before
         assert hits(await search(vectors, "cleared", made[3]))[0][0] == "3"
+
+
+async def test_eight_search_while_tables_are_swapped(store: Shelf) -> None:
+    async with service(store) as vectors:
+        await make(vectors, "swapped")
+        (first,) = await structures(vectors, "swapped")
+        built, done, gone = vectors.images.built, False, set[str]()
+
+        async def ask(seed: int) -> int:
+            asked = 0
+            while not done:
+                before = set(gone)
+                found = hits(await search(vectors, "swapped", drawn(1, seed + asked)[0], k=9))
+                keys = {key for key, _ in found}
+                assert len(keys) == 9
+                assert not before & keys, "a row that was deleted before"
+                asked += 1
+            return asked
+
+        tasks = [asyncio.create_task(ask(1000 * at)) for at in range(8)]
+        for turn in range(3):
+            start = 1000 + 150 * turn
+            fresh = drawn(150, 40 + turn)
+            await vectors.put_vectors(ADA, c.PutVectorsRequest("swapped", body(fresh, start)))
+            assert hits(await search(vectors, "swapped", fresh[7]))[0][0] == str(start + 7)
+            old = tuple(str(at) for at in range(turn * 60, turn * 60 + 60))
+            await vectors.delete_vectors(ADA, c.DeleteVectorsRequest("swapped", old))
+            gone.update(old)
+        await vectors.images.settled()
+        done = True
+        assert min(await asyncio.gather(*tasks)) > 1
+        assert vectors.images.built > built
+        assert first not in await structures(vectors, "swapped")
+        everything = hits(await search(vectors, "swapped", drawn(1)[0], k=2000))
+        assert len(everything) == ROWS + 3 * 150 - 3 * 60
+
+
+async def test_a_table_lies_in_the_bucket_of_its_vectors(store: Shelf) -> None:
+    async with service(store) as vectors, store.vectors() as (_, profiles, _embedder):
+        backend = VectorBackend.LANCE
+        profile = Profile("abroad", vector_backend=backend, bucket="eu", exact_rows_max=50)
+        await profiles.put(ADA, PutProfileRequest(profile))
+        request = c.CreateIndexRequest("abroad", profile="abroad", dimensions=DIMENSIONS)
+        await vectors.create_index(ADA, request)
+        await vectors.put_vectors(ADA, c.PutVectorsRequest("abroad", body(drawn(100))))
+        await search(vectors, "abroad", drawn(1)[0])
+        await vectors.images.settled()
+        (named,) = await structures(vectors, "abroad")
+        assert named.bucket == (await store.dataset("vectors.abroad.v1")).bucket == "eu"
+        assert await store.buckets.get("eu").list(named.key)
+        assert not await store.buckets.get("primary").list(named.key)
