@@ -56,10 +56,12 @@ class Credentialed:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
 
-        async def call(ctx: Context, request: Any) -> Any:
+        async def call(ctx: Context, request: Any, *body: Any) -> Any:
             if ctx.credential is not None:
-                return await method(ctx, request)
+                return await method(ctx, request, *body)
             token = self._own.reveal()
+            if body:  # is read once: what was refused cannot be sent again
+                return await method(replace(ctx, credential=token), request, *body)
             try:
                 return await method(replace(ctx, credential=token), request)
             except LakehouseError as error:

@@ -17,6 +17,8 @@ from lakehouse.node.roles import SERVED_BY, missing_contracts, peer_address
 from lakehouse.objectstore.secrets_manager import all_secrets
 
 CONTRACTS: Final = tuple(SERVED_BY)
+_OF_VECTORD: Final = frozenset({"ingest", "query", "journal"})
+_AS_ITSELF: Final = frozenset({"catalog", "storage", "rows"}) | _OF_VECTORD
 
 
 @dataclass(slots=True)
@@ -39,11 +41,15 @@ class Wiring:
         if "ingestd" in roles and "queryd" in peers and "queryd" not in roles:
             # Changes by predicate ask it which rows they are of; without it they alone are refused.
             wanted.setdefault("query", "ingestd")
+        if "queryd" in roles and "vectord" in peers and "vectord" not in roles:
+            # Searches within statements ask it; without it they alone are refused.
+            wanted.setdefault("vectors", "queryd")
+        as_itself = _AS_ITSELF if "vectord" in roles else _AS_ITSELF - _OF_VECTORD
         for contract, role in wanted.items():
             address = peer_address(config.node, contract, role)
             client = self._client(contract, address, clock)
             # These alone are called by roles on their own behalf, not only for a caller.
-            if own is not None and contract in ("catalog", "storage", "rows"):
+            if own is not None and contract in as_itself:
                 client = Credentialed(client, own)
             self.contracts[contract] = client
 

@@ -106,3 +106,21 @@ def test_each_bucket_has_the_bounds_and_the_reference_of_the_configuration(
     with pytest.raises(LakehouseError) as caught:
         live_secrets(load_config(None, wrong))
     assert caught.value.kind is ErrorKind.NOT_FOUND
+
+
+async def test_a_body_goes_with_the_token_and_goes_once() -> None:
+    class Taker(Peer):
+        taken = 0
+
+        async def put(self, ctx: Context, request: Any, body: list[int]) -> str:
+            self.taken += len(body)
+            return await self.ask(ctx, request)
+
+    secrets, peer = Secrets(), Taker()
+    client = Credentialed(peer, OwnToken(secrets, "env:ANY", ManualClock()))
+    assert await client.put(CTX, 1, [1, 2]) == "1 by old"
+    secrets.text = peer.takes = "new"
+    with pytest.raises(LakehouseError):
+        await client.put(CTX, 2, [3])
+    assert (peer.taken, secrets.looks) == (3, 1)
+    assert await client.put(replace(CTX, credential="new"), 3, [4]) == "3 by new"

@@ -99,3 +99,10 @@ async def test_stores_on_one_machine_have_spools_of_their_own(
         await buckets.close()
     folders = list((tmp_path / "data" / "errors").iterdir())
     assert len(folders) == 2
+
+
+async def test_queries_ask_for_near_vectors_where_somebody_has_them(wiring: Wiring) -> None:
+    journaling(wiring, "queryd")
+    assert "vectors" not in wiring.contracts
+    journaling(wiring, "queryd", LAKEHOUSE__NODE__PEERS__VECTORD="127.0.0.1:3")
+    assert "vectors" in wiring.contracts
