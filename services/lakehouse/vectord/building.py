@@ -160,7 +160,7 @@ class _Run:
         if todo:
             model = await self._b._models.current(version.model, fresh=True)
             check_same_model(version, model)
-        donor = await self._donor(info, version) if todo and work.full else None
+        donor = await self._donor(info, version, work) if todo else None
         if work.full:
             version = await self._progress(
                 version,
@@ -208,9 +208,14 @@ class _Run:
     ) -> asyncio.Task[Embedded]:
         return asyncio.create_task(self._b._embedder.embed(version, batch, *at))
 
-    async def _donor(self, info: VectorIndexInfo, version: IndexVersion) -> Image | None:
+    async def _donor(
+        self, info: VectorIndexInfo, version: IndexVersion, work: Work
+    ) -> Image | None:
+        """What another version has; for a few changes only of the live one, which is in memory."""
         donor = donor_of(info, version)
         if donor is None or self._b._image is None:
+            return None
+        if not work.full and donor.number != info.live:
             return None
         try:
             return await self._b._image(self._ctx, donor)

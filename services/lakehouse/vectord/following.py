@@ -56,12 +56,15 @@ class Follower:
         self._version = -1
         self._wake = asyncio.Event()
 
-    def start_build(self, name: str, number: int) -> asyncio.Task[None]:
-        """Build it now, or join the build that runs."""
+    def start_build(
+        self, name: str, number: int, after: asyncio.Task[None] | None = None
+    ) -> asyncio.Task[None]:
+        """Build it now, or when ``after`` has ended, or join the build that runs."""
         key = (name_key(name), number)
         task = self._tasks.get(key)
         if task is None:
-            task = asyncio.create_task(self._build(name, key), name=f"build {name} {number}")
+            work = self._build(name, key, after)
+            task = asyncio.create_task(work, name=f"build {name} {number}")
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
         return task
@@ -118,13 +121,15 @@ class Follower:
         for info in infos:
             if not info.dataset_id:
                 continue
-            # The live one first: it is what searches wait for.
+            # The live one first: searches wait for it, and the others take over what it has.
+            live = self._tasks.get((name_key(info.name), info.live))
             for each in sorted(info.versions, key=lambda one: one.number != info.live):
                 key = (name_key(info.name), each.number)
                 if key in self._tasks or not self._in_time(key):
                     continue
                 if await self._due(ctx, info, each, rows_versions):
-                    self.start_build(info.name, each.number)
+                    task = self.start_build(info.name, each.number, live)
+                    live = task if each.number == info.live else live
                     started += 1
         # What changed while it looked is looked at the next time.
         self._version = version
@@ -156,8 +161,10 @@ class Follower:
         failed = self._failed.get(key)
         return failed is None or self._parts.clock.monotonic() >= failed.until
 
-    async def _build(self, name: str, key: _Key) -> None:
+    async def _build(self, name: str, key: _Key, after: asyncio.Task[None] | None) -> None:
         with act_as("vectord"):
+            if after is not None:
+                await asyncio.wait([after])
             try:
                 await self._builder.build(name, key[1])
             except (LakehouseError, Overtaken) as error:

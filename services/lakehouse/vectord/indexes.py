@@ -142,8 +142,10 @@ class Indexes:
             numbers: Sequence[int] = [await self._new_version(ctx, request)]
         else:
             numbers = await self._begun(ctx, info)
-        tasks = [self._follower.start_build(info.name, number) for number in numbers]
-        if request.wait_seconds and tasks:
+        first = self._follower.start_build(info.name, numbers[0])
+        rest = [self._follower.start_build(info.name, number, first) for number in numbers[1:]]
+        tasks = [first, *rest]
+        if request.wait_seconds:
             await asyncio.wait(tasks, timeout=request.wait_seconds)
         return await self._result(ctx, request.name)
 

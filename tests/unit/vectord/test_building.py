@@ -460,6 +460,14 @@ async def test_what_another_version_has_by_the_same_model_is_not_embedded_again(
     sql = "select vector from \"vectors.{}.v{}\" where text = 'd'"
     first, second = [(await store.sql(sql.format(name, n)))[0]["vector"] for n in (1, 2)]
     assert (first == second) is same
+    if same:
+        # Both follow, one after the other.
+        embedder.seen.clear()
+        await store.upsert(name, {"id": 2, "text": "g"}, {"id": 9, "text": "h"})
+        await built(vectors, name)
+        info = (await vectors.get_index(READER, c.IndexRequest(name))).index
+        assert [each.documents for each in info.versions] == [4, 4]
+        assert sorted(embedder.seen) == ["f", "g", "h"]
 
 
 async def test_a_megabyte_of_text_is_cut_and_found(

@@ -95,6 +95,25 @@ async def test_vectors_are_inserted_replaced_and_deleted_by_id(
     assert report.no_op
 
 
+async def test_what_is_done_is_counted(service: Service, store: Shelf, name: str) -> None:
+    vectors = service[0]
+    query = c.VectorQuery(vector=np.array(some(1)[0], "<f4").tobytes())
+    await vectors.search(READER, c.SearchRequest(name, (query,)))
+    with pytest.raises(LakehouseError):
+        await vectors.search(READER, c.SearchRequest("nowhere", (query,)))
+    dataset = f"{name}_docs"
+    await store.put(dataset, [{"id": 1, "text": "one"}, {"id": 2, "text": "two"}])
+    await vectors.create_index(ADA, c.CreateIndexRequest(dataset, dataset, ("text",)))
+    await vectors.build(ADA, c.BuildRequest(dataset, wait_seconds=30))
+    told: dict[str, Any] = {figure.name: values for figure, values in vectors.figures()}
+    assert told["lakehouse_vector_searches"] == {("done",): 1, ("not_found",): 1}
+    assert sum(told["lakehouse_vector_search_seconds"][()].counts) == 2
+    assert told["lakehouse_vector_builds"] == {("done",): 1}
+    assert told["lakehouse_vector_embedded_texts"] == {(): 2}
+    assert told["lakehouse_vector_builds_open"] == {(): 0}
+    assert told["lakehouse_vector_loads"] == {(): 1}
+
+
 async def test_what_was_put_is_found_at_once(service: Service, store: Shelf, name: str) -> None:
     vectors = service[0]
     for seed in range(5):
