@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import orjson
@@ -22,8 +22,16 @@ def asked(ctx: Context, route: str, request: object) -> CommitRequest:
     """
     if not ctx.idempotency_key:
         return CommitRequest(())
-    data = request if isinstance(request, bytes) else orjson.dumps(request)
+    data = request if isinstance(request, bytes) else orjson.dumps(_said(request))
     return CommitRequest((), (), hashlib.sha256(data).hexdigest(), route=route)
+
+
+def _said(request: Any) -> dict[str, Any]:
+    """One that does not use a field which came later is what it was before."""
+    values = {one.name: getattr(request, one.name) for one in fields(request)}
+    return {
+        one.name: values[one.name] for one in fields(request) if values[one.name] != one.default
+    }
 
 
 def answered(commit: CommitRequest, answer: dict[str, Any]) -> CommitRequest:
