@@ -187,8 +187,11 @@ async def test_without_vectors_it_is_unavailable(stack: Stack, near: Near) -> No
     assert (answer.status_code, answer.json()["kind"]) == (503, "unavailable")
 
 
-async def test_nothing_is_left_behind(stack: Stack, near: Near, tmp_path: Path) -> None:
-    await rows(stack, "select * from vector_search('docs', 'x')", "duckdb")
+async def test_nothing_is_left_behind(stack: Stack, near: Near) -> None:
+    one, other = "vector_search('docs', 'x') a", "vector_search('nothing', 'x') b"
+    for status, sql in ((200, one), (404, f"{one}, {other}"), (400, f"{one} where nope = 1")):
+        answer = await ask(stack, f"select a.rank from {sql}", "duckdb")
+        assert answer.status_code == status, answer.text
     query: Any = stack.services.query
     assert not list(query._claim.path.glob("vector_search*"))
 

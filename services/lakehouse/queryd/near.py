@@ -88,9 +88,11 @@ class Searches:
         self._folder = folder
         self._ids = ids
 
-    async def open(self, ctx: Context, calls: Sequence[Call]) -> dict[str, SystemRelation]:
-        """The relation of each of ``calls``, by the key of its mention; files are the asker's to
-        delete. Raises as ``VectorsService.search``."""
+    async def open(
+        self, ctx: Context, calls: Sequence[Call], passing: list[str]
+    ) -> dict[str, SystemRelation]:
+        """The relation of each of ``calls``, by the key of its mention; its file is put into
+        ``passing`` before it is there. Raises as ``VectorsService.search``."""
         if not calls:
             return {}
         if self._vectors is None:
@@ -101,10 +103,19 @@ class Searches:
                 hint='set node.peers.vectord = "host:port", or run vectord in this process',
             )
         vectors = self._vectors
-        made = await asyncio.gather(*(self._one(ctx, vectors, call) for call in calls))
-        return {_mention_key(call): one for call, one in zip(calls, made, strict=True)}
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    _mention_key(call): group.create_task(self._one(ctx, vectors, call, passing))
+                    for call in calls
+                }
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return {key: task.result() for key, task in tasks.items()}
 
-    async def _one(self, ctx: Context, vectors: VectorsService, call: Call) -> SystemRelation:
+    async def _one(
+        self, ctx: Context, vectors: VectorsService, call: Call, passing: list[str]
+    ) -> SystemRelation:
         request = SearchRequest(call.index, (_query(call),), call.k, **call.options)
         result, keys = await asyncio.gather(
             vectors.search(ctx, request), self._keys(ctx, vectors, call)
@@ -112,6 +123,7 @@ class Searches:
         table, schema = _table(result.results[0].hits, keys)
         name = f"{FUNCTION}-{self._ids.ulid()}.parquet"
         path = self._folder / name
+        passing.append(str(path))
         await run_blocking(_write, path, table)
         one = made_relation(f"{call.slot}.{FUNCTION}", schema, result.version, table.num_rows, name)
         one.passing = True

@@ -338,15 +338,14 @@ class Query:
         assert self._claim is not None
         check_places(left.calls, parsed.mentions)
         searches = Searches(self._vectors, self._catalog, self._claim.path, self._ids)
+        passing: list[str] = []
+        stack.callback(_remove, passing)
         try:
             async with asyncio.timeout(until - self._clock.monotonic()):
-                made = await searches.open(ctx, left.calls)
+                return await searches.open(ctx, left.calls, passing)
         except TimeoutError as error:
             message = "the search took longer than the query may"
             raise LakehouseError(ErrorKind.TIMEOUT, message, function="vector_search") from error
-        for one in made.values():
-            stack.callback(Path(one.path).unlink, missing_ok=True)
-        return made
 
     async def _fetched(self, pinned: Pinned, files: Sequence[DataFile]) -> Local:
         """Verified local copies. What a bucket has to say against it names the dataset, too."""
@@ -355,6 +354,11 @@ class Query:
             return await self._cache.paths(files)
         except LakehouseError as error:
             raise _said_of(pinned, error) from error
+
+
+def _remove(paths: Sequence[str]) -> None:
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
 
 
 def _ended(worker: WorkerProcess, stack: ExitStack, ready: bool) -> None:
