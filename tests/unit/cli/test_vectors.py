@@ -161,6 +161,10 @@ def test_a_build_that_fails(node: Clients) -> None:
     assert "no such model" in shown("vectors", "show", "i")
 
 
+def test_what_structures_find_is_told(node: Clients) -> None:
+    assert "hnsw 3 (recall 0.987)" in shown("vectors", "show", "i")
+
+
 def test_figures_of_two_versions(node: Clients) -> None:
     told = shown("vectors", "compare", "i")
     for word in ("parquet", "lance", "0.990", "0.30", "75.0%", "5 queries", "10 hits"):

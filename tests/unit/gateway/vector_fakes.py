@@ -29,7 +29,7 @@ def index(name: str = "tickets") -> VectorIndexInfo:
         vectors_dataset_id="D2",
         created_at=AT,
         ready_at=AT,
-        structures=(Structure("hnsw", "_vectors/a", 3),),
+        structures=(Structure("hnsw", "_vectors/a", 3, recall=0.987),),
         comparison_json='{"overlap":0.5}',
     )
     return VectorIndexInfo(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lakehouse.cli.calls import Clients
     from lakehouse.contracts.vectors import IndexResult, VersionFigures
     from lakehouse.model.identity import Context
-    from lakehouse.model.vectors import IndexVersion, VectorIndexInfo
+    from lakehouse.model.vectors import IndexVersion, Structure, VectorIndexInfo
 
 _LOOK_SECONDS: Final = 0.2
 _COLUMNS: Final = (
@@ -280,9 +280,14 @@ def _version_cells(one: IndexVersion) -> tuple[object, ...]:
         one.profile.vector_backend.value,
         done,
         f"{one.chunks:,}",
-        ", ".join(f"{s.kind} {s.rows:,}" for s in one.structures) or "exact",
+        ", ".join(map(_structure_words, one.structures)) or "exact",
         f"{one.embedded_texts:,}",
     )
+
+
+def _structure_words(one: Structure) -> str:
+    found = "" if one.recall is None else f" (recall {one.recall:.3f})"
+    return f"{one.kind} {one.rows:,}{found}"
 
 
 def _live_cells(index: VectorIndexInfo) -> tuple[object, ...]:
