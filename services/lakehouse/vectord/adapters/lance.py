@@ -31,6 +31,7 @@ from lakehouse.vectord.ports import Labels, Vectors
 __all__ = ["FOLDER", "LanceIndex", "build_table"]
 
 Flags = npt.NDArray[np.bool_]
+_Chosen = dict[str, Any]
 
 FOLDER: Final = "table.lance"
 """Of a table's files, below the folder of the claim."""
@@ -142,7 +143,7 @@ class LanceIndex:
         weakref.finalize(self, claim.release)
         self._distance = distance
         self._dimensions = dimensions
-        self._chosen: tuple[Flags, bytes] | None = None
+        self._chosen: tuple[Flags, _Chosen] | None = None
         lance = _lance()
         with _reading():
             self._table = lance.dataset(str(self.folder), version=version)
@@ -176,7 +177,7 @@ class LanceIndex:
         if total <= _TAKEN_ROWS_MAX or not self._partitions:
             return self.compare(queries, k, allowed)
         labels, found = blank(len(queries), k)
-        chosen = None if allowed is None else self._told(allowed)
+        chosen: _Chosen = {} if allowed is None else self._told(allowed)
         fetched = max(ef // _EF_SHARE, _CANDIDATES_MIN, _CANDIDATES_A_HIT * k)
         left = np.arange(len(queries))
         while len(left) and fetched < total:
@@ -219,31 +220,33 @@ class LanceIndex:
         """The folder is let go when the last search is done."""
         self._chosen = None
 
-    def _told(self, allowed: Flags) -> bytes:
-        """``allowed`` as Lance reads it; the same flags come again and again where it is about rows
-        that are gone."""
+    def _told(self, allowed: Flags) -> _Chosen:
+        """``allowed`` as Lance reads it: who is, or who is not, whichever are fewer. The same flags
+        come again and again where it is about rows that are gone."""
         from lance.dataset import serialize_row_addrs
 
         known = self._chosen
         if known is None or known[0] is not allowed:
-            known = (allowed, serialize_row_addrs(np.flatnonzero(allowed).tolist()))
+            few = 2 * np.count_nonzero(allowed) <= len(allowed)
+            places = np.flatnonzero(allowed if few else ~allowed)
+            name = "row_addr_allowlist" if few else "row_addr_blocklist"
+            known = (allowed, {name: serialize_row_addrs(places.tolist()), "prefilter": True})
             self._chosen = known
         return known[1]
 
     def _nearest(
-        self, query: Vectors, wanted: int, fetched: int, chosen: bytes | None
+        self, query: Vectors, wanted: int, fetched: int, chosen: _Chosen
     ) -> tuple[Labels, Vectors] | None:
         """The best of ``fetched`` candidates, compared exactly; None where there must be more: too
         few came, or all that came are as near as the last."""
         near = {"column": _VECTOR, "q": query, "k": fetched, "nprobes": self._partitions}
-        only = {} if chosen is None else {"row_addr_allowlist": chosen, "prefilter": True}
         with _reading():
             found = self._table.scanner(
                 [_VECTOR],
                 nearest=near,
                 with_row_id=True,
                 disable_scoring_autoprojection=True,
-                **only,
+                **chosen,
             ).to_table()
         places = found.column("_rowid").to_numpy().astype(np.int64)
         if len(places) < wanted:
