@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ class Near:
         self.asked: list[tuple[str, c.SearchRequest]] = []
         self.hits: dict[str, list[c.Hit]] = {}
         self.datasets: dict[str, str] = {}
+        self.seconds = 0.0
 
     def put(self, index: str, dataset: str, *keys: str) -> None:
         self.datasets[index] = dataset
@@ -45,6 +47,7 @@ class Near:
 
     async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
         self.asked.append((ctx.principal.id, request))
+        await asyncio.sleep(self.seconds)
         if request.index not in self.hits:
             raise LakehouseError(ErrorKind.NOT_FOUND, "there is no such index", nearest="docs")
         found = c.Hits(tuple(self.hits[request.index][: request.k]))
@@ -185,6 +188,15 @@ async def test_without_vectors_it_is_unavailable(stack: Stack, near: Near) -> No
     stack.services.query.use_vectors(None)  # type: ignore[attr-defined]
     answer = await ask(stack, "select * from vector_search('docs', 'x')", "duckdb")
     assert (answer.status_code, answer.json()["kind"]) == (503, "unavailable")
+
+
+async def test_a_search_has_the_time_of_its_query(stack: Stack, near: Near) -> None:
+    near.seconds = 60
+    async with stack.client(timeout=60) as client:
+        limits = {"timeout_seconds": 0.2}
+        body = {"sql": "select * from vector_search('docs', 'x')", "limits": limits}
+        answer = await client.post("/query/sql", json=body)
+    assert (answer.status_code, answer.json()["kind"]) == (504, "timeout"), answer.text
 
 
 async def test_nothing_is_left_behind(stack: Stack, near: Near) -> None:
