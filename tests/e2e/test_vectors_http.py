@@ -151,6 +151,8 @@ async def test_given_vectors_as_json_and_as_arrow(client: httpx.AsyncClient) -> 
     assert (some["vectors"][0]["vector"], some["missing"]) == ([0.0, 0.0, 1.0], ["none"])
     gone = await call(client, "DELETE", path, json=["d", "none"])
     assert (gone["deleted"], gone["missing"]) == (1, 1)
+    told = await call(client, "GET", "/vectors/indexes/faces")
+    assert (told["versions"][0]["documents"], told["versions"][0]["chunks"]) == (2, 2)
     await call(client, "GET", f"{path}/d", 404)
     await call(client, "DELETE", "/vectors/indexes/faces")
     await call(client, "GET", "/vectors/indexes/faces", 404)

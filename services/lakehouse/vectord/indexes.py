@@ -289,12 +289,27 @@ class Indexes:
         self, ctx: Context, info: VectorIndexInfo, known: dict[str, int]
     ) -> VectorIndexInfo:
         live = live_version(info)
-        if live is None or not info.dataset_id:
+        if live is None:
             return info
+        if not info.dataset_id:
+            return await self._counted(ctx, info, live)
         if info.dataset_id not in known:
             known[info.dataset_id] = await self._rows_version(ctx, info)
         rows_version = known[info.dataset_id]
         return replace(info, behind=rows_version not in (-1, live.source_version))
+
+    async def _counted(
+        self, ctx: Context, info: VectorIndexInfo, live: IndexVersion
+    ) -> VectorIndexInfo:
+        """With the number of given vectors: no build counts them, their dataset does."""
+        try:
+            found = await self._parts.catalog.get(ctx, GetRequest(live.vectors_dataset))
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            return info
+        rows = found.dataset.row_count or 0
+        return with_version(info, replace(live, documents=rows, chunks=rows))
 
     async def _rows_version(self, ctx: Context, info: VectorIndexInfo) -> int:
         try:
