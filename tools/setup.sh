@@ -51,7 +51,10 @@ pip wheel --require-hashes --no-build-isolation --wheel-dir "$wheels" -r deploy/
 compiling=$!
 
 echo "setup: installing what requirements.lock names (hashes checked)"
-pip install --require-hashes --only-binary :all: -r requirements.lock || { kill $compiling; exit 1; }
+progress='/^(Collecting|Requirement already)/ { if (++n % 40 == 0) print "setup: " n " of " all }
+/^Installing collected/ { print "setup: all are fetched, unpacking them" } { fflush() }'
+pip install --verbose --require-hashes --only-binary :all: -r requirements.lock |
+  awk -v all="$(grep -c '==' requirements.lock)" "$progress" || { kill $compiling 2>/dev/null; exit 1; }
 wait $compiling || { cat "$wheels/log" >&2; echo "setup: hnswlib did not compile" >&2; exit 70; }
 pip install --no-index "$wheels"/*.whl
 pip install --no-build-isolation --no-index -e .
