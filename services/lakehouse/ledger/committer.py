@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Generic, TypeVar, cast
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -268,9 +269,8 @@ class Committer(Generic[S]):
         settings = self._access.settings
         began = self._access.clock.monotonic()
         try:
-            encoded = await run_blocking(
-                encode, record, self._access.layout, settings.inline_bytes_max
-            )
+            make = partial(encode, record, self._access.layout, settings.inline_bytes_max)
+            encoded = make() if group.is_small else await run_blocking(make)
             await self._put_body(encoded)
             append = Append(self._access, record_claim(self._access, encoded), self._latencies)
             outcome = await append.run(settings.append_budget_seconds)
