@@ -36,9 +36,13 @@ def stream(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("vectors")
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    folder: Path = tmp_path_factory.mktemp("vectors")
+async def stack(folder: Path) -> AsyncIterator[Stack]:
     async with http_stack(folder) as one:
         yield one
 
@@ -281,3 +285,33 @@ async def test_columns_that_are_added_and_widened(client: httpx.AsyncClient) -> 
     texts = [[1, None], [2, "[1.0,0.1,0.0,0.0]"], [3, "[3.0,0.0,0.0,0.0]"], [4, "new"]]
     for engine in ENGINES:
         assert await select(client, "select id, v from grown order by id", engine) == texts
+
+
+async def test_files_of_others_are_read_in_place(client: httpx.AsyncClient, folder: Path) -> None:
+    raw = folder / "primary" / "raw"
+    raw.mkdir(parents=True)
+    plain = table([1, 2, 3], [[1, 2, 3, 0.1], None, [NAN, 1, 2, 3]])
+    pq.write_table(plain, raw / "v.parquet")
+    pq.write_table(table([4], [[1, None, 3, 4]]), raw / "holes.parquet")
+    said = {"columns": [{"id": 1, "name": "id", "type": "int64"}]}
+    said["columns"] += [{"id": 2, "name": "v", "type": "list<float64>"}]
+    said["columns"] += [{"id": 3, "name": "s", "type": "string"}]
+    for name, keys, more, kind in (
+        ("seen", ["v"], {}, "vector(4)"),
+        ("kept", ["v", "holes"], said, "list<float64>"),
+        ("holed", ["holes"], {}, "vector(4)"),
+    ):
+        body = {
+            "name": name,
+            "objects": [{"bucket": "primary", "key": f"raw/{key}.parquet"} for key in keys],
+            "card": {"owner": "me", "description": "theirs"},
+            **more,
+        }
+        await ok(await client.post("/catalog/datasets", json=body))
+        assert (await types(client, name))["v"] == kind
+        for engine in ENGINES:
+            found = await select(client, f"select id, v from {name} order by id", engine)
+            tenth = 0.1 if kind == "vector(4)" else pa.scalar(0.1, pa.float32()).as_py()
+            wanted = [[1, [1, 2, 3, tenth]], [2, None], [3, [None, 1, 2, 3]]]
+            wanted = [] if keys == ["holes"] else wanted
+            assert found == wanted + ([[4, [1, None, 3, 4]]] if "holes" in keys else [])
