@@ -194,7 +194,7 @@ def _graphs_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_any_mix_gives_what_numpy_gives(tmp_path: Path, graphs: bool) -> None:
-    run(range(12), 60, tmp_path, graphs)
+    run(range(9), 50, tmp_path, graphs)
 
 
 @pytest.mark.soak

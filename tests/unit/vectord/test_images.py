@@ -133,8 +133,10 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("ending", [".hnsw", ".labels.parquet"])
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("damage", "ending"),
+    [*((damage, ".hnsw") for damage in DAMAGE), *((d, ".labels.parquet") for d in ("gone", "end"))],
+)
 async def test_what_is_damaged_is_made_anew(store: Shelf, damage: str, ending: str) -> None:
     name = f"damage-{damage}{ending.replace('.', '-')}"
     async with service(store) as vectors:
