@@ -341,7 +341,9 @@ class _Run:
 
 
 def _overtaken(error: LakehouseError) -> Exception:
-    return Overtaken() if error.kind is ErrorKind.CONFLICT else error
+    """Another wrote in between; a conflict of another kind is one that would not pass."""
+    raced = "expected_version" in error.fields or "attempts" in error.fields
+    return Overtaken() if error.kind is ErrorKind.CONFLICT and raced else error
 
 
 def _gone(work: Work) -> pa.Table:
