@@ -49,7 +49,7 @@ class Federation:
     async def ingest(self, client: httpx.AsyncClient, dataset: str, bucket: str, rows: int) -> bool:
         """Once, with a key of its own, again and again until it is answered; whether it was."""
         body = b"n,s\n" + b"".join(b"%d,row %d of it\n" % (n, n) for n in range(rows))
-        until = time.monotonic() + 60
+        until = time.monotonic() + 150
         while time.monotonic() < until:
             answer = await client.post(
                 f"/ingest/datasets/{dataset}",
