@@ -15,7 +15,7 @@ PROFILE: Final[JsonObject] = {
     "name": "default",
     "model": "all-minilm",
     "dimensions": 0,
-    "chunking": {"method": "sentences", "size": 200, "overlap": 20},
+    "chunking": {"method": "sentences", "size": 150, "overlap": 20},
     "distance": "cosine",
     "vector_backend": "parquet",
     "bucket": "",

@@ -44,10 +44,11 @@ class ChunkMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """``size`` and ``overlap`` in words and marks; ``overlap`` is less than ``size``."""
+    """``size`` and ``overlap`` in words and marks; ``overlap`` is less than ``size``. Small models
+    read 256 parts of words and pass over the rest, so a chunk is rather shorter."""
 
     method: ChunkMethod = ChunkMethod.SENTENCES
-    size: int = 200
+    size: int = 150
     overlap: int = 20
 
 

@@ -20,7 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Chunking(_message.Message):
-    """`size` and `overlap` in words and marks; `overlap` is less than `size`."""
+    """`size` and `overlap` in words and marks; `overlap` is less than `size`. Small models
+    read 256 parts of words and pass over the rest, so a chunk is rather shorter.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,7 +32,7 @@ class Chunking(_message.Message):
     method: _builtins.str
     """none | tokens | sentences; default sentences"""
     size: _builtins.int
-    """default 200"""
+    """default 150"""
     overlap: _builtins.int
     """default 20"""
     def __init__(
