@@ -110,7 +110,9 @@ def test_a_file_is_read_once_and_few_are_kept(
     assert scan.merge is not None
     read: list[str] = []
     real = deltas.read_file
-    monkeypatch.setattr(deltas, "read_file", lambda path, cols: read.append(path) or real(path, cols))
+    monkeypatch.setattr(
+        deltas, "read_file", lambda path, cols: read.append(path) or real(path, cols)
+    )
     kept = Deltas()
     first = kept.resolved(scan.merge, scan.columns)
     assert (first.rows.num_rows, first.tombs.num_rows) == (1, 3)
