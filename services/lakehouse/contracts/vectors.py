@@ -13,6 +13,7 @@ K_MAX: Final = 10_000
 QUERIES_MAX: Final = 1_000
 TEXT_BYTES_MAX: Final = 1024 * 1024
 VECTORS_BYTES_MAX: Final = 32 * 1024 * 1024
+WAIT_SECONDS_MAX: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class BuildRequest:
         new_version: a version of its own, with the profile as it is now.
         profile: another profile from now on (then it is a new version).
         cut_over: a new version is live as soon as it is ready, compared with the one before.
-        wait_seconds: answer when it is done, or after so long; 0 answers at once. At most 600.
+        wait_seconds: answer when it is done, or after so long; 0 answers at once. At most
+            ``WAIT_SECONDS_MAX``.
     """
 
     name: str

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Final
 
 from lakehouse.contracts import vectors as c
 from lakehouse.model.identity import Context
+
+_LOOK_SECONDS: Final = 0.01
+_LOOK_SECONDS_MAX: Final = 0.25
 
 
 class EndingBuilds:
@@ -33,20 +37,36 @@ class EndingBuilds:
     async def build(self, ctx: Context, request: c.BuildRequest) -> c.IndexResult:
         """As the contract says; answered earlier, by what is done then, where the node ends."""
         seconds = request.wait_seconds
-        begun = await self._build(ctx, request if seconds < 0 else replace(request, wait_seconds=0))
-        if seconds <= 0 or not begun.building:
+        if not 0 < seconds <= c.WAIT_SECONDS_MAX:
+            # Nothing to wait for, or refused before anything of it is done.
+            return await self._build(ctx, request)
+        begun = await self._build(ctx, replace(request, wait_seconds=0))
+        if not begun.building:
             return begun
-        # Begun it is; what follows commits nothing, and so may be given up at any time.
-        joined = c.BuildRequest(request.name, wait_seconds=seconds)
-        waiting = asyncio.ensure_future(self._build(ctx, joined))
+        # Begun it is; what follows only looks, and so may be given up at any time.
+        waiting = asyncio.ensure_future(self._built(ctx, request.name))
         ending = asyncio.ensure_future(self._ending.wait())
         try:
-            await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
-            return waiting.result() if waiting.done() else begun
+            tasks = (waiting, ending)
+            await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            if ending.done():
+                return begun
+            return await self.get_index(ctx, c.IndexRequest(request.name))
         finally:
             for task in (waiting, ending):
                 task.cancel()
             await asyncio.gather(waiting, ending, return_exceptions=True)
+
+    async def _built(self, ctx: Context, name: str) -> c.IndexResult:
+        pause = _LOOK_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            result = await self.get_index(ctx, c.IndexRequest(name))
+            if not result.building:
+                return result
+            pause = min(pause * 2, _LOOK_SECONDS_MAX)
 
     def end(self) -> None:
         """Nobody waits any more."""

@@ -35,7 +35,6 @@ __all__ = ["Indexes"]
 
 _VERSIONS_MAX: Final = 100
 _LIMIT_MAX: Final = 1_000
-_WAIT_SECONDS_MAX: Final = 600.0
 _ATTEMPTS: Final = 8
 
 
@@ -123,12 +122,12 @@ class Indexes:
     async def build(self, ctx: Context, request: c.BuildRequest) -> c.IndexResult:
         """See the contract. Without a new version nothing is committed here."""
         ctx.require(Scope.WRITE)
-        if not 0 <= request.wait_seconds <= _WAIT_SECONDS_MAX:
+        if not 0 <= request.wait_seconds <= c.WAIT_SECONDS_MAX:
             raise bad(
                 "wait_seconds is out of range",
                 wait_seconds=request.wait_seconds,
                 minimum=0,
-                maximum=_WAIT_SECONDS_MAX,
+                maximum=c.WAIT_SECONDS_MAX,
             )
         info = await self._documents.get(ctx, request.name)
         if not info.dataset_id:
