@@ -26,6 +26,7 @@ from lakehouse.model.vectors import Distance, IndexVersion, VectorIndexInfo
 from lakehouse.table.cells import flat
 from lakehouse.vectord.chunking import Chunk
 from lakehouse.vectord.documents import Documents, put_index, version_of
+from lakehouse.vectord.nearest import LENGTH_MAX, too_long
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import Vectors
 from lakehouse.vectord.publishing import Batch, Publisher, RowsWritten, unit, vectors_table
@@ -273,6 +274,10 @@ def _checked(vectors: Vectors, ids: Sequence[str], distance: Distance) -> Vector
     odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
     if odd:
         raise _named("a vector has NaN or infinity in it", ids, odd)
+    long = np.flatnonzero(too_long(vectors, distance)).tolist()
+    if long:
+        hint = "scale the vectors of the index down, or give it a profile that says cosine"
+        raise _named("a vector is too long", ids, long, maximum=LENGTH_MAX, hint=hint)
     if distance is Distance.COSINE:
         zero = np.flatnonzero(~vectors.any(axis=1)).tolist()
         if zero:

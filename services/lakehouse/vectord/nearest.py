@@ -16,9 +16,12 @@ import numpy.typing as npt
 from lakehouse.model.vectors import Distance
 from lakehouse.vectord.ports import Labels, Vectors
 
-__all__ = ["Matrix", "as_scores", "blank", "distances"]
+__all__ = ["LENGTH_MAX", "Matrix", "as_scores", "blank", "distances", "too_long"]
 
 Flags = npt.NDArray[np.bool_]
+
+LENGTH_MAX: Final = 1e18
+"""Of a vector that is not scaled to length 1: what is made of two of them fits in a float32."""
 
 # Of float32 arithmetic over up to 8,192 coordinates, relative to the lengths of both vectors.
 _ROUGHNESS: Final = 2e-6
@@ -42,8 +45,19 @@ def distances(vectors: Vectors, query: Vectors, distance: Distance) -> Vectors:
             np.subtract(1.0, found, out=found)
             np.maximum(found, 0.0, out=found)
             np.minimum(found, 2.0, out=found)
-    rounded: Vectors = found.astype(np.float32)
+    # Infinitely far is what is not there (``blank``); whatever is there is nearer.
+    most = float(np.finfo(np.float32).max)
+    rounded: Vectors = found.clip(-most, most).astype(np.float32)
     return rounded
+
+
+def too_long(vectors: Vectors, distance: Distance) -> Flags:
+    """One flag a row: whether it is longer than ``LENGTH_MAX``. By cosine lengths do not count."""
+    if distance is Distance.COSINE:
+        return np.zeros(len(vectors), np.bool_)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    longer: Flags = lengths > LENGTH_MAX
+    return longer
 
 
 def as_scores(found: Vectors, distance: Distance) -> Vectors:
@@ -102,6 +116,9 @@ class Matrix:
             if allowed is not None:
                 near[~allowed] = np.inf
             chosen = _candidates(near, min(k, total), self.slack(queries[at]))
+            if allowed is not None:
+                # Of lengths beyond what float32 holds all is infinite, whether allowed or not.
+                chosen = chosen[allowed[chosen]]
             yield self.settle(queries[at], chosen if places is None else places[chosen], k)
 
     def settle(self, query: Vectors, places: Labels, k: int) -> tuple[Labels, Vectors]:
@@ -157,8 +174,10 @@ class Matrix:
 
 
 def _candidates(near: Vectors, k: int, slack: float) -> Labels:
-    """Places that may be among the ``k`` nearest, all that are as near as the last one included."""
+    """Places that may be among the ``k`` nearest, all that are as near as the last one included,
+    and those of which nothing is known."""
     if k >= len(near):
-        return np.flatnonzero(np.isfinite(near))
+        return np.arange(len(near))
     bound = np.partition(near, k - 1)[k - 1]
-    return np.flatnonzero(near <= bound + np.float32(slack))
+    with np.errstate(invalid="ignore"):
+        return np.flatnonzero(~(near > bound + np.float32(slack)))

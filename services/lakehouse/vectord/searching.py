@@ -23,7 +23,7 @@ from lakehouse.vectord.filters import matching_entities
 from lakehouse.vectord.image import Found, Image
 from lakehouse.vectord.images import Images
 from lakehouse.vectord.models import Models, check_same_model
-from lakehouse.vectord.nearest import as_scores
+from lakehouse.vectord.nearest import LENGTH_MAX, as_scores, too_long
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import Lane, Vectors
 from lakehouse.vectord.source import Source, SourceReader
@@ -413,6 +413,13 @@ def _given(data: bytes, version: IndexVersion) -> Vectors:
         at = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise LakehouseError(
             ErrorKind.INVALID, "the vector has a value that is no finite number", position=at
+        )
+    if too_long(vector[None, :], version.profile.distance)[0]:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the vector is too long to be compared",
+            maximum=LENGTH_MAX,
+            hint="scale the vectors of the index and of its queries down",
         )
     if version.profile.distance is Distance.COSINE and not vector.any():
         raise LakehouseError(

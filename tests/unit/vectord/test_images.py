@@ -16,7 +16,7 @@ import pytest
 from lakehouse.contracts import vectors as c
 from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.model.vectors import Profile
+from lakehouse.model.vectors import Distance, Profile
 from lakehouse.vectord import image
 from lakehouse.vectord.adapters import hnsw
 from lakehouse.vectord.service import Vectors
@@ -270,3 +270,21 @@ async def test_a_version_that_is_gone_is_not_found(store: Shelf) -> None:
         with pytest.raises(LakehouseError) as refused:
             await search(vectors, "gone", made[0])
         assert refused.value.kind is ErrorKind.NOT_FOUND
+
+
+async def test_vectors_too_long_to_compare_are_refused_on_their_way_in(store: Shelf) -> None:
+    async with store.vectors(**QUICK) as (vectors, profiles, _):
+        await profiles.put(ADA, PutProfileRequest(Profile("far", distance=Distance.L2)))
+        for name, profile in (("long", "far"), ("scaled", "default")):
+            request = c.CreateIndexRequest(name, profile=profile, dimensions=DIMENSIONS)
+            await vectors.create_index(ADA, request)
+            await put(vectors, name, range(3), vectors_of(3))
+        huge = np.full((1, DIMENSIONS), 3e19, np.float32)
+        with pytest.raises(LakehouseError) as refused:
+            await put(vectors, "long", ["huge"], huge)
+        assert (refused.value.kind, refused.value.fields["ids"]) == (ErrorKind.INVALID, ["huge"])
+        with pytest.raises(LakehouseError) as refused:
+            await search(vectors, "long", huge[0])
+        assert refused.value.kind is ErrorKind.INVALID
+        await put(vectors, "scaled", ["huge"], huge)
+        assert keys(await search(vectors, "scaled", huge[0]))[0] == "huge"
