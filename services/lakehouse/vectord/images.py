@@ -145,7 +145,7 @@ class Images:
             return
         if image is not None:
             most = tail_max(image, version, most, quiet=True)
-            if wanted(image, version.profile, most) is None:
+            if wanted(image, version.profile, most) is None and not should_fold(image):
                 return
         entry.upkeep = asyncio.create_task(self._keep_up(entry), name="vectors upkeep")
         entry.upkeep.add_done_callback(_logged)
@@ -274,7 +274,8 @@ class Images:
                 entry.image = None
 
     async def _keep_up(self, entry: _Entry) -> None:
-        """Build until nothing is to be built. What fails is tried again some time later."""
+        """Build until nothing is to be built, and number rows anew where it is time. What fails is
+        tried again some time later."""
         ctx = own_context(self._parts.ids, "structures")
         try:
             while True:
@@ -287,13 +288,14 @@ class Images:
                 quiet = self._parts.clock.monotonic() - entry.written_at >= _QUIET_SECONDS
                 most = tail_max(image, version, self._parts.settings.tail_rows, quiet=quiet)
                 plan = await run_in(self._builders, plan_of, image, version.profile, most)
-                if plan is None and quiet:
-                    break
-                if plan is None:
-                    await self._parts.clock.sleep(_LOOK_SECONDS)
+                if plan is not None:
+                    await self._build(entry, (info, version), (image, numbering), plan)
                     continue
-                await self._build(entry, (info, version), (image, numbering), plan)
-            await self._fold(entry)
+                # Also where writes never cease: what they replaced is in memory until then.
+                await self._fold(entry)
+                if quiet:
+                    return
+                await self._parts.clock.sleep(_LOOK_SECONDS)
         except LakehouseError as error:
             entry.paused_until = self._parts.clock.monotonic() + _PAUSE_SECONDS
             if not self._structures.stopping:

@@ -17,7 +17,7 @@ from lakehouse.contracts import vectors as c
 from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.vectors import Distance, Profile
-from lakehouse.vectord import image
+from lakehouse.vectord import image, images, planning
 from lakehouse.vectord.adapters import hnsw
 from lakehouse.vectord.service import Vectors
 from support_vectors import ADA, READER, Shelf
@@ -288,3 +288,31 @@ async def test_vectors_too_long_to_compare_are_refused_on_their_way_in(store: Sh
         assert refused.value.kind is ErrorKind.INVALID
         await put(vectors, "scaled", ["huge"], huge)
         assert keys(await search(vectors, "scaled", huge[0]))[0] == "huge"
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+async def test_rows_that_were_replaced_are_let_go(
+    store: Shelf, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    monkeypatch.setattr(planning, "_FOLD_ROWS", 100)
+    # Without quiet, whatever is written counts as written just now.
+    monkeypatch.setattr(images, "_QUIET_SECONDS", 0.0 if quiet else 1e9)
+    name = f"few-{quiet}"
+    async with service(store) as vectors:
+        request = c.CreateIndexRequest(name, profile="small", dimensions=DIMENSIONS)
+        await vectors.create_index(ADA, request)
+        for turn in range(8):
+            made = vectors_of(30, turn)
+            await put(vectors, name, range(30), made)
+            assert keys(await search(vectors, name, made[3]))[0] == "3"
+            await asyncio.sleep(0.02)
+        (entry,) = vectors.images._entries.values()
+        for _ in range(100):
+            if entry.image is not None and entry.image.count < 200:
+                break
+            await asyncio.sleep(0.01)
+        assert entry.image is not None
+        assert entry.image.count < 200
+        assert entry.image.rows == 30
+        assert vectors.images.loads == 1
+        assert len(keys(await search(vectors, name, vectors_of(30, 7)[3], k=100))) == 30
