@@ -10,12 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from lakehouse_sidecar.checks import CANARY_TEXT, Vectors, same_direction, wrong_with
-from lakehouse_sidecar.errors import Code, SidecarError
+from lakehouse_sidecar.errors import Code, SidecarError, of_all
 from lakehouse_sidecar.lanes import Lane, Lanes
 from lakehouse_sidecar.models import Model, Models
 from lakehouse_sidecar.pieces import cost, order, take
 from lakehouse_sidecar.server import Server
 from lakehouse_sidecar.settings import Settings
+
+# These may pass: asked again, a server often answers.
+_PASSING = (Code.CORRUPT, Code.UNAVAILABLE, Code.EXHAUSTED)
+_SERVER_FAULT = 500
+
+
+class _Unlike(SidecarError):
+    """A known text has another vector: that is never the fault of the texts beside it."""
 
 
 class _Changed(Exception):
@@ -93,32 +101,66 @@ class Embedding:
     async def _piece(
         self, model: Model, texts: Sequence[str], places: Sequence[int], lane: Lane
     ) -> Vectors:
-        """Asked for again where that may help; in halves where one text may be to blame."""
+        """In halves where one text may be to blame, until that one stands alone."""
+        try:
+            return await self._tried(model, [texts[place] for place in places], lane)
+        except SidecarError as error:
+            problem = error
+        if not _of_a_text(problem) or not await self._answers(model, lane):
+            if problem.code is Code.CORRUPT:
+                # A server that tells no digests may have other weights by now: meet them anew.
+                self._models.forget(model)
+            raise of_all(problem)
+        if len(places) == 1:
+            return await self._alone(model, texts, places[0], lane, problem)
+        half = len(places) // 2
+        first = await self._piece(model, texts, places[:half], lane)
+        return np.concatenate([first, await self._piece(model, texts, places[half:], lane)])
+
+    async def _tried(self, model: Model, texts: list[str], lane: Lane) -> Vectors:
+        """Asked for again where that may help."""
         settings = self._settings
         problem = SidecarError(Code.UNAVAILABLE, "the server was not asked", model=model.name)
         for attempt in range(settings.attempts):
             if attempt:
                 await asyncio.sleep(settings.retry_seconds * 2 ** (attempt - 1))
             try:
-                return await self._ask(model, [texts[place] for place in places], lane)
+                return await self._ask(model, texts, lane)
             except SidecarError as error:
                 problem = error
             if problem.code is Code.CORRUPT:
                 self._models.doubt(model)
                 if await self._models.get(model.name, lane) is not model:
                     raise _Changed
-            elif problem.code is not Code.UNAVAILABLE:
+            elif problem.code not in _PASSING:
                 break
-        if problem.code is Code.CORRUPT:
-            # A server that tells no digests may have other weights by now: meet them anew.
-            self._models.forget(model)
-        elif "status" in problem.fields and len(places) > 1:
-            half = len(places) // 2
-            first = await self._piece(model, texts, places[:half], lane)
-            return np.concatenate([first, await self._piece(model, texts, places[half:], lane)])
-        elif "status" in problem.fields:
-            problem.fields["text"] = places[0]
         raise problem
+
+    async def _alone(
+        self, model: Model, texts: Sequence[str], place: int, lane: Lane, problem: SidecarError
+    ) -> Vectors:
+        """A text that failed while a known one did not: REFUSED. A server that only fails now and
+        then must not cost a text its vector: it is to fail at this one again and again, and at the
+        known one in between never."""
+        for _ in range(self._settings.attempts):
+            if problem.code is Code.REFUSED:
+                break
+            try:
+                return await self._ask(model, [texts[place]], lane)
+            except SidecarError as error:
+                problem = error
+            if not _of_a_text(problem) or not await self._answers(model, lane):
+                raise of_all(problem)
+        fields = {"cause": str(problem), **problem.fields, "text": place}
+        raise SidecarError(Code.REFUSED, "the server refused", **fields) from problem
+
+    async def _answers(self, model: Model, lane: Lane) -> bool:
+        """Whether a known text gets its vector now: what fails then is not the server."""
+        try:
+            found = await self._ask(model, [CANARY_TEXT], lane)
+        except SidecarError:
+            return False
+        return same_direction(found[0], model.canary)
 
     async def _ask(self, model: Model, texts: list[str], lane: Lane) -> Vectors:
         """One call. Raises CORRUPT for an answer that cannot be right."""
@@ -133,10 +175,19 @@ class Embedding:
             raise SidecarError(Code.CORRUPT, wrong, model=model.name)
         if watch:
             if not same_direction(vectors[-1], model.canary):
-                raise SidecarError(
+                raise _Unlike(
                     Code.CORRUPT, "a known text has another vector than before", model=model.name
                 )
             model.canary_checked = time.monotonic()
             vectors = vectors[:-1]
         model.pace.measured(sum(map(cost, asked)), took)
         return vectors
+
+
+def _of_a_text(problem: SidecarError) -> bool:
+    """Whether a text can be the cause: models break down over some, with 500 or with NaN."""
+    if problem.code is Code.CORRUPT:
+        return not isinstance(problem, _Unlike)
+    status = problem.fields.get("status")
+    broke = isinstance(status, int) and status >= _SERVER_FAULT
+    return problem.code is Code.REFUSED or broke

@@ -6,9 +6,10 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """INVALID: the request. NOT_FOUND: no such model. EXHAUSTED: the queue is full. DEADLINE: not
-    done in time. UNAVAILABLE: the Ollama server does not answer. CORRUPT: it answers what cannot
-    be right, also when asked again. REFUSED: it does not do what was asked."""
+    """INVALID: the request. NOT_FOUND: no such model. EXHAUSTED: the queue is full, here or at the
+    Ollama server. DEADLINE: not done in time. UNAVAILABLE: that server does not answer, or lets
+    nobody in. CORRUPT: it answers what cannot be right, also when asked again. REFUSED: it does not
+    do what was asked, while it does the same for a known text."""
 
     INVALID = "invalid"
     NOT_FOUND = "not_found"
@@ -40,3 +41,10 @@ class SidecarError(Exception):
 
     def as_json(self) -> dict[str, object]:
         return {"error": str(self), "code": self.code.value, **self.fields}
+
+
+def of_all(problem: SidecarError) -> SidecarError:
+    """``problem`` where a known text has it too: no text is refused by a server that takes none."""
+    if problem.code is not Code.REFUSED:
+        return problem
+    return SidecarError(Code.UNAVAILABLE, str(problem), **problem.fields)

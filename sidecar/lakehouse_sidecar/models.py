@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lakehouse_sidecar.checks import CANARY_TEXT, Vectors, canary_sha256, same_direction, wrong_with
-from lakehouse_sidecar.errors import Code, SidecarError
+from lakehouse_sidecar.errors import Code, SidecarError, of_all
 from lakehouse_sidecar.lanes import Lane, Lanes
 from lakehouse_sidecar.pieces import Pace
 from lakehouse_sidecar.server import Server, ServerModel
@@ -90,7 +90,10 @@ class Models:
 
     async def _canary(self, name: str, lane: Lane) -> Vectors:
         async with self._lanes.permit(lane):
-            vectors = await self._server.embed(name, [CANARY_TEXT])
+            try:
+                vectors = await self._server.embed(name, [CANARY_TEXT])
+            except SidecarError as error:
+                raise of_all(error) from error
         wrong = wrong_with(vectors, 1, 0)
         if vectors is None or wrong:
             raise SidecarError(Code.CORRUPT, wrong, model=name)

@@ -16,7 +16,9 @@ from lakehouse_sidecar.errors import Code, SidecarError
 
 _CONNECT_SECONDS: Final = 5.0
 _NOT_FOUND: Final = 404
-_SERVER_FAULT: Final = 500
+_TOO_MANY: Final = 429
+# About what was asked; any other failure is about the server, or about who asks.
+_ABOUT_THE_REQUEST: Final = frozenset({400, 413, 422})
 
 _answered: ContextVar[Callable[[], None] | None] = ContextVar("answered", default=None)
 
@@ -39,7 +41,7 @@ class ServerModel:
 
 
 class Server:
-    """Raises ``SidecarError``: UNAVAILABLE, NOT_FOUND, REFUSED."""
+    """Raises ``SidecarError``: UNAVAILABLE, EXHAUSTED, NOT_FOUND, REFUSED."""
 
     def __init__(self, url: str, call_seconds: float) -> None:
         self.url = url
@@ -104,12 +106,17 @@ def _translated(error: Exception, url: str, model: str) -> SidecarError:
         status = error.status_code
         if status == _NOT_FOUND:
             return SidecarError(Code.NOT_FOUND, "the server has no such model", model=model)
-        code = Code.REFUSED if 0 < status < _SERVER_FAULT else Code.UNAVAILABLE
         return SidecarError(
-            code, "the server refused", model=model, cause=error.error, status=status
+            _code(status), "the server refused", model=model, cause=error.error, status=status
         )
     if isinstance(error, httpx.TimeoutException):
         return SidecarError(Code.UNAVAILABLE, "the server took too long", url=url)
     return SidecarError(
         Code.UNAVAILABLE, "the server does not answer", url=url, cause=str(error) or repr(error)
     )
+
+
+def _code(status: int) -> Code:
+    if status in _ABOUT_THE_REQUEST:
+        return Code.REFUSED
+    return Code.EXHAUSTED if status == _TOO_MANY else Code.UNAVAILABLE

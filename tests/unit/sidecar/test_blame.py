@@ -1,0 +1,82 @@
+"""Whose fault it is that a server gives no vectors: a text's, or the server's own."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from starlette.responses import Response
+
+from lakehouse_sidecar.errors import Code
+from lakehouse_sidecar.lanes import Lane
+from support_ollama import Ollama, Vector, failing
+from unit.sidecar.test_embedding import code_of, right, sidecar_over
+
+TEXTS = [f"text {n}" for n in range(20)]
+POISON = TEXTS[13]
+NAN = '{"model": "small", "embeddings": [[NaN, 1]]}'
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, Code.REFUSED),
+        (413, Code.REFUSED),
+        (422, Code.REFUSED),
+        (429, Code.EXHAUSTED),
+        (401, Code.UNAVAILABLE),
+        (403, Code.UNAVAILABLE),
+        (408, Code.UNAVAILABLE),
+        (500, Code.REFUSED),
+    ],
+)
+async def test_only_what_is_said_of_a_text_is_its_fault(status: int, code: Code) -> None:
+    ollama = Ollama()
+    ollama.spoil = lambda asked, vectors: failing(status) if POISON in asked else vectors
+    async with sidecar_over(ollama) as sidecar:
+        error = await code_of(sidecar, TEXTS)
+    assert error.code is code
+    assert error.fields.get("text") == (13 if code is Code.REFUSED else None)
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+async def test_a_server_that_does_nothing_for_anybody_refuses_no_text(status: int) -> None:
+    ollama = Ollama()
+    async with sidecar_over(ollama, digest_seconds=9) as sidecar:
+        await sidecar.models.get("small", Lane.QUERY)
+        ollama.spoil = lambda asked, vectors: failing(status)
+        error = await code_of(sidecar, TEXTS)
+        sidecar.models.forget(await sidecar.models.get("small", Lane.QUERY))
+        anew = await code_of(sidecar, TEXTS)
+    assert Code.REFUSED not in (error.code, anew.code)
+    assert "text" not in error.fields
+    # Told at once: it is not asked for every half.
+    assert len(ollama.calls) < 10
+
+
+async def test_a_text_whose_vector_is_no_number_is_named() -> None:
+    ollama = Ollama()
+
+    def spoil(asked: list[str], vectors: list[Vector]) -> list[Vector] | Response:
+        return Response(NAN, media_type="application/json") if POISON in asked else vectors
+
+    ollama.spoil = spoil
+    async with sidecar_over(ollama) as sidecar:
+        error = await code_of(sidecar, TEXTS)
+        found = await sidecar.embedding.embed("small", TEXTS[:13], Lane.INDEX)
+    assert (error.code, error.fields["text"]) == (Code.REFUSED, 13)
+    np.testing.assert_array_equal(found.vectors, right(TEXTS[:13]))
+
+
+async def test_a_server_that_fails_often_costs_no_text_its_vector() -> None:
+    ollama, calls = Ollama(), itertools.count()
+
+    def spoil(asked: list[str], vectors: list[Vector]) -> list[Vector] | Response:
+        # Four of five of those for the text, while the known one always succeeds.
+        return failing(500) if POISON in asked and next(calls) % 5 < 4 else vectors
+
+    ollama.spoil = spoil
+    async with sidecar_over(ollama) as sidecar:
+        found = await sidecar.embedding.embed("small", [POISON], Lane.INDEX)
+    np.testing.assert_array_equal(found.vectors, right([POISON]))
