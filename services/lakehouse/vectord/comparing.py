@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,15 @@ class _Side:
     found: list[list[str]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Of each query: the rows that were found, those that should have been, and milliseconds."""
+
+    found: list[Labels]
+    true: list[Labels]
+    taken: list[float]
+
+
 async def compare_versions(
     searching: Searching,
     documents: Documents,
@@ -58,7 +68,7 @@ async def compare_versions(
         count,
         sides[0].figures,
         sides[1].figures,
-        _overlap(sides[0].found, sides[1].found),
+        await run_in(searching.jobs, _overlap, sides[0].found, sides[1].found),
         store_version,
     )
 
@@ -129,7 +139,7 @@ async def _queries(
     same = (first.model, first.model_digest, first.dimensions, first.profile.distance)
     if same == (version.model, version.model_digest, version.dimensions, version.profile.distance):
         return await run_in(searching.jobs, image.vectors, drawn)
-    texts = [text for text in image.book.table(drawn).column("text").to_pylist() if text.strip()]
+    texts = await run_in(searching.jobs, _texts, image, drawn)
     if len(texts) < len(drawn):
         raise LakehouseError(
             ErrorKind.INVALID,
@@ -141,6 +151,11 @@ async def _queries(
     return (await searching.queries(version, [c.VectorQuery(text) for text in texts]))[0]
 
 
+def _texts(image: Image, rows: Labels) -> list[str]:
+    """Of those that have one."""
+    return [text for text in image.book.table(rows).column("text").to_pylist() if text.strip()]
+
+
 async def _side(
     searching: Searching,
     version: IndexVersion,
@@ -148,21 +163,33 @@ async def _side(
     queries: Vectors,
     request: c.CompareRequest,
 ) -> _Side:
+    """Asked one by one, as searches ask; what was found is weighed beside the loop."""
     ef = version.profile.ef_search
-    found, taken, recalled = [], [], []
+    found, true, taken = [], [], []
     for at in range(len(queries)):
         one = queries[at : at + 1]
         began = searching.now()
-        rows = (await searching.nearest(image, one, (request.k, ef, False)))[0][0]
+        found.append((await searching.nearest(image, one, (request.k, ef, False)))[0][0])
         taken.append((searching.now() - began) * 1000.0)
-        true = (await searching.nearest(image, one, (request.k, ef, True)))[0][0]
-        recalled.append(len(set(rows.tolist()) & set(true.tolist())) / max(1, len(true)))
-        found.append([image.book.key(row)[0] for row in rows.tolist()])
+        true.append((await searching.nearest(image, one, (request.k, ef, True)))[0][0])
+    asked = _Asked(found, true, taken)
+    return await run_in(searching.jobs, _weighed, version, image, asked, request.relevant)
+
+
+def _weighed(
+    version: IndexVersion, image: Image, asked: _Asked, should: Sequence[c.Relevant]
+) -> _Side:
+    recalled = [
+        len(set(rows.tolist()) & set(true.tolist())) / max(1, len(true))
+        for rows, true in zip(asked.found, asked.true, strict=True)
+    ]
+    found = [[image.book.key(row)[0] for row in rows.tolist()] for rows in asked.found]
     relevant = [
         len(set(wanted.keys) & set(keys)) / len(set(wanted.keys))
-        for wanted, keys in zip(request.relevant, found, strict=False)
+        for wanted, keys in zip(should, found, strict=False)
         if wanted.keys
     ]
+    taken = asked.taken
     figures = c.VersionFigures(
         version.number,
         version.profile.vector_backend.value,

@@ -47,7 +47,9 @@ _NICENESS: Final = 5
 _TOLD_SECONDS: Final = 0.05
 _ATTEMPTS: Final = 5
 _VERSIONS: Final = 20
-_MANY_ROWS: Final = 500
+# What changes more rows, or an image of more, is not done on the loop.
+_FEW_ROWS: Final = 50
+_SMALL_IMAGE: Final = 20_000
 _PAUSE_SECONDS: Final = 30.0
 _QUIET_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.25
@@ -241,12 +243,13 @@ class Images:
             image = entry.image
             if image is None or not await self._is_next(entry, image.head, written):
                 continue  # what is missing is read from the store
-            gone = _keys(written)
-            if written.rows is not None and written.rows.num_rows > _MANY_ROWS:
-                jobs = self._parts.jobs
-                entry.image = await run_in(jobs, image.applied, written.rows, gone, written.after)
+            changed = sum(
+                each.num_rows for each in (written.rows, written.gone) if each is not None
+            )
+            if changed > _FEW_ROWS or image.count > _SMALL_IMAGE:
+                entry.image = await run_in(self._parts.jobs, _with, image, written)
             else:
-                entry.image = image.applied(written.rows, gone, written.after)
+                entry.image = _with(image, written)
 
     async def _is_next(self, entry: _Entry, head: int, written: RowsWritten) -> bool:
         """Whether ``written`` is what came after ``head``."""
@@ -392,6 +395,10 @@ class Images:
                 entry.image = await run_in(self._parts.jobs, entry.image.folded)
                 entry.numbering += 1
             await self._drain(entry)
+
+
+def _with(image: Image, written: RowsWritten) -> Image:
+    return image.applied(written.rows, _keys(written), written.after)
 
 
 def _keys(written: RowsWritten) -> list[tuple[str, int]]:

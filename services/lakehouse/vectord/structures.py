@@ -16,6 +16,7 @@ from mmap import mmap
 from typing import IO, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -93,7 +94,7 @@ class Structures:
         from lakehouse.vectord.adapters.lance import LanceIndex
 
         name = f"{folder}{self._parts.ids.ulid()}"
-        seq = max(built.labels.column("version").to_pylist(), default=0)
+        seq = int(pc.max(built.labels.column("version")).as_py() or 0)
         if isinstance(built.index, LanceIndex):
             return await self._tables.save(name, bucket, built.index, seq)
         assert isinstance(built.index, HnswIndex)
@@ -111,7 +112,7 @@ class Structures:
             len(content),
             digest,
             f"{name}.labels.parquet",
-            hashlib.sha256(labels).hexdigest(),
+            await run_in(self._builders, _sha256, labels),
             bucket=bucket,
             seq=seq,
         )
@@ -139,12 +140,7 @@ class Structures:
 
     async def _labels(self, store: ObjectStore, structure: Structure) -> pa.Table:
         data = await store.get(structure.labels_key)
-        if hashlib.sha256(data).hexdigest() != structure.labels_sha256:
-            raise _damaged(structure, "its labels are not those that were written")
-        try:
-            return pq.read_table(pa.BufferReader(data)).select(LABELS)
-        except (pa.ArrowException, KeyError, OSError) as error:
-            raise _damaged(structure, str(error)[:200]) from error
+        return await run_in(self._parts.jobs, _labels_in, data, structure)
 
     async def _fetch(self, store: ObjectStore, structure: Structure, file: IO[bytes]) -> None:
         """The structure's bytes into ``file``, verified."""
@@ -205,6 +201,16 @@ def _parquet(table: pa.Table) -> bytes:
     pq.write_table(table.select(LABELS), sink, compression="zstd")
     data: bytes = sink.getvalue().to_pybytes()
     return data
+
+
+def _labels_in(data: bytes, structure: Structure) -> pa.Table:
+    """What ``_parquet`` made, verified."""
+    if _sha256(data) != structure.labels_sha256:
+        raise _damaged(structure, "its labels are not those that were written")
+    try:
+        return pq.read_table(pa.BufferReader(data)).select(LABELS)
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise _damaged(structure, str(error)[:200]) from error
 
 
 def _damaged(structure: Structure, reason: str) -> LakehouseError:

@@ -4,6 +4,7 @@ them or miss a row."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +18,8 @@ from lakehouse.contracts import vectors as c
 from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.vectors import Distance, Profile
-from lakehouse.vectord import image, images, planning
+from lakehouse.vectord import book, comparing, image, images, planning
+from lakehouse.vectord import structures as structures_
 from lakehouse.vectord.adapters import hnsw
 from lakehouse.vectord.service import Vectors
 from support_vectors import ADA, READER, Shelf
@@ -316,3 +318,43 @@ async def test_rows_that_were_replaced_are_let_go(
         assert entry.image.rows == 30
         assert vectors.images.loads == 1
         assert len(keys(await search(vectors, name, vectors_of(30, 7)[3], k=100))) == 30
+
+
+async def test_much_is_not_done_on_the_loop(store: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = threading.get_ident()
+    on_loop: list[bool] = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*args: Any, **fields: Any) -> Any:
+            on_loop.append(threading.get_ident() == here)
+            return function(*args, **fields)
+
+        return note
+
+    async def drop(vectors: Vectors, ids: range) -> list[bool]:
+        on_loop.clear()
+        gone = tuple(str(at) for at in ids)
+        await vectors.delete_vectors(ADA, c.DeleteVectorsRequest("much", gone))
+        return list(on_loop)
+
+    async with service(store) as vectors:
+        made = await make(vectors, "much", 200)
+        monkeypatch.setattr(image.Image, "applied", noted(image.Image.applied))
+        assert await drop(vectors, range(3)) == [True]
+        assert await drop(vectors, range(3, 63)) == [False], "many rows"
+        monkeypatch.setattr(images, "_SMALL_IMAGE", 100)
+        assert await drop(vectors, range(63, 64)) == [False], "a large image"
+        await vectors.images.settled()
+        on_loop.clear()
+        monkeypatch.setattr(comparing, "_overlap", noted(comparing._overlap))
+        monkeypatch.setattr(book.Book, "key", noted(book.Book.key))
+        report = await vectors.compare(ADA, c.CompareRequest("much", 1, 1, samples=5, k=3))
+        assert (report.overlap, report.first.recall) == (1.0, 1.0)
+        assert on_loop
+        assert not any(on_loop)
+    async with service(store) as vectors:
+        on_loop.clear()
+        monkeypatch.setattr(structures_.pq, "read_table", noted(structures_.pq.read_table))
+        assert keys(await search(vectors, "much", made[99]))[0] == "99"
+        assert on_loop
+        assert not any(on_loop)
