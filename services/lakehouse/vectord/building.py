@@ -157,6 +157,9 @@ class _Run:
 
     async def _do(self, info: VectorIndexInfo, version: IndexVersion, work: Work) -> None:
         todo = work.todo.rows
+        # What was deleted must not be found any longer, whatever has become of the model.
+        expected = work.target.rows_version
+        expected = await self._delete(version, _gone(work), expected)
         if todo:
             model = await self._b._models.current(version.model, fresh=True)
             check_same_model(version, model)
@@ -168,8 +171,6 @@ class _Run:
                 total=work.documents,
                 force=version.state is not VersionState.READY,
             )
-        expected = work.target.rows_version
-        expected = await self._delete(version, _gone(work), expected)
         async with aclosing(self._embedded(version, work, donor)) as batches:
             async for count, embedded in batches:
                 self._b.texts += embedded.texts
