@@ -53,8 +53,10 @@ class Overtaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """What this build wrote into the document last: another's progress looks different."""
+    """What this build wrote into the document last: another's progress looks different, and an
+    index that was made anew under the name has another dataset."""
 
+    vectors_dataset_id: str
     state: VersionState
     done: int
     texts: int
@@ -63,7 +65,8 @@ class _Mark:
 
 def _mark(version: IndexVersion) -> _Mark:
     done, texts = version.documents_done, version.embedded_texts
-    return _Mark(version.state, done, texts, version.source_version)
+    dataset_id = version.vectors_dataset_id
+    return _Mark(dataset_id, version.state, done, texts, version.source_version)
 
 
 class Builder:
@@ -149,6 +152,11 @@ class _Run:
         version = version_of(info, self._number)
         self._mark = _mark(version)
         return info, version
+
+    def _same(self, version: IndexVersion) -> bool:
+        """Whether it is the version that was looked at, not one that was made anew since."""
+        seen = self._mark
+        return seen is not None and seen.vectors_dataset_id == version.vectors_dataset_id
 
     async def _nothing(self, version: IndexVersion) -> None:
         """What kept an earlier build from its end is over."""
@@ -302,7 +310,7 @@ class _Run:
 
         def edit(info: VectorIndexInfo) -> VectorIndexInfo:
             there = version_of(info, self._number)
-            if not there.cut_over:
+            if not there.cut_over or not self._same(there):
                 return info
             told = replace(there, cut_over=False, comparison_json=figures)
             info = with_version(info, told)
@@ -330,6 +338,8 @@ class _Run:
 
         def edit(info: VectorIndexInfo) -> VectorIndexInfo:
             there = version_of(info, self._number)
+            if not self._same(there):
+                return info
             ready = there.state is VersionState.READY
             state = VersionState.READY if ready else VersionState.FAILED
             return with_version(info, replace(there, state=state, error=told))
