@@ -372,10 +372,10 @@ def _told(error: LakehouseError) -> str:
 
 
 def _not_taken(refused: list[str]) -> str:
+    """How many; their keys are for those alone who may read the dataset."""
     if not refused:
         return ""
-    named = ", ".join(refused[:5])
-    return f"{_REFUSED} {len(refused)}, among them {named}"[:_ERROR_MAX]
+    return f"{_REFUSED} {len(refused)}"
 
 
 def _still(version: IndexVersion, work: Work) -> str:

@@ -26,7 +26,7 @@ __all__ = ["DocumentEmbedder", "Embedded"]
 log = logging.getLogger(__name__)
 _TEXTS_AT_ONCE: Final = 1_024
 _PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
-_NAMED_MAX: Final = 5
+_REASONS_MAX: Final = 5
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Embedded:
     Attributes:
         stale: ``entity`` and ``chunk`` of what is there of earlier, longer texts.
         texts: how many were sent to the model.
-        refused: documents that the model does not take, with its reason.
+        refused: entities of documents that the model does not take.
     """
 
     rows: pa.Table
@@ -170,8 +170,8 @@ def _rows(
     out = {cut.entities[at]: reason for at, reason in refused.items()}
     keep = [at for at, entity in enumerate(cut.entities) if entity not in out]
     if out:
-        named = tuple(f"{entity}: {reason}" for entity, reason in out.items())
-        log.warning("documents were refused by the model", extra={"documents": named[:_NAMED_MAX]})
+        told = {"documents": len(out), "reasons": sorted({*out.values()})[:_REASONS_MAX]}
+        log.warning("documents were refused by the model", extra=told)
     batch = Batch(
         [cut.entities[at] for at in keep],
         [cut.numbers[at] for at in keep],

@@ -215,7 +215,7 @@ async def test_of_two_builders_one_is_refused_and_nothing_is_lost(
 
 
 async def test_a_document_that_the_model_refuses_keeps_no_other_out(
-    service: Service, store: Shelf, name: str
+    service: Service, store: Shelf, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     vectors, _, embedder = service
     real = embedder.embed
@@ -230,7 +230,13 @@ async def test_a_document_that_the_model_refuses_keeps_no_other_out(
     await vectors.create_index(ADA, c.CreateIndexRequest(name, name, ("text",)))
     version = await built(vectors, name)
     assert version.state is VersionState.READY
-    assert version.error == "documents refused by the model: 1, among them [3]"
+    # Keys are data: neither the index nor the log tells them.
+    assert version.error == "documents refused by the model: 1"
+    told = [vars(each) for each in caplog.records if "refused" in each.getMessage()]
+    assert [(each["documents"], each["reasons"]) for each in told] == [
+        (1, ["the text is too long for the model"])
+    ]
+    assert "[3]" not in str(told)
     assert sorted(await found(store, version)) == ["[1]", "[2]", "[4]", "[5]"]
 
 
