@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lakehouse.contracts.ingest import IngestOptions, SourceFormat
 from lakehouse.contracts.rows import ChangeRowsReport, ChangeRowsRequest, RowChange
@@ -202,7 +201,7 @@ class Publisher:
         Raises ``conflict`` unless the rows are still those of ``expected``.
         """
         if table.nbytes > _BYTES_MAX:
-            table = table.take(pc.sort_indices(table.column("chunk"), "descending"))
+            table = table.sort_by([("chunk", "descending")])
         step = max(1, table.num_rows * _BYTES_MAX // max(table.nbytes, 1))
         for at in range(0, table.num_rows, step):
             some = table.slice(at, step)
