@@ -166,8 +166,8 @@ class _Run:
     async def _do(self, info: VectorIndexInfo, version: IndexVersion, work: Work) -> None:
         todo = work.todo.rows
         # What was deleted must not be found any longer, whatever has become of the model.
-        expected = work.target.rows_version
-        expected = await self._delete(version, _gone(work), expected)
+        gone = await run_in(self._parts.jobs, _gone, work)
+        expected = await self._delete(version, gone, work.target.rows_version)
         if todo:
             model = await self._b._models.current(version.model, fresh=True)
             check_same_model(version, model)

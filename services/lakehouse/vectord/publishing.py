@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from lakehouse.contracts.ingest import IngestOptions, SourceFormat
 from lakehouse.contracts.rows import ChangeRowsReport, ChangeRowsRequest, RowChange
+from lakehouse.kit.blocking import run_in
 from lakehouse.model.changes import CreateDataset
 from lakehouse.model.dataset import Card, Dataset, Lineage, PiiFinding
 from lakehouse.model.identity import Context
@@ -166,6 +167,10 @@ def ipc(table: pa.Table) -> bytes:
     return data
 
 
+def _first_chunks_last(table: pa.Table) -> pa.Table:
+    return table.sort_by([("chunk", "descending")])
+
+
 @dataclass(frozen=True, slots=True)
 class RowsWritten:
     """One commit to a dataset of vectors, for who holds them in memory.
@@ -192,6 +197,7 @@ class Publisher:
 
     def __init__(self, parts: VectorParts, applied: Applied | None = None) -> None:
         self._rows = parts.rows
+        self._jobs = parts.jobs
         self._applied = applied
 
     async def put(self, ctx: Context, version: IndexVersion, table: pa.Table, expected: int) -> int:
@@ -201,7 +207,7 @@ class Publisher:
         Raises ``conflict`` unless the rows are still those of ``expected``.
         """
         if table.nbytes > _BYTES_MAX:
-            table = table.sort_by([("chunk", "descending")])
+            table = await run_in(self._jobs, _first_chunks_last, table)
         step = max(1, table.num_rows * _BYTES_MAX // max(table.nbytes, 1))
         for at in range(0, table.num_rows, step):
             some = table.slice(at, step)
@@ -236,7 +242,7 @@ class Publisher:
         request = ChangeRowsRequest(
             version.vectors_dataset,
             change,
-            ipc(table),
+            await run_in(self._jobs, ipc, table),
             _ARROW,
             expected_version=expected,
             reason=ctx.source or "",

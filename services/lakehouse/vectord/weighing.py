@@ -127,10 +127,10 @@ class Weigher:
         documents, gone = changed.documents, [*changed.gone]
         if changed.unclear:
             read = await self._reader.some(ctx, source, columns, changed.unclear)
-            there = set(read.column("entity").to_pylist())
-            gone += [entity for entity in changed.unclear if entity not in there]
+            gone += await run_in(jobs, _missing, changed.unclear, read)
             documents = pa.concat_tables([documents, read])
-        known = await self._known(ctx, target, [*documents.column("entity").to_pylist(), *gone])
+        entities = await run_in(jobs, _entities, documents)
+        known = await self._known(ctx, target, [*entities, *gone])
         since = (version.documents, version.source_version)
         work = await self._work(source, target)
         try:
@@ -171,18 +171,12 @@ class Weigher:
             "CASE WHEN min(document) = max(document) AND min(chunk) = 0 THEN min(document) END "
             f"AS document FROM {quoted(target.dataset.name)}"
         )
-        found = [_KNOWN.empty_table()]
         if entities is None or len(entities) > _FEW:
             table = await self._reader.rows(ctx, f"{select} GROUP BY entity", target.version)
-            if entities is not None:
-                table = table.filter(_among(table, pa.array(entities, pa.string())))
-            found.append(table.select(_KNOWN.names).cast(_KNOWN))
-        else:
-            names = ", ".join(f"${n}" for n in range(1, len(entities) + 1))
-            sql = f"{select} WHERE entity IN ({names}) GROUP BY entity"
-            table = await self._reader.rows(ctx, sql, target.version, entities)
-            found.append(table.select(_KNOWN.names).cast(_KNOWN))
-        return pa.concat_tables(found).combine_chunks()
+            return await run_in(self._parts.jobs, _as_known, table, entities)
+        names = ", ".join(f"${n}" for n in range(1, len(entities) + 1))
+        sql = f"{select} WHERE entity IN ({names}) GROUP BY entity"
+        return _as_known(await self._reader.rows(ctx, sql, target.version, entities), None)
 
     async def documents(self, ctx: Context, target: Target) -> int:
         """How many documents can be found, counted."""
@@ -208,6 +202,25 @@ def _check_columns(dataset: Dataset, info: VectorIndexInfo) -> None:
         raise LakehouseError(
             ErrorKind.INVALID, "the dataset has no primary key", dataset=dataset.name
         )
+
+
+def _entities(documents: pa.Table) -> list[str]:
+    names: list[str] = documents.column("entity").to_pylist()
+    return names
+
+
+def _missing(entities: Sequence[str], documents: pa.Table) -> list[str]:
+    """Those of ``entities`` that are no documents any longer."""
+    there = {*_entities(documents)}
+    return [entity for entity in entities if entity not in there]
+
+
+def _as_known(table: pa.Table, entities: Sequence[str] | None) -> pa.Table:
+    """Rows of the query in our types, in one piece; only those of ``entities`` where given."""
+    if entities is not None:
+        table = table.filter(_among(table, pa.array(entities, pa.string())))
+    found = [_KNOWN.empty_table(), table.select(_KNOWN.names).cast(_KNOWN)]
+    return pa.concat_tables(found).combine_chunks()
 
 
 def _among(table: pa.Table, entities: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
