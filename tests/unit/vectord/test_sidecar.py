@@ -14,7 +14,7 @@ from lakehouse.vectord.ports import Lane
 from lakehouse.vectord.settings import EmbeddingSettings
 from lakehouse_sidecar.app import create_app
 from lakehouse_sidecar.settings import Settings
-from support_ollama import Ollama, served, vector_of
+from support_ollama import Ollama, failing, served, vector_of
 
 
 @asynccontextmanager
@@ -57,6 +57,27 @@ async def test_a_text_that_is_refused_is_named_by_its_place_among_all() -> None:
             await embedder.embed("small", texts, Lane.INDEX)
     assert caught.value.kind is ErrorKind.INVALID
     assert caught.value.fields["place"] == 555
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "place"),
+    [
+        (500, ErrorKind.INVALID, 7),
+        (401, ErrorKind.UNAVAILABLE, None),
+        (429, ErrorKind.EXHAUSTED, None),
+    ],
+)
+async def test_a_text_is_refused_for_what_it_is_not_for_who_asks(
+    status: int, kind: ErrorKind, place: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakehouse.vectord.adapters.sidecar._RETRY_SECONDS", 0.001)
+    texts = [f"text {n}" for n in range(10)]
+    ollama = Ollama()
+    ollama.spoil = lambda asked, vectors: failing(status) if texts[7] in asked else vectors
+    async with embedder_over(ollama) as embedder:
+        with pytest.raises(LakehouseError) as caught:
+            await embedder.embed("small", texts, Lane.INDEX)
+    assert (caught.value.kind, caught.value.fields.get("place")) == (kind, place)
 
 
 async def test_a_model_that_is_not_there() -> None:
