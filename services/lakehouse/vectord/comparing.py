@@ -21,9 +21,11 @@ from lakehouse.vectord.ports import Labels, Vectors
 if TYPE_CHECKING:
     from lakehouse.vectord.searching import Searching
 
-__all__ = ["compare_versions"]
+__all__ = ["HITS_MAX", "compare_versions"]
 
 SAMPLES_MAX: Final = 1_000
+HITS_MAX: Final = 200_000
+"""Of one call, of all its queries together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,16 @@ def _check(request: c.CompareRequest) -> None:
             ErrorKind.INVALID,
             f"at most {c.QUERIES_MAX} queries can be compared",
             queries=len(request.queries),
+        )
+    asked = len(request.queries) or request.samples
+    if asked * request.k > HITS_MAX:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "so many hits are too many for one comparison",
+            queries=asked,
+            k=request.k,
+            maximum=HITS_MAX,
+            hint="compare on fewer queries or samples, or fewer hits of each",
         )
     if any(not text.strip() for text in request.queries):
         raise LakehouseError(ErrorKind.INVALID, "a query is empty", hint="leave it out")

@@ -341,10 +341,9 @@ async def test_much_is_not_done_on_the_loop(store: Shelf, monkeypatch: pytest.Mo
         made = await make(vectors, "much", 200)
         monkeypatch.setattr(image.Image, "applied", noted(image.Image.applied))
         assert await drop(vectors, range(3)) == [True]
-        assert await drop(vectors, range(3, 63)) == [False], "many rows"
+        assert await drop(vectors, range(3, 58)) == [False], "many rows"
         monkeypatch.setattr(images, "_SMALL_IMAGE", 100)
-        assert await drop(vectors, range(63, 64)) == [False], "a large image"
-        await vectors.images.settled()
+        assert await drop(vectors, range(58, 59)) == [False], "a large image"
         on_loop.clear()
         monkeypatch.setattr(comparing, "_overlap", noted(comparing._overlap))
         monkeypatch.setattr(book.Book, "key", noted(book.Book.key))
@@ -358,3 +357,15 @@ async def test_much_is_not_done_on_the_loop(store: Shelf, monkeypatch: pytest.Mo
         assert keys(await search(vectors, "much", made[99]))[0] == "99"
         assert on_loop
         assert not any(on_loop)
+
+
+@pytest.mark.parametrize("asked", [{"samples": 1_000}, {"queries": ("words",) * 300}])
+async def test_comparisons_are_bounded_as_searches_are(store: Shelf, asked: Any) -> None:
+    async with service(store) as vectors:
+        name = f"bound-{len(asked.get('queries', ()))}"
+        request = c.CreateIndexRequest(name, profile="small", dimensions=DIMENSIONS)
+        await vectors.create_index(ADA, request)
+        with pytest.raises(LakehouseError) as refused:
+            await vectors.compare(ADA, c.CompareRequest(name, 1, 1, k=1_000, **asked))
+        assert refused.value.kind is ErrorKind.INVALID
+        assert refused.value.fields["maximum"] == 200_000
