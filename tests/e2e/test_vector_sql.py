@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from e2e.http_stack import OPERATOR, Stack, http_stack
 from lakehouse.contracts import vectors as c
+from lakehouse.contracts.catalog import GetRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.identity import Context
 from lakehouse.model.vectors import VectorIndexInfo
@@ -36,6 +37,7 @@ class Near:
         self.asked: list[tuple[str, c.SearchRequest]] = []
         self.hits: dict[str, list[c.Hit]] = {}
         self.datasets: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
         self.seconds = 0.0
 
     def put(self, index: str, dataset: str, *keys: str) -> None:
@@ -58,7 +60,9 @@ class Near:
         if dataset is None:
             raise LakehouseError(ErrorKind.NOT_FOUND, "there is no such index", nearest="docs")
         columns = ("title",) if dataset else ()
-        info = VectorIndexInfo(request.name, dataset, "", columns, "default", 1, 0, (), NOW)
+        info = VectorIndexInfo(
+            request.name, dataset, self.ids.get(dataset, ""), columns, "default", 1, 0, (), NOW
+        )
         return c.IndexResult(info, 41)
 
 
@@ -74,9 +78,12 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         yield one
 
 
-@pytest.fixture
-def near(stack: Stack) -> Near:
+@pytest_asyncio.fixture(loop_scope="module")
+async def near(stack: Stack) -> Near:
     made = Near()
+    for name in ("docs", "odd"):
+        found = await stack.services.catalog.get(OPERATOR, GetRequest(name))
+        made.ids[name] = found.dataset.id
     made.put("docs", "docs", '[9,"2026-01-03"]', '[7,"2026-01-02"]', '[8,"2026-01-02"]')
     made.put("odd", "odd", '["b"]', '["a"]')
     made.put("given", "", "x/1", "[7]")
@@ -182,6 +189,14 @@ async def test_refusals(stack: Stack, near: Near, sql: str, status: int, kind: s
     answer = await ask(stack, sql, "duckdb")
     assert (answer.status_code, answer.json()["kind"]) == (status, kind), answer.text
     assert "vector_search:1" not in answer.text or "vector_search:1" in sql
+
+
+async def test_keys_are_of_the_dataset_that_was_embedded(stack: Stack, near: Near) -> None:
+    near.put("moved", "odd", '[9,"2026-01-03"]')
+    near.ids["odd"] = near.ids["docs"]
+    answer = await ask(stack, "select * from vector_search('moved', 'x')", "duckdb")
+    assert (answer.status_code, answer.json()["kind"]) == (404, "not_found"), answer.text
+    assert "dropped" in answer.text
 
 
 async def test_without_vectors_it_is_unavailable(stack: Stack, near: Near) -> None:

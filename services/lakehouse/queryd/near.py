@@ -23,6 +23,7 @@ from lakehouse.contracts.vectors import (
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.ids import Ids
+from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import name_key
 from lakehouse.model.schema import Column, Schema
@@ -45,6 +46,7 @@ _COLUMNS: Final = (
     ("text", "string"),
     ("version", "int64"),
 )
+_LOOKS: Final = 2
 _GIVEN_ID: Final = Column(1, "id", "string")
 
 
@@ -130,11 +132,30 @@ class Searches:
         return SystemRelation(one, str(path))
 
     async def _keys(self, ctx: Context, vectors: VectorsService, call: Call) -> _Keys:
-        index = (await vectors.get_index(ctx, IndexRequest(call.index))).index
-        if not index.dataset:
-            return _Keys(Schema(1, (_GIVEN_ID,)), ("id",), given=True)
-        dataset = (await self._catalog.get(ctx, GetRequest(index.dataset))).dataset
-        return _Keys(dataset.schema, dataset.primary_key, given=False)
+        for _ in range(_LOOKS):
+            index = (await vectors.get_index(ctx, IndexRequest(call.index))).index
+            if not index.dataset_id:
+                return _Keys(Schema(1, (_GIVEN_ID,)), ("id",), given=True)
+            dataset = await self._dataset(ctx, index.dataset)
+            # Another one may have its name by now; one renamed meanwhile is told by its new name.
+            if dataset is not None and dataset.id == index.dataset_id:
+                return _Keys(dataset.schema, dataset.primary_key, given=False)
+        raise LakehouseError(
+            ErrorKind.NOT_FOUND,
+            "the dataset of the index was dropped, and with it what its keys are",
+            index=index.name,
+            dataset=index.dataset,
+            hint="restore the dataset; until then search the index without SQL",
+        )
+
+    async def _dataset(self, ctx: Context, name: str) -> Dataset | None:
+        """Also a dropped one: what was embedded of it can be searched for all that."""
+        try:
+            return (await self._catalog.get(ctx, GetRequest(name, include_dropped=True))).dataset
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            return None
 
 
 def _query(call: Call) -> VectorQuery:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from lakehouse.contracts.catalog import GetRequest, StatusRequest
+from lakehouse.contracts.catalog import StatusRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.acting import act_as
 from lakehouse.model.identity import Context
@@ -20,6 +20,7 @@ from lakehouse.vectord.documents import Documents
 from lakehouse.vectord.figures import VectorFigures
 from lakehouse.vectord.identity import own_context
 from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.source import Source
 
 __all__ = ["Follower"]
 
@@ -117,7 +118,7 @@ class Follower:
         for gone in self._failed.keys() - there:
             del self._failed[gone]
         started = 0
-        rows_versions: dict[str, int] = {}
+        sources: dict[str, Source | None] = {}
         for info in infos:
             if not info.dataset_id:
                 continue
@@ -127,7 +128,7 @@ class Follower:
                 key = (name_key(info.name), each.number)
                 if key in self._tasks or not self._in_time(key):
                     continue
-                if await self._due(ctx, info, each, rows_versions):
+                if await self._due(ctx, info, each, sources):
                     task = self.start_build(info.name, each.number, live)
                     live = task if each.number == info.live else live
                     started += 1
@@ -136,26 +137,46 @@ class Follower:
         return started
 
     async def _due(
-        self, ctx: Context, info: VectorIndexInfo, version: IndexVersion, known: dict[str, int]
+        self,
+        ctx: Context,
+        info: VectorIndexInfo,
+        version: IndexVersion,
+        known: dict[str, Source | None],
     ) -> bool:
         if version.state is not VersionState.READY or version.cut_over:
             # One that was made without being built waits until somebody asks for it.
             asked = version.cut_over or version.number > 1
             return asked or bool(version.documents_total or version.error)
         if info.dataset_id not in known:
-            known[info.dataset_id] = await self._rows_version(ctx, info)
-        return known[info.dataset_id] not in (-1, version.source_version)
+            known[info.dataset_id] = await self._source(ctx, info)
+        source = known[info.dataset_id]
+        if source is None:
+            return False
+        if source.dataset.name != info.dataset:
+            await self._renamed(ctx, info, source.dataset.name)
+        return source.rows_version != version.source_version
 
-    async def _rows_version(self, ctx: Context, info: VectorIndexInfo) -> int:
+    async def _source(self, ctx: Context, info: VectorIndexInfo) -> Source | None:
         try:
-            found = await self._parts.catalog.get(ctx, GetRequest(info.dataset))
-            if found.dataset.id == info.dataset_id:
-                return found.dataset.rows_version
-            return (await self._builder.reader.source(ctx, info)).rows_version
+            return await self._builder.reader.source(ctx, info)
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
-            return -1
+            return None
+
+    async def _renamed(self, ctx: Context, info: VectorIndexInfo, name: str) -> None:
+        """Whoever asks for the dataset asks by the name that the document has."""
+
+        def edit(there: VectorIndexInfo) -> VectorIndexInfo:
+            return replace(there, dataset=name) if there.dataset_id == info.dataset_id else there
+
+        try:
+            await self._documents.change(ctx, info.name, edit)
+        except LakehouseError as error:
+            if error.kind is ErrorKind.FENCED:
+                raise
+            told = {"index": info.name, "dataset": name, "reason": str(error)}
+            log.warning("the new name of a dataset could not be noted", extra=told)
 
     def _in_time(self, key: _Key) -> bool:
         failed = self._failed.get(key)

@@ -29,7 +29,7 @@ from lakehouse.vectord.making import Maker, Of, bad, check_same, check_source, c
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.publishing import vectors_name
 from lakehouse.vectord.repeating import answered, asked, recall
-from lakehouse.vectord.source import SourceReader
+from lakehouse.vectord.source import MISSED_SECONDS, Source, SourceReader
 
 __all__ = ["Indexes"]
 
@@ -54,7 +54,7 @@ class Indexes:
         self._parts = parts
         self._documents = documents
         self._maker = maker
-        self._reader = SourceReader(parts)
+        self._reader = SourceReader(parts, MISSED_SECONDS)
         self._follower = follower
 
     async def create(self, ctx: Context, request: c.CreateIndexRequest) -> c.IndexResult:
@@ -114,7 +114,7 @@ class Indexes:
         ]
         wanted.sort(key=lambda info: document_id(info.name))
         page = wanted[: request.limit]
-        known: dict[str, int] = {}
+        known: dict[str, Source | None] = {}
         shown = [await self._with_behind(ctx, info, known) for info in page]
         more = len(wanted) > len(page)
         return c.ListIndexesResult(tuple(shown), version, _cursor(page[-1].name) if more else "")
@@ -285,17 +285,19 @@ class Indexes:
         return c.IndexResult(shown, version, created, building)
 
     async def _with_behind(
-        self, ctx: Context, info: VectorIndexInfo, known: dict[str, int]
+        self, ctx: Context, info: VectorIndexInfo, known: dict[str, Source | None]
     ) -> VectorIndexInfo:
         live = live_version(info)
-        if live is None:
-            return info
         if not info.dataset_id:
-            return await self._counted(ctx, info, live)
+            return info if live is None else await self._counted(ctx, info, live)
         if info.dataset_id not in known:
-            known[info.dataset_id] = await self._rows_version(ctx, info)
-        rows_version = known[info.dataset_id]
-        return replace(info, behind=rows_version not in (-1, live.source_version))
+            known[info.dataset_id] = await self._source(ctx, info)
+        source = known[info.dataset_id]
+        if source is None:
+            return info
+        behind = live is not None and source.rows_version != live.source_version
+        # By the name that it has now, which the document learns later.
+        return replace(info, dataset=source.dataset.name, behind=behind)
 
     async def _counted(
         self, ctx: Context, info: VectorIndexInfo, live: IndexVersion
@@ -310,14 +312,13 @@ class Indexes:
         rows = found.dataset.row_count or 0
         return with_version(info, replace(live, documents=rows, chunks=rows))
 
-    async def _rows_version(self, ctx: Context, info: VectorIndexInfo) -> int:
+    async def _source(self, ctx: Context, info: VectorIndexInfo) -> Source | None:
         try:
-            found = await self._parts.catalog.get(ctx, GetRequest(info.dataset))
+            return await self._reader.source(ctx, info)
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
-            return -1
-        return found.dataset.rows_version if found.dataset.id == info.dataset_id else -1
+            return None
 
 
 def _taken(error: LakehouseError, name: str) -> LakehouseError:

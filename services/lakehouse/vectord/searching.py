@@ -17,7 +17,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.vectors import Distance, IndexVersion, VectorIndexInfo, VersionState
-from lakehouse.vectord.comparing import compare_versions
+from lakehouse.vectord.comparing import HITS_MAX, compare_versions
 from lakehouse.vectord.documents import Documents, version_of
 from lakehouse.vectord.filters import matching_entities
 from lakehouse.vectord.image import Found, Image
@@ -26,13 +26,12 @@ from lakehouse.vectord.models import Models, check_same_model
 from lakehouse.vectord.nearest import LENGTH_MAX, as_scores, too_long
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import Lane, Vectors
-from lakehouse.vectord.source import Source, SourceReader
+from lakehouse.vectord.source import MISSED_SECONDS, Source, SourceReader
 
 __all__ = ["HITS_MAX", "Searching"]
 
 log = logging.getLogger(__name__)
 
-HITS_MAX: Final = 200_000
 KEYS_MAX: Final = 1_000
 EF_MAX: Final = 100_000
 # What is more than this is not done on the loop.
@@ -47,7 +46,8 @@ _FLOAT: Final = np.dtype("<f4")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a request is about. ``source``: None for given vectors."""
+    """What a request is about. ``source``: None for given vectors, and where the dataset was
+    dropped: what was embedded of it can be searched for all that."""
 
     info: VectorIndexInfo
     version: IndexVersion
@@ -79,7 +79,7 @@ class Searching:
         self._images = images
         self._documents = documents
         self._models = models or Models(parts)
-        self._sources = SourceReader(parts)
+        self._sources = SourceReader(parts, MISSED_SECONDS)
         self.nudge: Callable[[], None] | None = None
 
     async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
@@ -223,7 +223,13 @@ class Searching:
     async def _asked(self, ctx: Context, name: str, number: int) -> _Asked:
         info, store_version = await self._documents.read(ctx, name)
         version = version_of(info, number)
-        source = await self._sources.source(ctx, info) if info.dataset else None
+        source = None
+        if info.dataset_id:
+            try:
+                source = await self._sources.source(ctx, info)
+            except LakehouseError as error:
+                if error.kind is not ErrorKind.NOT_FOUND:
+                    raise
         return _Asked(info, version, source, store_version)
 
     async def _fresh(self, ctx: Context, request: c.SearchRequest, asked: _Asked) -> _Asked:
@@ -234,7 +240,7 @@ class Searching:
         until = clock.monotonic() + self._parts.settings.fresh_seconds
         if self.nudge is not None:
             self.nudge()
-        while asked.version.source_version < wanted and clock.monotonic() < until:
+        while asked.behind and asked.version.source_version < wanted and clock.monotonic() < until:
             version = asked.version
             if version.state is not VersionState.READY and version.chunks:
                 break
@@ -261,6 +267,14 @@ class Searching:
     async def _matching(
         self, ctx: Context, asked: _Asked, image: Image, predicate: str
     ) -> npt.NDArray[np.bool_]:
+        if asked.source is None and asked.info.dataset_id:
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND,
+                "the dataset of the index was dropped, and has no columns to filter by",
+                index=asked.info.name,
+                dataset=asked.info.dataset,
+                hint="leave the filter out, or restore the dataset",
+            )
         if asked.source is None:
             raise LakehouseError(
                 ErrorKind.INVALID,

@@ -15,7 +15,7 @@ from lakehouse.contracts.query import QueryRequest, ResultFormat
 from lakehouse.contracts.rows import DiffRequest, DiffResult
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
-from lakehouse.model.dataset import Dataset
+from lakehouse.model.dataset import Dataset, DatasetStatus
 from lakehouse.model.identity import Context
 from lakehouse.model.schema import Column, Schema
 from lakehouse.model.vectors import VectorIndexInfo
@@ -28,7 +28,7 @@ from lakehouse.vectord.chunking import digest_of
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.spool import Spool
 
-__all__ = ["DIFFERENCES_MAX", "DOCUMENTS", "Source", "SourceReader", "quoted"]
+__all__ = ["DIFFERENCES_MAX", "DOCUMENTS", "MISSED_SECONDS", "Source", "SourceReader", "quoted"]
 
 DIFFERENCES_MAX: Final = 10_000
 """More rows than these are found by comparing all of them."""
@@ -41,6 +41,8 @@ _AT_ONCE: Final = 65_536
 _ASKED_AT_ONCE: Final = 500
 _ASKED_TYPES: Final = frozenset({"string", "int64", "bool"})
 _PAGE: Final = 1000
+MISSED_SECONDS: Final = 5.0
+_FOUND_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +57,34 @@ class Source:
         return self.dataset.rows_version
 
 
-class SourceReader:
-    """Reads documents. ``full_reads``: how often all rows of a dataset were read."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The name that a dataset was found under; "" is nowhere, which holds ``until`` (monotonic)."""
 
-    def __init__(self, parts: VectorParts) -> None:
+    name: str
+    until: float
+
+
+class SourceReader:
+    """Reads documents. ``full_reads``: how often all rows of a dataset were read.
+
+    ``missed_seconds``: for so long it is believed that a dataset was under no name at all; who
+    looks at every request gives some, who must not miss it where it comes back gives none.
+    """
+
+    def __init__(self, parts: VectorParts, missed_seconds: float = 0.0) -> None:
         self._parts = parts
+        self._missed_seconds = missed_seconds
         self.full_reads = 0
+        self._found: dict[str, _Found] = {}
 
     async def source(self, ctx: Context, info: VectorIndexInfo) -> Source:
         """The dataset of ``info`` now, whatever it is called by now. Raises ``not_found`` where it
         was dropped."""
-        try:
-            found = await self._parts.catalog.get(ctx, GetRequest(info.dataset))
-            if found.dataset.id == info.dataset_id:
-                return Source(found.dataset, found.version)
-        except LakehouseError as error:
-            if error.kind is not ErrorKind.NOT_FOUND:
-                raise
-        renamed = await self._by_id(ctx, info.dataset_id)
-        if renamed is None:
+        source = await self._by_name(ctx, info.dataset, info.dataset_id)
+        if source is None:
+            source = await self._elsewhere(ctx, info.dataset_id)
+        if source is None or source.dataset.status is DatasetStatus.DROPPED:
             raise LakehouseError(
                 ErrorKind.NOT_FOUND,
                 "the dataset of the index was dropped",
@@ -82,7 +93,37 @@ class SourceReader:
                 dataset_id=info.dataset_id,
                 hint="restore the dataset, or delete the index; until then it can be searched",
             )
-        return renamed
+        return source
+
+    async def _by_name(self, ctx: Context, name: str, dataset_id: str) -> Source | None:
+        """One that was dropped is found too: then it need not be looked for elsewhere."""
+        try:
+            found = await self._parts.catalog.get(ctx, GetRequest(name, include_dropped=True))
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            return None
+        return Source(found.dataset, found.version) if found.dataset.id == dataset_id else None
+
+    async def _elsewhere(self, ctx: Context, dataset_id: str) -> Source | None:
+        """Under another name, which is remembered, as is for a while that there is none: who asks
+        at every search does not list all datasets at every search."""
+        now = self._parts.clock.monotonic()
+        known = self._found.pop(dataset_id, None)
+        if known is not None and known.name:
+            source = await self._by_name(ctx, known.name, dataset_id)
+        elif known is not None and now < known.until:
+            self._found[dataset_id] = known
+            return None
+        else:
+            source = None
+        if source is None:
+            source = await self._by_id(ctx, dataset_id)
+        name = "" if source is None else source.dataset.name
+        self._found[dataset_id] = _Found(name, now + self._missed_seconds)
+        while len(self._found) > _FOUND_MAX:
+            del self._found[next(iter(self._found))]
+        return source
 
     async def _by_id(self, ctx: Context, dataset_id: str) -> Source | None:
         cursor = ""

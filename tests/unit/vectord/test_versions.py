@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from lakehouse.contracts import profiles as p
 from lakehouse.contracts import vectors as c
+from lakehouse.contracts.catalog import DropRequest, ListRequest, ListResult, RenameRequest
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.identity import Context
 from lakehouse.model.vectors import Chunking, ChunkMethod, Profile, VersionState
 from lakehouse.vectord.ports import Lane
 from support_vectors import ADA, READER, Shelf
@@ -29,6 +32,10 @@ async def service(store: Shelf) -> AsyncIterator[Service]:
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     return request.node.name.removeprefix("test_")[:40]
+
+
+def near(index: str, **fields: Any) -> c.SearchRequest:
+    return c.SearchRequest(index, (c.VectorQuery("one"),), **fields)
 
 
 async def test_a_new_version_with_another_profile_stands_beside_until_it_is_ready(
@@ -129,8 +136,6 @@ async def test_another_model_under_the_name_is_never_mixed_in(
 async def test_a_dropped_source_leaves_the_index_and_says_so(
     service: Service, store: Shelf, name: str
 ) -> None:
-    from lakehouse.contracts.catalog import DropRequest
-
     vectors = service[0]
     await made(service, store, name, *docs("one"))
     await store.catalog.drop(ADA, DropRequest(name))
@@ -139,6 +144,65 @@ async def test_a_dropped_source_leaves_the_index_and_says_so(
     assert version.state is VersionState.READY
     assert "the dataset of the index was dropped" in version.error
     assert await found(store, version) == {"[1]": ["one"]}
+    # What was embedded can be searched, though not by columns that are not there any more.
+    result = await vectors.search(READER, near(name))
+    assert [hit.key for hit in result.results[0].hits] == ["[1]"]
+    assert not result.behind
+    with pytest.raises(LakehouseError) as refused:
+        await vectors.search(READER, near(name, filter="id = 1"))
+    assert refused.value.kind is ErrorKind.NOT_FOUND
+    assert "dropped" in str(refused.value)
+
+
+@pytest.mark.parametrize("how", ["renamed", "dropped"])
+async def test_where_the_dataset_went_is_not_looked_for_at_every_search(
+    service: Service, store: Shelf, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    vectors, name = service[0], f"went_{how}"
+    await made(service, store, name, *docs("one", "two"))
+    if how == "renamed":
+        await store.catalog.rename(ADA, RenameRequest(name, f"{name}_2"))
+    else:
+        await store.catalog.drop(ADA, DropRequest(name))
+        await store.put(name, docs("another"))
+    lists = []
+    real = store.catalog.list
+
+    async def counted(ctx: Context, request: ListRequest) -> ListResult:
+        lists.append(request)
+        return await real(ctx, request)
+
+    monkeypatch.setattr(store.catalog, "list", counted)
+    for _ in range(4):
+        result = await vectors.search(READER, near(name))
+        assert (len(result.results[0].hits), result.behind) == (2, False)
+    assert len(lists) == 1
+    # Once more for another use of it: of the index as it is shown.
+    for _ in range(4):
+        info = (await vectors.get_index(READER, c.IndexRequest(name))).index
+    assert (info.dataset, info.behind) == (f"{name}_2" if how == "renamed" else name, False)
+    assert len(lists) == 2
+    if how == "renamed":
+        # Nor is what was found believed without a look: a name may be another's by now.
+        await store.catalog.rename(ADA, RenameRequest(f"{name}_2", f"{name}_3"))
+        await store.put(f"{name}_2", docs("another"))
+        result = await vectors.search(READER, near(name, filter="text = 'two'"))
+        assert [hit.key for hit in result.results[0].hits] == ["[2]"]
+
+
+async def test_a_follower_notes_the_new_names_of_datasets(
+    service: Service, store: Shelf, name: str
+) -> None:
+    await made(service, store, name, *docs("one"))
+    second = f"{name}_2"
+    await service[0].create_index(ADA, c.CreateIndexRequest(second, name, ("text",)))
+    await built(service[0], second)
+    new = f"{name}_new"
+    await store.catalog.rename(ADA, RenameRequest(name, new))
+    follower, documents = service[0]._follower, service[0]._builder._documents
+    await follower.look()
+    infos = [await documents.get(ADA, each) for each in (name, second)]
+    assert [info.dataset for info in infos] == [new, new]
 
 
 async def test_a_follower_catches_up_and_finishes_what_was_begun(
