@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 from lakehouse.contracts.catalog import AsOf
-from lakehouse.contracts.query import QueryRequest, ResultFormat
+from lakehouse.contracts.query import QueryLimits, QueryRequest, ResultFormat
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import Dataset
@@ -21,6 +21,7 @@ from lakehouse.vectord.source import Source, quoted
 __all__ = ["FILTER_BYTES_MAX", "matching_entities"]
 
 FILTER_BYTES_MAX: Final = 64 * 1024
+_CONDITION: Final = "write a condition over the columns of the dataset, as in year > 2020"
 
 
 async def matching_entities(
@@ -40,9 +41,25 @@ async def matching_entities(
     names = ", ".join(quoted(name) for name in dataset.primary_key)
     # The line end ends a comment that the predicate may end with.
     sql = f"SELECT {names} FROM {quoted(dataset.name)} WHERE (\n{predicate}\n)"
-    request = QueryRequest(sql, as_of=AsOf(version=source.version), format=ResultFormat.ARROW)
-    stream = await parts.query.run(ctx, request)
-    chunks = [chunk async for chunk in stream.chunks]
+    count = dataset.row_count
+    # A predicate that closes the bracket and brings more may not bring more than there is.
+    limits = QueryLimits(rows_max=None if count is None else max(1, count))
+    request = QueryRequest(
+        sql, as_of=AsOf(version=source.version), limits=limits, format=ResultFormat.ARROW
+    )
+    try:
+        stream = await parts.query.run(ctx, request)
+        chunks = [chunk async for chunk in stream.chunks]
+    except LakehouseError as error:
+        if limits.rows_max is None or error.fields.get("value") != limits.rows_max:
+            raise
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "the filter gives more rows than the dataset has",
+            dataset=dataset.name,
+            rows=limits.rows_max,
+            hint=_CONDITION,
+        ) from error
     return await run_in(parts.jobs, _entities, b"".join(chunks), dataset)
 
 
@@ -58,7 +75,7 @@ def _entities(data: bytes, dataset: Dataset) -> pa.Array:
                 "the filter gives keys of another type",
                 column=column.name,
                 column_type=column.type,
-                hint="write a condition over the columns of the dataset, as in year > 2020",
+                hint=_CONDITION,
             )
         arrays.append(typed)
     keys = pa.Table.from_arrays(arrays, names=list(dataset.primary_key))

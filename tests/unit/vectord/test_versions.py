@@ -154,6 +154,20 @@ async def test_a_dropped_source_leaves_the_index_and_says_so(
     assert "dropped" in str(refused.value)
 
 
+async def test_a_filter_brings_no_more_than_there_is(
+    service: Service, store: Shelf, name: str
+) -> None:
+    await made(service, store, name, *docs("one", "two"))
+    for condition, keys in (("true", ["[1]", "[2]"]), ("id > 1", ["[2]"])):
+        hits = (await service[0].search(READER, near(name, filter=condition))).results[0].hits
+        assert sorted(hit.key for hit in hits) == keys
+    trick = f'true) union all (select a.id from "{name}" a cross join "{name}" b'
+    with pytest.raises(LakehouseError) as refused:
+        await service[0].search(READER, near(name, filter=trick))
+    assert refused.value.kind is ErrorKind.INVALID
+    assert "more rows than the dataset has" in str(refused.value)
+
+
 @pytest.mark.parametrize("how", ["renamed", "dropped"])
 async def test_where_the_dataset_went_is_not_looked_for_at_every_search(
     service: Service, store: Shelf, monkeypatch: pytest.MonkeyPatch, how: str
