@@ -54,6 +54,7 @@ class Follower:
         self._builder = builder
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._failed: dict[_Key, _Failed] = {}
+        self._passed: set[_Key] = set()
         self._version = -1
         self._wake = asyncio.Event()
 
@@ -113,6 +114,9 @@ class Follower:
         version = (await self._parts.catalog.status(ctx, StatusRequest())).version
         if version == self._version and not self._failed:
             return 0
+        # Before it looks: what changes meanwhile, or waits for a build that ends, is looked at the
+        # next time.
+        self._version = version
         infos, _ = await self._documents.list(ctx)
         there = {(name_key(info.name), each.number) for info in infos for each in info.versions}
         for gone in self._failed.keys() - there:
@@ -126,14 +130,15 @@ class Follower:
             live = self._tasks.get((name_key(info.name), info.live))
             for each in sorted(info.versions, key=lambda one: one.number != info.live):
                 key = (name_key(info.name), each.number)
-                if key in self._tasks or not self._in_time(key):
+                if key in self._tasks:
+                    self._passed.add(key)
+                    continue
+                if not self._in_time(key):
                     continue
                 if await self._due(ctx, info, each, sources):
                     task = self.start_build(info.name, each.number, live)
                     live = task if each.number == info.live else live
                     started += 1
-        # What changed while it looked is looked at the next time.
-        self._version = version
         return started
 
     async def _due(
@@ -206,6 +211,11 @@ class Follower:
 
     def _ended(self, key: _Key, task: asyncio.Task[None]) -> None:
         del self._tasks[key]
+        # What came while it ran was passed over: whether that is in, the next look tells.
+        self._version = -1
+        if key in self._passed:
+            self._passed.discard(key)
+            self._wake.set()
         if task.cancelled():
             return
         error = task.exception()
