@@ -31,6 +31,7 @@ from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import Vectors
 from lakehouse.vectord.publishing import Batch, Publisher, RowsWritten, unit, vectors_table
 from lakehouse.vectord.repeating import answered, asked, recall
+from lakehouse.vectord.unpacking import unpacked_bytes
 from lakehouse.vectord.weighing import Weigher
 
 __all__ = ["Given"]
@@ -193,10 +194,18 @@ def _bad(message: str, **fields: FieldValue) -> LakehouseError:
 
 def _sent(body: bytes, version: IndexVersion) -> _Sent:
     try:
+        size = unpacked_bytes(body, c.VECTORS_BYTES_MAX)
+        if size > c.VECTORS_BYTES_MAX:
+            raise _bad(
+                "the vectors of one call are too many once they are unpacked",
+                size_bytes=size,
+                maximum=c.VECTORS_BYTES_MAX,
+                hint="send them in several calls",
+            )
         with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
             table = reader.read_all()
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _bad(
             "the body is no Arrow stream",
             cause=str(error)[:200],

@@ -95,6 +95,36 @@ async def test_vectors_are_inserted_replaced_and_deleted_by_id(
     assert report.no_op
 
 
+def packed(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+async def test_compressed_vectors_are_taken_unless_they_unpack_to_too_much(
+    service: Service, name: str
+) -> None:
+    given = pa.table({"id": ["a"], "vector": pa.array(some(1), pa.list_(pa.float32()))})
+    await service[0].put_vectors(ADA, c.PutVectorsRequest(name, packed(given)))
+    assert list(await stored(service, name, "a")) == ["a"]
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(10 << 20, np.float32)), 4)
+    bomb = packed(pa.table({"id": pa.nulls(len(zeros), pa.string()), "vector": zeros}))
+    assert len(bomb) < 1 << 20
+    before = pa.default_memory_pool().max_memory()
+    error = await refusal(service[0].put_vectors(ADA, c.PutVectorsRequest(name, bomb)))
+    assert (error.kind, error.fields["maximum"]) == (ErrorKind.INVALID, c.VECTORS_BYTES_MAX)
+    assert "unpacked" in str(error)
+    # Nothing of it was unpacked to find that out.
+    assert pa.default_memory_pool().max_memory() < before + len(zeros) * 16
+    # What was cut anywhere is refused, too.
+    whole = packed(given)
+    for length in range(8, len(whole) - 8, 24):
+        cut = c.PutVectorsRequest(name, whole[:length])
+        assert (await refusal(service[0].put_vectors(ADA, cut))).kind is ErrorKind.INVALID
+
+
 async def test_what_is_done_is_counted(service: Service, store: Shelf, name: str) -> None:
     vectors = service[0]
     query = c.VectorQuery(vector=np.array(some(1)[0], "<f4").tobytes())
