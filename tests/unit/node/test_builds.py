@@ -28,14 +28,19 @@ class Builder(FakeVectors):
     def asked(self, name: str) -> list[object]:
         return [request for called, _, request in self.calls if called == name]
 
+    async def looked_at(self) -> None:
+        """By one who waits."""
+        async with asyncio.timeout(5):
+            while len(self.asked("get_index")) < 2:
+                await asyncio.sleep(0.005)
+
 
 async def test_a_wait_ends_with_the_node() -> None:
     vectors = Builder()
     builds = EndingBuilds(vectors)
     asked = c.BuildRequest("i", new_version=True, profile="x", wait_seconds=600)
     waiting = asyncio.ensure_future(builds.build(CTX, asked))
-    while len(vectors.calls) < 3:
-        await asyncio.sleep(0.005)
+    await vectors.looked_at()
     builds.end()
     result = await asyncio.wait_for(waiting, 5)
     assert result.building
@@ -52,8 +57,7 @@ async def test_a_wait_asks_for_nothing_but_what_was_asked_for() -> None:
     builds = EndingBuilds(vectors)
     asked = c.BuildRequest("i", new_version=True, cut_over=False, wait_seconds=600)
     waiting = asyncio.ensure_future(builds.build(CTX, asked))
-    while len(vectors.calls) < 3:
-        await asyncio.sleep(0.005)
+    await vectors.looked_at()
     vectors.done.set()
     assert not (await asyncio.wait_for(waiting, 5)).building
     assert vectors.asked("build") == [c.BuildRequest("i", new_version=True, cut_over=False)]
