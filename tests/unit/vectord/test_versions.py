@@ -215,6 +215,8 @@ async def test_a_follower_notes_the_new_names_of_datasets(
     await store.catalog.rename(ADA, RenameRequest(name, new))
     follower, documents = service[0]._follower, service[0]._builder._documents
     await follower.look()
+    # Indexes of other tests may be built by it.
+    await asyncio.gather(*follower._tasks.values(), return_exceptions=True)
     infos = [await documents.get(ADA, each) for each in (name, second)]
     assert [info.dataset for info in infos] == [new, new]
 
