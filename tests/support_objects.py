@@ -40,7 +40,11 @@ def objects_app(buckets: Buckets) -> FastAPI:
     """The routes of objects; any other route of it fails."""
     absent: Any = None
     objects = Objects(buckets, NothingNamed(), CLOCK)
-    others = {each.name: absent for each in dataclasses.fields(Services)[:9]}
+    others = {
+        each.name: absent
+        for each in dataclasses.fields(Services)
+        if each.default is dataclasses.MISSING
+    }
     services = Services(**(others | {"objects": objects}))
     return create_app(services, LocalOperator(), GatewaySettings(), CLOCK, IDS)
 

@@ -102,7 +102,7 @@ def up(containers: dict[str, Container]) -> None:
     waiting = {name: one for name, one in containers.items() if one.command[0] == "serve"}
     healthy: set[str] = set()
     until = time.monotonic() + START_SECONDS_MAX
-    while waiting or len(healthy) < 5:
+    while waiting or len(healthy) < 6:
         assert time.monotonic() < until, {n: c.log for n, c in containers.items() if c.process}
         for name in [n for n, one in waiting.items() if set(one.after) <= healthy]:
             waiting[name].launch(*waiting.pop(name).command)
@@ -163,7 +163,7 @@ def test_the_profile_runs_as_written(tmp_path: Path) -> None:
             assert client.get("/storage/buckets").status_code == 200
             ready = client.get("/ready").json()
             assert ready["details"]["peer_catalogd"] == "ready"
-        for name in ("catalogd", "storaged", "ingestd", "queryd"):
+        for name in ("catalogd", "storaged", "ingestd", "queryd", "vectord"):
             # A role's figures take a token too, and are its own.
             assert httpx.get(f"{made[name].url}/metrics").status_code == 401
             page = httpx.get(f"{made[name].url}/metrics", headers=headers).text
@@ -171,5 +171,5 @@ def test_the_profile_runs_as_written(tmp_path: Path) -> None:
             assert f'roles="{roles}"' in page
             assert name in roles.split(",")
         assert own.partition(".")[2] not in "".join(one.log for one in made.values() if one.process)
-        for name in ("gateway", "queryd", "ingestd", "storaged", "catalogd"):
+        for name in ("gateway", "vectord", "queryd", "ingestd", "storaged", "catalogd"):
             assert made[name].stop() == 0

@@ -211,7 +211,7 @@ def test_what_other_processes_see_is_told_to_the_one_that_keeps_the_journal(
     reader = Node(tmp_path / "reader", bucket, reader_ports, eu | peers)
     with running(keeper, reader):
         keeper.launch("serve", "--roles", "catalogd,storaged")
-        reader.launch("serve", "--roles", "gateway,ingestd,queryd")
+        reader.launch("serve", "--roles", "gateway,ingestd,queryd,vectord")
         reader.wait_ready()
         until(lambda: _answers(reader))
         made = reader.ingest("there", PEOPLE_CSV, bucket="eu")
@@ -237,14 +237,15 @@ def test_storaged_alone_starts_and_serves_while_the_primary_is_down(
     direct = settings_of(place, gate) | {"LAKEHOUSE__BUCKETS__PRIMARY__ENDPOINT": place.endpoint}
     rest = Node(tmp_path / "rest", tmp_path / "unused", settings=direct)
     peers = {
-        f"LAKEHOUSE__NODE__PEERS__{role}": rest.grpc for role in ("CATALOGD", "INGESTD", "QUERYD")
+        f"LAKEHOUSE__NODE__PEERS__{role}": rest.grpc
+        for role in ("CATALOGD", "INGESTD", "QUERYD", "VECTORD")
     }
     node = Node(tmp_path / "n", tmp_path / "unused", settings=settings_of(place, gate) | peers)
     with running(rest, node):
         made = rest.cli("init")
         assert made.returncode == 0, made.stderr.decode()
         gate.shut()
-        rest.launch("serve", "--roles", "catalogd,ingestd,queryd")
+        rest.launch("serve", "--roles", "catalogd,ingestd,queryd,vectord")
         node.launch("serve", "--roles", "gateway,storaged")
         probe = until(lambda: _probed(node))
         assert probe.status_code == 503, probe.text

@@ -307,6 +307,7 @@ def test_every_process_of_a_split_store_knows_an_added_bucket(tmp_path: Path) ->
         | {
             "LAKEHOUSE__NODE__PEERS__INGESTD": grpc[1],
             "LAKEHOUSE__NODE__PEERS__QUERYD": grpc[1],
+            "LAKEHOUSE__NODE__PEERS__VECTORD": grpc[1],
         },
     )
     back = Node(
@@ -323,7 +324,7 @@ def test_every_process_of_a_split_store_knows_an_added_bucket(tmp_path: Path) ->
     with running(front, back):
         front.launch("serve", "--roles", "gateway,storaged,catalogd")
         front.wait_ready()
-        back.launch("serve", "--roles", "ingestd,queryd")
+        back.launch("serve", "--roles", "ingestd,queryd,vectord")
         place = (tmp_path / "tenants" / "eu").as_uri()
         added = add(front, {"name": "client_eu", "url": place, "residency": "eu"})
         assert added.status_code in (200, 201), added.text

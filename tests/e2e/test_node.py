@@ -188,7 +188,7 @@ def test_split_roles_answer_the_same(tmp_path: Path) -> None:
     peers = {f"LAKEHOUSE__NODE__PEERS__{r}": peer for r in ("CATALOGD", "INGESTD", "STORAGED")}
     reader = Node(tmp_path / "reader", bucket, reader_ports, peers)
     with running(writer, reader):
-        reader.launch("serve", "--roles", "gateway,queryd")
+        reader.launch("serve", "--roles", "gateway,queryd,vectord")
         writer.launch("serve", "--roles", "catalogd,ingestd,storaged")
         reader.wait_ready()
         _until_answered(reader)
@@ -317,7 +317,7 @@ def test_split_roles_show_each_other_tokens(tmp_path: Path) -> None:
     with running(writer, reader):
         writer.launch("serve", "--roles", "catalogd,storaged")
         _until_listening(writer)
-        reader.start("serve", "--roles", "gateway,ingestd,queryd")
+        reader.start("serve", "--roles", "gateway,ingestd,queryd,vectord")
         url = f"{reader.url}/ingest/datasets/people"
         assert httpx.post(url, content=PEOPLE_CSV).status_code == 401
         answer = httpx.post(url, content=PEOPLE_CSV, headers=headers, timeout=60)

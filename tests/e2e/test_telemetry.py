@@ -53,11 +53,11 @@ def split(
     )
     peers = {
         f"LAKEHOUSE__NODE__PEERS__{role}": roles.grpc
-        for role in ("CATALOGD", "STORAGED", "INGESTD", "QUERYD")
+        for role in ("CATALOGD", "STORAGED", "INGESTD", "QUERYD", "VECTORD")
     }
     gateway = Node(folder / "gateway", folder / "bucket", ports[1:3], traced | peers)
     with running(roles, gateway):
-        roles.start("serve", "--roles", "catalogd,storaged,ingestd,queryd,janitor")
+        roles.start("serve", "--roles", "catalogd,storaged,ingestd,queryd,vectord,janitor")
         gateway.start("serve", "--roles", "gateway")
         # Each test may be the only one that this process runs.
         assert gateway.ingest("people", PEOPLE_CSV).status_code == 201
@@ -104,7 +104,7 @@ def test_one_trace_spans_http_grpc_and_the_bucket(
     assert called.parent_id == http.span_id
     served = only(spans, wanted[1], SERVER)
     assert served.parent_id == called.span_id
-    assert served.process["lakehouse.roles"] == "catalogd,storaged,ingestd,queryd,janitor"
+    assert served.process["lakehouse.roles"] == "catalogd,storaged,ingestd,queryd,vectord,janitor"
     work = only(spans, "ingest", INTERNAL)
     assert work.parent_id == served.span_id
     puts = [span for span in spans if span.name == "bucket put"]

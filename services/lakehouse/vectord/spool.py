@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ class Spool:
     def __init__(self, folder: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder)  # noqa: SIM115
+        # Also where whoever made it was cancelled before it had it.
+        self.close = weakref.finalize(self, self._file.close)
         self._writer: pa.RecordBatchStreamWriter | None = None
         self.rows = 0
 
@@ -67,9 +70,6 @@ class Spool:
         self._file.seek(0)
         with pa.ipc.open_stream(pa.PythonFile(self._file, "r")) as reader:
             return reader.read_all()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _by_size(table: pa.Table, bytes_max: int) -> Iterator[pa.Table]:
