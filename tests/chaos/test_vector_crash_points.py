@@ -187,26 +187,28 @@ async def embedded(life: Life) -> int:
 async def judge(house: House, wanted: list[list[tuple[str, float]]], told: str) -> None:
     """The next process finishes it by itself, or by the call made again."""
     life = await start(house, Doom(), [])
-    there = await embedded(life)
-    await life.vectors.start()
-    await work(life)
-    assert await answers(life) == wanted, told
-    index = (await life.vectors.get_index(CTX, c.IndexRequest("docs"))).index
-    version = index.versions[-1]
-    assert (index.live, len(index.versions), version.state) == (1, 1, VersionState.READY), told
-    assert (version.documents, version.error) == (len(TEXTS) * 4, ""), told
-    # What was committed is not embedded again.
-    assert life.embedder.texts[Lane.INDEX] <= len(TEXTS) * 4 - there, told
-    for _ in range(2):
-        await life.catalog.collect(CTX, PlanRequest())
-    named = {key for one in version.structures for key in (one.key, one.labels_key)}
-    store = house.bucket("bucket")
-    lying = {meta.key for meta in await store.list("_vectors/")}
-    mine = {key for key in lying if key not in named}
-    sessions = set((await life.catalog._core.read(CTX)).objects.sessions)
-    assert not {key for key in mine if key.split("/")[1] not in sessions}, told
-    assert await answers(life) == wanted, f"{told}: collection took something"
-    await life.close()
+    try:
+        there = await embedded(life)
+        await life.vectors.start()
+        await work(life)
+        assert await answers(life) == wanted, told
+        index = (await life.vectors.get_index(CTX, c.IndexRequest("docs"))).index
+        version = index.versions[-1]
+        assert (index.live, len(index.versions), version.state) == (1, 1, VersionState.READY), told
+        assert (version.documents, version.error) == (len(TEXTS) * 4, ""), told
+        # What was committed is not embedded again.
+        assert life.embedder.texts[Lane.INDEX] <= len(TEXTS) * 4 - there, told
+        for _ in range(2):
+            await life.catalog.collect(CTX, PlanRequest())
+        named = {key for one in version.structures for key in (one.key, one.labels_key)}
+        store = house.bucket("bucket")
+        lying = {meta.key for meta in await store.list("_vectors/")}
+        mine = {key for key in lying if key not in named}
+        sessions = set((await life.catalog._core.read(CTX)).objects.sessions)
+        assert not {key for key in mine if key.split("/")[1] not in sessions}, told
+        assert await answers(life) == wanted, f"{told}: collection took something"
+    finally:
+        await life.close()
 
 
 @asynccontextmanager
@@ -256,7 +258,7 @@ async def killed(house: House, dooms: list[Doom], wanted: list[list[tuple[str, f
     for doom in dooms:
         await play(house, doom)
     told = " then ".join(f"{'after' if one.after else 'before'} {one.at}" for one in dooms)
-    await asyncio.wait_for(judge(house, wanted, told), 60)
+    await asyncio.wait_for(judge(house, wanted, told), 120)
 
 
 @pytest.mark.timeout(300)
