@@ -10,9 +10,16 @@ import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
-# These run whole processes against real clocks beside everything else on the machine. One that
-# fails is run once more and named in the summary ("R"); a defect that the code has fails again.
-WHOLE_PROCESSES = tuple(TESTS / name for name in ("chaos", "e2e"))
+# These run whole processes (nodes, query workers, embedders, servers) against real clocks beside
+# everything else on the machine. One that fails is run once more and named in the summary ("R"); a
+# defect that the code has fails again.
+WHOLE_PROCESSES = tuple(
+    TESTS / name
+    for name in (
+        *("chaos", "e2e", "conformance", "contracts"),
+        *(f"unit/{role}" for role in ("node", "queryd", "sidecar", "vectord")),
+    )
+)
 
 # A deadline an example measures how busy the machine is; a hang ends by the timeout of the test.
 # CI judges a change by the same examples each time; new ones are looked for everywhere else.

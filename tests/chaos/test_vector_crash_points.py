@@ -266,7 +266,7 @@ async def test_a_build_that_is_killed_is_brought_to_its_end(tmp_path: Path) -> N
     async with built(tmp_path) as house:
         writes, wanted = await undisturbed(house)
         assert writes > 15
-        for at in range(2, writes, 5):
+        for at in range(2, writes, 7):
             await killed(house, [Doom(at, at % 2 == 0), Doom(3, True)], wanted)
 
 

@@ -93,6 +93,8 @@ def test_a_bucket_is_walked(node: Node) -> None:
 def test_what_is_wrong_is_said(
     node: Node, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
+    if "primary/once" in arguments:
+        assert node.cli("objects", "put", "-", "primary/once", stdin=b"x").returncode == 0
     result = node.cli("objects", *arguments, stdin=b"x")
     assert result.returncode == code, result.stderr.decode()
     assert words in result.stderr.decode()
