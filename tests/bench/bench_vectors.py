@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import statistics
 import tempfile
 import time
@@ -169,8 +170,8 @@ def _searches(
     client: httpx.Client, node: Node, queries: Array, truth: list[set[int]], figures: list[Figure]
 ) -> float:
     head = b'{"index":"mix","k":10,"vector":['
-    bodies = {id(q): head + b",".join(b"%.8g" % x for x in q.tolist()) + b"]}" for q in queries}
     kept = list(queries)
+    bodies = {id(q): head + b",".join(b"%.8g" % x for x in q.tolist()) + b"]}" for q in kept}
 
     def ask(query: Array) -> list[int]:
         answer = client.post(
@@ -261,6 +262,7 @@ def _peers(
 def _lance(
     folder: Path, rows: Array, queries: Array, truth: list[set[int]], figures: list[Figure]
 ) -> None:
+    os.environ.setdefault("LANCE_LOG", "error")
     import lancedb
 
     flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), DIMENSIONS)

@@ -241,6 +241,6 @@ def _farewell(output: Output, node: Node, stays: bool) -> None:
     output.say("""       -d '{"sql": "select city, count(*) from candidates group by city"}'""")
     output.say(f"  curl -s {base}/journal/rows/contacts/7")
     output.say(f"  curl -s {base}/vectors/search \\")
-    output.say("""       -d '{"index": "occupations", "text": "looks after the sick", "k": 3}'""")
+    output.say("""       -d '{"index": "occupations", "text": "sells things in a shop", "k": 3}'""")
     output.say(f"  curl -s {base}/ingest/datasets/mine --data-binary @mine.csv \\")
     output.say("       -H 'content-type: text/csv'")
