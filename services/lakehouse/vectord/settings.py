@@ -32,7 +32,6 @@ class VectorSettings:
     tail_rows: int = 10_000
     writer: str = "vectord"
     heartbeat_seconds: float = 10.0
-    session_seconds: float = 3_600.0
     profiles_dir: str = "./catalog/profiles"
 
 
