@@ -27,6 +27,7 @@ from lakehouse.contracts.objects import (
     PutObjectResult,
 )
 from lakehouse.contracts.query import QueryRequest, QueryStream
+from lakehouse.contracts.rag import AnswerRequest, AnswerStream
 from lakehouse.rpc.convert import MODULES, message_class
 from lakehouse.rpc.methods import methods_of
 from lakehouse.rpc.server import SERVICERS
@@ -34,7 +35,7 @@ from unit.rpc.samples import SERVICES, contract_types
 
 # Messages that are no contract type: what proto3 has no word for, and the parts of streams.
 ENVELOPES = {"StringList", "Change", "Requirement", "IngestPart", "IngestEnd", "QueryPart"}
-ENVELOPES |= {"ObjectPart", "PutObjectPart", "PutObjectEnd", "FeedPart"}
+ENVELOPES |= {"ObjectPart", "PutObjectPart", "PutObjectEnd", "FeedPart", "AnswerStreamPart"}
 KEY = "idempotency_key"
 NUMBERS = ROOT / "tests/golden/wire/lakehouse_v1.txt"
 SCALARS = {str: "string", int: "int64", float: "double", bool: "bool", bytes: "bytes"}
@@ -135,6 +136,9 @@ def test_every_method_is_an_rpc_and_the_reverse() -> None:
         if noun == "Journal":
             assert said.pop("Feed") == (FeedRequest.__name__, FeedStream.__name__)
             assert wire.pop("Feed") == ("FeedRequest", "FeedPart")
+        if noun == "Rag":
+            assert said.pop("Answer") == (AnswerRequest.__name__, AnswerStream.__name__)
+            assert wire.pop("Answer") == ("AnswerRequest", "AnswerStreamPart")
         assert wire == said
 
 
@@ -146,7 +150,8 @@ def test_what_changes_something_takes_an_idempotency_key() -> None:
         if method.changes
     }
     asking = {"get", "list", "snapshot", "files", "versions", "documents", "status", "verify"}
-    asking |= {"usage"}
+    asking |= {"usage", "replay", "explain", "get_eval", "list_evals", "get_run", "trials"}
+    asking |= {"answer", "recall", "catch_up", "memories"}
     asking |= {"run", "running", "cancel", "buckets", "probe", "errors", "stat"}
     # What is reported carries ids of its own: twice is once.
     asking |= {"report"}

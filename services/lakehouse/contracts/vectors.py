@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from lakehouse.contracts.as_of import AsOf
 from lakehouse.model.identity import Context
+from lakehouse.model.retrieval import RecordClass, Rerank, SearchMode, StageScore
 from lakehouse.model.vectors import VectorIndexInfo
 
 K_MAX: Final = 10_000
@@ -14,6 +16,9 @@ QUERIES_MAX: Final = 1_000
 TEXT_BYTES_MAX: Final = 1024 * 1024
 VECTORS_BYTES_MAX: Final = 32 * 1024 * 1024
 WAIT_SECONDS_MAX: Final = 600.0
+ALSO_MAX: Final = 8
+CANDIDATES_MAX: Final = 10_000
+RERANKED_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,16 @@ class SearchRequest:
             given vectors: who knows which model made them says so.
         ef: candidates looked at in the graph; 0 as the profile says.
         exact: compare with every vector.
+        mode: TEXT and HYBRID need texts to search for. HYBRID without an embedding server answers
+            by words alone, and says ``degraded``.
+        also: other indexes that are searched together with ``index``, each by its own model, fused
+            by rank; at most ``ALSO_MAX``. ``filter`` holds for ``index`` alone.
+        candidates: that each stage gives to fusion; 0 takes what fits ``k``.
+        rerank: the best ``rerank_max`` candidates are ordered anew; 0 takes what fits ``k``, at
+            most ``RERANKED_MAX``.
+        as_of: rows, and what the filter reads, as they were then; every one of them is compared.
+        record: how the retrieval is remembered.
+        purpose: what for; one word, for who reads the record.
     """
 
     index: str
@@ -137,6 +152,14 @@ class SearchRequest:
     model: str = ""
     ef: int = 0
     exact: bool = False
+    mode: SearchMode = SearchMode.VECTOR
+    also: tuple[str, ...] = ()
+    candidates: int = 0
+    rerank: Rerank = Rerank.NONE
+    rerank_max: int = 0
+    as_of: AsOf = AsOf()
+    record: RecordClass = RecordClass.BEST_EFFORT
+    purpose: str = "search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +167,8 @@ class Hit:
     """A chunk. ``key``: of its row, a JSON array as in ``RowRequest``, or the id of a given vector.
 
     ``start`` and ``end``: the chunk's place in the document's text, in characters. ``version``: of
-    the dataset's rows when it was embedded.
+    the dataset's rows when it was embedded. ``stages``: what brought it up, where it was not one
+    stage alone. ``index``: where several were searched together; else "".
     """
 
     key: str
@@ -154,13 +178,17 @@ class Hit:
     end: int
     text: str
     version: int
+    stages: tuple[StageScore, ...] = ()
+    index: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Nearest first; those as near as each other by key, then by chunk."""
+    """Nearest first; those as near as each other by key, then by chunk. ``retrieval_id``: under
+    which the answer is remembered; "" where it is not."""
 
     hits: tuple[Hit, ...]
+    retrieval_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +201,8 @@ class SearchResult:
         source_version: rows of the dataset up to it were searched; ``behind``: there are later
             ones, that are being embedded.
         version: of the store that was read.
+        degraded: by words alone, or without a rerank that was asked for, because the embedding
+            server did not answer; ``degraded_reason`` says what it said.
     """
 
     results: tuple[Hits, ...]
@@ -186,6 +216,9 @@ class SearchResult:
     version: int
     embed_ms: float = 0.0
     search_ms: float = 0.0
+    mode: SearchMode = SearchMode.VECTOR
+    degraded: bool = False
+    degraded_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from lakehouse.ingestd.settings import IngestSettings
 from lakehouse.janitor.settings import JanitorSettings
 from lakehouse.kit.secrets import SECRET_FORMS
 from lakehouse.model.buckets import TENANT, check_bucket_class, check_bucket_name
-from lakehouse.model.refs import PRIMARY
+from lakehouse.model.refs import PRIMARY, name_key
 from lakehouse.model.residency import check_label
+from lakehouse.model.vectors import Chunking, Profile
 from lakehouse.node import values
 from lakehouse.node.settings import (
     ROLES,
@@ -39,7 +41,12 @@ from lakehouse.objectstore.rescue import RescueSettings
 from lakehouse.objectstore.settings import ResilienceSettings, SecretsSettings
 from lakehouse.queryd.settings import QuerySettings
 from lakehouse.storaged.settings import JournalSettings, RegistrySettings
-from lakehouse.vectord.settings import EmbeddingSettings, VectorSettings
+from lakehouse.vectord.settings import (
+    EmbeddingSettings,
+    RagSettings,
+    RetrievalSettings,
+    VectorSettings,
+)
 
 ENV_PREFIX: Final = "LAKEHOUSE__"
 FILE_NAME: Final = "lakehouse.toml"
@@ -53,10 +60,14 @@ _SECTIONS: Final[dict[str, tuple[type, ...]]] = {
     "query": (QuerySettings,),
     "vectors": (VectorSettings,),
     "embedding": (EmbeddingSettings,),
+    "retrievals": (RetrievalSettings,),
+    "rag": (RagSettings,),
     "storage": (JournalSettings, RegistrySettings, ResilienceSettings, SecretsSettings),
     "rescue": (RescueSettings,),
     "telemetry": (TelemetrySettings,),
 }
+# Fields of a profile, and how what is inside a field begins.
+_PROFILE: Final = ((Profile, ""), (Chunking, "chunking."))
 # How a key is called in the file where the field cannot be called so in Python.
 _RENAMED: Final = {"bucket_class": "class"}
 _DEFAULT_PRIMARY: Final = "file:./data/primary"
@@ -64,7 +75,10 @@ LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 # Fields that the node sets itself, or that no file may move.
 _NOT_IN_FILES: Final = frozenset(
-    (CatalogSettings, name) for name in ("bucket", "prefix", "store_id", "take_over")
+    [
+        *((CatalogSettings, name) for name in ("bucket", "prefix", "store_id", "take_over")),
+        *((Profile, name) for name in ("name", "builtin")),
+    ]
 )
 
 D = TypeVar("D")
@@ -93,6 +107,8 @@ class Config:
     query: QuerySettings
     vectors: VectorSettings
     embedding: EmbeddingSettings
+    retrievals: RetrievalSettings
+    rag: RagSettings
     journal: JournalSettings
     registry: RegistrySettings
     resilience: ResilienceSettings
@@ -126,8 +142,10 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         ingest=_ingest(merged, base),
         janitor=_section(JanitorSettings, "janitor", merged, base),
         query=_section(QuerySettings, "query", merged, base),
-        vectors=_section(VectorSettings, "vectors", merged, base),
+        vectors=_vectors(merged, base),
         embedding=_section(EmbeddingSettings, "embedding", merged, base),
+        retrievals=_section(RetrievalSettings, "retrievals", merged, base),
+        rag=_section(RagSettings, "rag", merged, base),
         journal=_section(JournalSettings, "storage", merged, base),
         registry=_section(RegistrySettings, "storage", merged, base),
         resilience=_section(ResilienceSettings, "storage", merged, base),
@@ -148,6 +166,7 @@ def config_keys() -> list[str]:
         *keys,
         "node.peers.<name>",
         *(f"buckets.<name>.{key}" for key in _fields([BucketEntry])),
+        *(f"profiles.<name>.{key}" for key in _profile_fields()),
     ]
 
 
@@ -174,6 +193,12 @@ def _fields(kinds: Iterable[type]) -> dict[str, tuple[Any, Any]]:
     return found
 
 
+def _profile_fields() -> dict[str, tuple[Any, Any]]:
+    return {
+        f"{above}{key}": spec for kind, above in _PROFILE for key, spec in _fields([kind]).items()
+    }
+
+
 def _default(item: dataclasses.Field[Any]) -> Any:
     if item.default_factory is not dataclasses.MISSING:
         return item.default_factory()
@@ -195,6 +220,8 @@ def _lookup(key: str) -> tuple[Any, Any] | None:
     parts = key.split(".")
     if parts[0] == "buckets" and len(parts) == 3:
         return _fields([BucketEntry]).get(parts[2])
+    if parts[0] == "profiles" and len(parts) > 2:
+        return _profile_fields().get(".".join(parts[2:]))
     return _known().get(key)
 
 
@@ -245,7 +272,8 @@ def _all_keys(like: str) -> list[str]:
     """Every known key, with the names of ``like`` in place of ``<name>``."""
     parts = like.split(".")
     name = parts[1] if len(parts) > 1 else PRIMARY
-    return [key.replace("buckets.<name>", f"buckets.{name}") for key in config_keys()]
+    own = re.compile(r"^(buckets|profiles)\.<name>")
+    return [own.sub(lambda match: f"{match[1]}.{name}", key) for key in config_keys()]
 
 
 def _unknown(message: str, key: str, known: list[str]) -> LakehouseError:
@@ -265,7 +293,9 @@ def _merge(given: Mapping[str, Value], buckets: Iterable[str]) -> dict[str, Valu
         for key, (_, default) in _fields([BucketEntry]).items():
             defaults[f"buckets.{name}.{key}"] = default
     defaults[f"buckets.{PRIMARY}.url"] = _DEFAULT_PRIMARY
-    return {key: given.get(key, Value(default, "default")) for key, default in defaults.items()}
+    merged = {key: given.get(key, Value(default, "default")) for key, default in defaults.items()}
+    # What is not said of a profile is as its file, or the release, has it.
+    return merged | {key: held for key, held in given.items() if key.startswith("profiles.")}
 
 
 def _section(kind: type[D], name: str, merged: Mapping[str, Value], base: Path) -> D:
@@ -285,6 +315,32 @@ def _ingest(merged: Mapping[str, Value], base: Path) -> IngestSettings:
     ingest = _section(IngestSettings, "ingest", merged, base)
     compaction = _section(CompactionSettings, "compaction", merged, base)
     return dataclasses.replace(ingest, compaction=compaction)
+
+
+def _vectors(merged: Mapping[str, Value], base: Path) -> VectorSettings:
+    profiles: dict[str, dict[str, object]] = {}
+    for key, held in merged.items():
+        if key.startswith("profiles."):
+            _, name, field = key.split(".", 2)
+            profiles.setdefault(name, {})[field] = held.value
+    settings = _section(VectorSettings, "vectors", merged, base)
+    if profiles:
+        _check_profiles(profiles, settings.profiles_dir)
+    return dataclasses.replace(settings, profiles=profiles)
+
+
+def _check_profiles(profiles: Mapping[str, Mapping[str, object]], folder: str) -> None:
+    from lakehouse.vectord.profiles import builtin_profiles
+
+    for name in profiles:
+        if name != name_key(name):
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "a profile of the configuration has a name in small letters",
+                key=f"profiles.{name}",
+                nearest=f"profiles.{name_key(name)}",
+            )
+    builtin_profiles(folder, profiles)
 
 
 def _gateway(merged: Mapping[str, Value], base: Path) -> GatewaySettings:

@@ -297,12 +297,17 @@ class Node:
             clock=self._clock,
             ids=self._ids,
             jobs=ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="vectors"),
+            retrievals=config.retrievals,
+            rag=config.rag,
+            writer=self._ids.ulid(),
         )
         vectors = Vectors(parts)
         with act_as("vectord"):
             await vectors.start()
         self._closing += [processes, vectors]
         contracts["vectors"], contracts["profiles"] = vectors, Profiles(parts)
+        contracts["retrievals"], contracts["trials"] = vectors.retrievals, vectors.trials
+        contracts["rag"], contracts["memory"] = vectors.rag, vectors.memory
 
     def _start_janitor(self) -> None:
         from lakehouse.janitor.service import Janitor

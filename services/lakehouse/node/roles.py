@@ -18,6 +18,10 @@ SERVED_BY: Final[dict[str, str]] = {
     "journal": "ingestd",
     "vectors": "vectord",
     "profiles": "vectord",
+    "retrievals": "vectord",
+    "trials": "vectord",
+    "rag": "vectord",
+    "memory": "vectord",
 }
 """Contract -> the role that implements it."""
 

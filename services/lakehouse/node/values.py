@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import types
 import typing
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -19,7 +20,7 @@ _PLACE_SUFFIXES: Final = ("_dir", "_folder", "_path", "_root")
 
 
 def is_plain(kind: Any) -> bool:
-    """Whether a field of this type can be given in the file: scalars and lists of text."""
+    """Whether a field of this type can be given in the file: scalars, words, lists of text."""
     return _bare(kind) in (str, int, float, bool) or _is_texts(kind)
 
 
@@ -34,7 +35,7 @@ def checked(key: str, raw: object, kind: Any, source: str) -> Scalar:
         raw = float(raw)
     if type(raw) is not want:
         raise _wrong(key, raw, _NAMES[want], source)
-    return _in_range(key, typing.cast(Scalar, raw), source)
+    return _in_range(key, _among(key, typing.cast(Scalar, raw), kind, source), source)
 
 
 def parsed(key: str, text: str, kind: Any, source: str) -> Scalar:
@@ -43,7 +44,7 @@ def parsed(key: str, text: str, kind: Any, source: str) -> Scalar:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     want = _bare(kind)
     if want is str:
-        return text
+        return _among(key, text, kind, source)
     if want is bool:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
@@ -92,11 +93,21 @@ _NAMES: Final[dict[Any, str]] = {
 
 
 def _bare(kind: Any) -> Any:
-    """``X`` for ``X | None`` and for subclasses of str such as enums."""
+    """``X`` for ``X | None``, text for an enumeration of words."""
     if isinstance(kind, types.UnionType):
         rest = [arg for arg in typing.get_args(kind) if arg is not type(None)]
         kind = rest[0] if len(rest) == 1 else kind
-    return kind
+    return str if _is_words(kind) else kind
+
+
+def _is_words(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, StrEnum)
+
+
+def _among(key: str, value: Scalar, kind: Any, source: str) -> Scalar:
+    if _is_words(kind) and value not in list(kind):
+        raise _wrong(key, value, f"one of {', '.join(kind)}", source)
+    return value
 
 
 def _is_texts(kind: Any) -> bool:

@@ -44,6 +44,7 @@ class Wiring:
         if "queryd" in roles and "vectord" in peers and "vectord" not in roles:
             # Searches within statements ask it; without it they alone are refused.
             wanted.setdefault("vectors", "queryd")
+            wanted.setdefault("retrievals", "queryd")
         as_itself = _AS_ITSELF if "vectord" in roles else _AS_ITSELF - _OF_VECTORD
         for contract, role in wanted.items():
             address = peer_address(config.node, contract, role)
@@ -74,12 +75,16 @@ class Wiring:
         from lakehouse.rpc.channel import open_channel
         from lakehouse.rpc.ingest import IngestClient
         from lakehouse.rpc.journal import JournalClient
+        from lakehouse.rpc.memory import MemoryClient
         from lakehouse.rpc.objects import ObjectsClient
         from lakehouse.rpc.profiles import ProfilesClient
         from lakehouse.rpc.query import QueryClient
+        from lakehouse.rpc.rag import RagClient
+        from lakehouse.rpc.retrievals import RetrievalsClient
         from lakehouse.rpc.rows import RowsClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
+        from lakehouse.rpc.trials import TrialsClient
         from lakehouse.rpc.vectors import VectorsClient
 
         clients: dict[str, Any] = {
@@ -93,6 +98,10 @@ class Wiring:
             "journal": JournalClient,
             "vectors": VectorsClient,
             "profiles": ProfilesClient,
+            "retrievals": RetrievalsClient,
+            "trials": TrialsClient,
+            "rag": RagClient,
+            "memory": MemoryClient,
         }
         channel = self.channels.get(address) or open_channel(address)
         self.channels[address] = channel

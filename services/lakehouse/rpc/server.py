@@ -21,13 +21,17 @@ from lakehouse.rpc.health import NAME as HEALTH
 from lakehouse.rpc.health import Health
 from lakehouse.rpc.ingest import IngestServicer
 from lakehouse.rpc.journal import JournalServicer
+from lakehouse.rpc.memory import MemoryServicer
 from lakehouse.rpc.objects import ObjectsServicer
 from lakehouse.rpc.profiles import ProfilesServicer
 from lakehouse.rpc.query import QueryServicer
+from lakehouse.rpc.rag import RagServicer
+from lakehouse.rpc.retrievals import RetrievalsServicer
 from lakehouse.rpc.rows import RowsServicer
 from lakehouse.rpc.serving import Edge, Servicer
 from lakehouse.rpc.storage import StorageServicer
 from lakehouse.rpc.tokens import TokensServicer
+from lakehouse.rpc.trials import TrialsServicer
 from lakehouse.rpc.vectors import VectorsServicer
 
 SERVICERS: Final[Mapping[str, Callable[[Any, Edge], Servicer]]] = {
@@ -41,6 +45,10 @@ SERVICERS: Final[Mapping[str, Callable[[Any, Edge], Servicer]]] = {
     "journal": JournalServicer,
     "vectors": VectorsServicer,
     "profiles": ProfilesServicer,
+    "retrievals": RetrievalsServicer,
+    "trials": TrialsServicer,
+    "rag": RagServicer,
+    "memory": MemoryServicer,
 }
 """Noun to servicer: the same nouns as the files in contracts/."""
 

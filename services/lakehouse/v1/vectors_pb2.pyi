@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from lakehouse.v1 import catalog_pb2 as _catalog_pb2
 from lakehouse.v1 import profiles_pb2 as _profiles_pb2
 import builtins as _builtins
 import sys
@@ -29,10 +30,11 @@ class Structure(_message.Message):
     kind: `hnsw` or `lance`.
     key: of the object; of Lance the folder of the table, with a slash at its end.
     labels_key: of the object (Parquet) that says which row each label is; "" for Lance.
-    sha256: of the bytes at `key`; "" for Lance, whose `lance_version` is the one to open.
+    sha256: of the bytes at `key`; of Lance of the list of its files, `files.json` in the
+        folder, which has theirs. `lance_version` is the one to open.
     seq: the version of the store whose rows it was made of.
-    recall: the part of the ten nearest of some of its own rows that it found when it was made, in
-    [0, 1]; absent where that was not measured.
+    recall: the part of the ten nearest of some of its own rows that it found when it was made,
+        in [0, 1]; absent where that was not measured.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -251,6 +253,34 @@ class VectorIndexInfo(_message.Message):
 Global___VectorIndexInfo: _TypeAlias = VectorIndexInfo  # noqa: Y015
 
 @_typing.final
+class StageScore(_message.Message):
+    """`rank` counts from 1 among the candidates of the stage; larger scores are better."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """vector | text | fusion | rerank"""
+    rank: _builtins.int
+    score: _builtins.float
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rank", b"rank", "score", b"score", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageScore: _TypeAlias = StageScore  # noqa: Y015
+
+@_typing.final
 class CreateIndexRequest(_message.Message):
     """Idempotent by name: the same definition again changes nothing, another is a `conflict`.
 
@@ -421,7 +451,8 @@ class BuildRequest(_message.Message):
     new_version: a version of its own, with the profile as it is now.
     profile: another profile from now on (then it is a new version).
     cut_over: a new version is live as soon as it is ready, compared with the one before.
-    wait_seconds: answer when it is done, or after so long; 0 answers at once. At most 600.
+    wait_seconds: answer when it is done, or after so long; 0 answers at once. At most
+        `WAIT_SECONDS_MAX`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -582,6 +613,16 @@ class SearchRequest(_message.Message):
         given vectors: who knows which model made them says so.
     ef: candidates looked at in the graph; 0 as the profile says.
     exact: compare with every vector.
+    mode: TEXT and HYBRID need texts to search for. HYBRID without an embedding server answers
+        by words alone, and says `degraded`.
+    also: other indexes that are searched together with `index`, each by its own model, fused
+        by rank; at most `ALSO_MAX`. `filter` holds for `index` alone.
+    candidates: that each stage gives to fusion; 0 takes what fits `k`.
+    rerank: the best `rerank_max` candidates are ordered anew; 0 takes what fits `k`, at
+        most `RERANKED_MAX`.
+    as_of: rows, and what the filter reads, as they were then; every one of them is compared.
+    record: how the retrieval is remembered.
+    purpose: what for; one word, for who reads the record.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -594,6 +635,14 @@ class SearchRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     EF_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    ALSO_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
+    RERANK_MAX_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     k: _builtins.int
     """default 10"""
@@ -602,8 +651,22 @@ class SearchRequest(_message.Message):
     model: _builtins.str
     ef: _builtins.int
     exact: _builtins.bool
+    mode: _builtins.str
+    """vector | text | hybrid; default vector"""
+    candidates: _builtins.int
+    rerank: _builtins.str
+    """none | vectors | sentences; default none"""
+    rerank_max: _builtins.int
+    record: _builtins.str
+    """none | best_effort | durable; default best_effort"""
+    purpose: _builtins.str
+    """default search"""
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorQuery]: ...
+    @_builtins.property
+    def also(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def as_of(self) -> _catalog_pb2.AsOf: ...
     def __init__(
         self,
         *,
@@ -615,14 +678,39 @@ class SearchRequest(_message.Message):
         model: _builtins.str = ...,
         ef: _builtins.int = ...,
         exact: _builtins.bool = ...,
+        mode: _builtins.str | None = ...,
+        also: _abc.Iterable[_builtins.str] | None = ...,
+        candidates: _builtins.int = ...,
+        rerank: _builtins.str | None = ...,
+        rerank_max: _builtins.int = ...,
+        as_of: _catalog_pb2.AsOf | None = ...,
+        record: _builtins.str | None = ...,
+        purpose: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "k", b"k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "_mode", b"_mode", "_purpose", b"_purpose", "_record", b"_record", "_rerank", b"_rerank", "as_of", b"as_of", "k", b"k", "mode", b"mode", "purpose", b"purpose", "record", b"record", "rerank", b"rerank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "ef", b"ef", "exact", b"exact", "filter", b"filter", "index", b"index", "k", b"k", "model", b"model", "number", b"number", "queries", b"queries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "_mode", b"_mode", "_purpose", b"_purpose", "_record", b"_record", "_rerank", b"_rerank", "also", b"also", "as_of", b"as_of", "candidates", b"candidates", "ef", b"ef", "exact", b"exact", "filter", b"filter", "index", b"index", "k", b"k", "mode", b"mode", "model", b"model", "number", b"number", "purpose", b"purpose", "queries", b"queries", "record", b"record", "rerank", b"rerank", "rerank_max", b"rerank_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
     _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__purpose: _TypeAlias = _typing.Literal["purpose"]  # noqa: Y015
+    _WhichOneofArgType__purpose: _TypeAlias = _typing.Literal["_purpose", b"_purpose"]  # noqa: Y015
+    _WhichOneofReturnType__record: _TypeAlias = _typing.Literal["record"]  # noqa: Y015
+    _WhichOneofArgType__record: _TypeAlias = _typing.Literal["_record", b"_record"]  # noqa: Y015
+    _WhichOneofReturnType__rerank: _TypeAlias = _typing.Literal["rerank"]  # noqa: Y015
+    _WhichOneofArgType__rerank: _TypeAlias = _typing.Literal["_rerank", b"_rerank"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__purpose) -> _WhichOneofReturnType__purpose | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__record) -> _WhichOneofReturnType__record | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank) -> _WhichOneofReturnType__rerank | None: ...
 
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
 
@@ -631,7 +719,8 @@ class Hit(_message.Message):
     """A chunk. `key`: of its row, a JSON array as in `RowRequest`, or the id of a given vector.
 
     `start` and `end`: the chunk's place in the document's text, in characters. `version`: of
-    the dataset's rows when it was embedded.
+    the dataset's rows when it was embedded. `stages`: what brought it up, where it was not one
+    stage alone. `index`: where several were searched together; else "".
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -643,6 +732,8 @@ class Hit(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     score: _builtins.float
     chunk: _builtins.int
@@ -650,6 +741,9 @@ class Hit(_message.Message):
     end: _builtins.int
     text: _builtins.str
     version: _builtins.int
+    index: _builtins.str
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageScore]: ...
     def __init__(
         self,
         *,
@@ -660,10 +754,12 @@ class Hit(_message.Message):
         end: _builtins.int = ...,
         text: _builtins.str = ...,
         version: _builtins.int = ...,
+        stages: _abc.Iterable[Global___StageScore] | None = ...,
+        index: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "key", b"key", "score", b"score", "start", b"start", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "index", b"index", "key", b"key", "score", b"score", "stages", b"stages", "start", b"start", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -671,21 +767,26 @@ Global___Hit: _TypeAlias = Hit  # noqa: Y015
 
 @_typing.final
 class Hits(_message.Message):
-    """Nearest first; those as near as each other by key, then by chunk."""
+    """Nearest first; those as near as each other by key, then by chunk. `retrieval_id`: under
+    which the answer is remembered; "" where it is not.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HITS_FIELD_NUMBER: _builtins.int
+    RETRIEVAL_ID_FIELD_NUMBER: _builtins.int
+    retrieval_id: _builtins.str
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]: ...
     def __init__(
         self,
         *,
         hits: _abc.Iterable[Global___Hit] | None = ...,
+        retrieval_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "retrieval_id", b"retrieval_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -700,6 +801,8 @@ class SearchResult(_message.Message):
     source_version: rows of the dataset up to it were searched; `behind`: there are later
         ones, that are being embedded.
     version: of the store that was read.
+    degraded: by words alone, or without a rerank that was asked for, because the embedding
+        server did not answer; `degraded_reason` says what it said.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -715,6 +818,9 @@ class SearchResult(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     EMBED_MS_FIELD_NUMBER: _builtins.int
     SEARCH_MS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    DEGRADED_REASON_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     number: _builtins.int
     model: _builtins.str
@@ -725,6 +831,10 @@ class SearchResult(_message.Message):
     version: _builtins.int
     embed_ms: _builtins.float
     search_ms: _builtins.float
+    mode: _builtins.str
+    """vector | text | hybrid; default vector"""
+    degraded: _builtins.bool
+    degraded_reason: _builtins.str
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hits]: ...
     def __init__(
@@ -741,12 +851,17 @@ class SearchResult(_message.Message):
         version: _builtins.int = ...,
         embed_ms: _builtins.float = ...,
         search_ms: _builtins.float = ...,
+        mode: _builtins.str | None = ...,
+        degraded: _builtins.bool = ...,
+        degraded_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "behind", b"behind", "embed_ms", b"embed_ms", "index", b"index", "model", b"model", "number", b"number", "results", b"results", "search_ms", b"search_ms", "served_by", b"served_by", "source_version", b"source_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "backend", b"backend", "behind", b"behind", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "embed_ms", b"embed_ms", "index", b"index", "mode", b"mode", "model", b"model", "number", b"number", "results", b"results", "search_ms", b"search_ms", "served_by", b"served_by", "source_version", b"source_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
 
 Global___SearchResult: _TypeAlias = SearchResult  # noqa: Y015
 

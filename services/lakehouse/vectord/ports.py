@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -52,6 +52,28 @@ class Embedder(Protocol):
     async def model(self, name: str) -> ModelInfo: ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Some words of an answer; ``done``: these are the last, and what follows is known."""
+
+    text: str
+    done: bool = False
+    done_reason: str = ""
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+
+class Generator(Protocol):
+    """A model that writes. Raises ``not_found`` (no such model, with those that are there),
+    ``unavailable`` (does not answer, or cannot write), ``exhausted``, ``timeout``."""
+
+    def generate(
+        self, model: str, prompt: str, options: Mapping[str, float | int]
+    ) -> AsyncIterator[Generated]:
+        """Words as they come. Closing the iterator stops the model."""
+        ...
 
 
 class SearchIndex(Protocol):

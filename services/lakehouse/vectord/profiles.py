@@ -45,16 +45,39 @@ _RANGES: Final = {
 }
 
 
-def builtin_profiles(folder: str) -> Mapping[str, Profile]:
-    """Those of the release and over them those of the TOML files in ``folder``, by name key; a
-    folder that is not there has none. Raises ``invalid`` for a file that is no profile."""
+def builtin_profiles(
+    folder: str, given: Mapping[str, Mapping[str, object]] | None = None
+) -> Mapping[str, Profile]:
+    """Those of the release, over them those of the TOML files in ``folder``, and over these what
+    is ``given`` (``VectorSettings.profiles``), by name key; a folder that is not there has none.
+    Raises ``invalid`` for what is no profile."""
     found = [
         Profile("default", description="sentences through a small model; graphs over Parquet"),
         Profile("lance", vector_backend=VectorBackend.LANCE, description="as default, in Lance"),
     ]
     if folder and Path(folder).is_dir():
         found += [_from_file(path) for path in sorted(Path(folder).glob("*.toml"))]
-    return {name_key(one.name): replace(one, builtin=True) for one in found}
+    profiles = {name_key(one.name): one for one in found}
+    for name, fields in (given or {}).items():
+        key = name_key(name)
+        profiles[key] = _configured(profiles.get(key, Profile(name)), name, fields)
+    return {key: replace(one, builtin=True) for key, one in profiles.items()}
+
+
+def _configured(under: Profile, name: str, given: Mapping[str, object]) -> Profile:
+    whole: dict[str, Any] = orjson.loads(to_json(under))
+    for field, value in given.items():
+        outer, _, inner = field.rpartition(".")
+        (whole[outer] if outer else whole)[inner] = value
+    try:
+        profile = from_json(Profile, orjson.dumps(whole).decode())
+        check_profile(profile)
+    except (LakehouseError, TypeError) as error:
+        fields = error.fields if isinstance(error, LakehouseError) else {}
+        inside = {**fields, "reason": str(error)[:300], "key": f"profiles.{name}"}
+        message = "a profile of the configuration is none"
+        raise LakehouseError(ErrorKind.INVALID, message, **inside) from error
+    return profile
 
 
 def _from_file(path: Path) -> Profile:
@@ -107,12 +130,14 @@ def _bad(message: str, **fields: FieldValue) -> LakehouseError:
 class Profiles:
     """Implements ``contracts.profiles.ProfilesService``. Belongs to one event loop.
 
-    Raises ``invalid`` for a file of the configuration's folder that is no profile.
+    Raises ``invalid`` for a file of the configuration's folder that is no profile, or a section of
+    it.
     """
 
     def __init__(self, parts: VectorParts) -> None:
         self._parts = parts
-        self._builtin = builtin_profiles(parts.settings.profiles_dir)
+        settings = parts.settings
+        self._builtin = builtin_profiles(settings.profiles_dir, settings.profiles)
 
     async def get(self, ctx: Context, request: c.ProfileRequest) -> c.ProfileResult:
         ctx.require(Scope.READ)

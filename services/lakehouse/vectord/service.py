@@ -17,11 +17,16 @@ from lakehouse.vectord.given import Given
 from lakehouse.vectord.images import Images
 from lakehouse.vectord.indexes import Indexes
 from lakehouse.vectord.making import Maker
+from lakehouse.vectord.memory.service import Memory
 from lakehouse.vectord.models import Models
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.publishing import Publisher
+from lakehouse.vectord.rag.service import Rag
+from lakehouse.vectord.records.recorder import Recorder
+from lakehouse.vectord.records.service import Retrievals
 from lakehouse.vectord.searching import Searching
+from lakehouse.vectord.tuning.service import Trials
 
 __all__ = ["Vectors"]
 
@@ -45,15 +50,22 @@ class Vectors:
         maker = Maker(parts, Profiles(parts), models)
         self._indexes = Indexes(parts, documents, maker, self._follower, self.images.forget)
         self._given = Given(parts, documents, publisher, self._builder.weigher)
+        self.recorder = Recorder(parts)
+        self.retrievals = Retrievals()
+        self.trials = Trials()
+        self.rag = Rag()
+        self.memory = Memory()
 
     async def start(self) -> None:
         """Begin to follow the datasets that have indexes."""
+        await self.recorder.start()
         self._supervisor.start("vectors", self._follower.run)
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
         await self._supervisor.stop()
         await self._follower.close()
+        await self.recorder.close()
         await self.images.close()
         self._parts.jobs.shutdown(wait=False, cancel_futures=True)
         await self._parts.embedder.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 _GIB = 1 << 30
 
@@ -22,6 +23,8 @@ class VectorSettings:
         batch_documents: embedded and committed together.
         tail_rows: so many rows are compared one by one before a graph is built for them.
         writer: who opens the session at the catalog, for people.
+        profiles: section ``profiles``: by name what is said of each, ``chunking.size`` and the like
+            for what is inside its chunking; over the profile of the name in ``profiles_dir``.
     """
 
     cache_dir: str = "./data/vectors"
@@ -33,6 +36,39 @@ class VectorSettings:
     writer: str = "vectord"
     heartbeat_seconds: float = 10.0
     profiles_dir: str = "./catalog/profiles"
+    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalSettings:
+    """Section ``retrievals``: what is remembered of searches, and of trials.
+
+    Attributes:
+        spool_dir: local folder where retrievals wait until the primary has them; it outlives the
+            process, and one of another process that has ended is taken over.
+        queue_max: retrievals that may wait in memory to be composed; beyond, dropped and counted.
+        retention_days: older ones are given up, batch by batch; 0 keeps them for ever.
+    """
+
+    spool_dir: str = "./data/retrievals"
+    queue_max: int = 10_000
+    retention_days: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RagSettings:
+    """Section ``rag``: answers by a generative model of the embedding server.
+
+    Attributes:
+        model: that answers where a request names none; "" refuses such requests.
+        timeout_seconds: until the first word, and from word to word.
+        context_bytes_max: of retrieved text that the model is given; what is beyond is shortened,
+            and says so.
+    """
+
+    model: str = ""
+    timeout_seconds: float = 120.0
+    context_bytes_max: int = 24_000
 
 
 @dataclass(frozen=True, slots=True)

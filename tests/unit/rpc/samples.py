@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from lakehouse.contracts.catalog import CatalogService
 from lakehouse.contracts.ingest import IngestService
 from lakehouse.contracts.journal import JournalService
+from lakehouse.contracts.memory import MemoryService
 from lakehouse.contracts.objects import ObjectsService
 from lakehouse.contracts.profiles import ProfilesService
 from lakehouse.contracts.query import QueryService
+from lakehouse.contracts.rag import RagService
+from lakehouse.contracts.retrievals import RetrievalsService
 from lakehouse.contracts.rows import RowsService
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.tokens import TokenService
+from lakehouse.contracts.trials import TrialsService
 from lakehouse.contracts.vectors import VectorsService
 
 SERVICES: dict[str, object] = {
@@ -34,6 +38,10 @@ SERVICES: dict[str, object] = {
     "Journal": JournalService,
     "Vectors": VectorsService,
     "Profiles": ProfilesService,
+    "Retrievals": RetrievalsService,
+    "Trials": TrialsService,
+    "Rag": RagService,
+    "Memory": MemoryService,
 }
 
 _MODULES = (
@@ -53,6 +61,10 @@ _MODULES = (
             "journal",
             "vectors",
             "profiles",
+            "retrievals",
+            "trials",
+            "rag",
+            "memory",
         )
     ),
     *(
@@ -67,11 +79,12 @@ _MODULES = (
             "failures",
             "refs",
             "vectors",
+            "retrieval",
         )
     ),
 )
 # Values of a process that have no wire form: a context is metadata, a stream is a call.
-LOCAL_ONLY = frozenset({"Context", "QueryStream", "ObjectStream", "FeedStream"})
+LOCAL_ONLY = frozenset({"Context", "QueryStream", "ObjectStream", "FeedStream", "AnswerStream"})
 
 
 def contract_types() -> list[type]:

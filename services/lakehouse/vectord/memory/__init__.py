@@ -1,0 +1,1 @@
+"""Conversations as datasets of turns: remembered, recalled, caught up with."""

@@ -1,0 +1,1 @@
+"""Answers by a generative model from retrieved text, with citations."""

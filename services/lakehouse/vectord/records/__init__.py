@@ -1,0 +1,1 @@
+"""What was retrieved, remembered in the log ``_retrievals/``: replayed, explained, pinned."""

@@ -1,0 +1,1 @@
+"""Modes of search, their fusion, reranks, and searches as of an earlier version."""
