@@ -118,7 +118,7 @@ def _comments(text: str) -> dict[str, str]:
     found, section, above = {}, "", ""
     for line in text.splitlines():
         if match := re.fullmatch(r"\[([\w.]+)\]", line):
-            section = match[1].replace("buckets.primary", "buckets.<name>")
+            section = re.sub(r"^(buckets|profiles)\.\w+", r"\1.<name>", match[1])
         elif match := re.match(r"(?:# )?(\w+) = ", line):
             name = "<name>" if section == "node.peers" else match[1]
             found[f"{section}.{name}"] = above

@@ -191,3 +191,36 @@ def test_a_file_that_is_no_profile_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(LakehouseError) as refused:
         builtin_profiles(str(tmp_path))
     assert (refused.value.kind, refused.value.fields["file"]) == (ErrorKind.INVALID, "odd.toml")
+
+
+def test_what_the_configuration_says_goes_over_a_file_key_by_key(tmp_path: Path) -> None:
+    file = (
+        'model = "of-the-file"\nhnsw_m = 8\n[chunking]\nmethod = "tokens"\nsize = 9\noverlap = 3\n'
+    )
+    (tmp_path / "Mine.toml").write_text(file)
+    said = {"mine": {"model": "said", "chunking.size": 50}, "own": {"vector_backend": "lance"}}
+    found = builtin_profiles(str(tmp_path), said)
+    assert found["mine"] == Profile(
+        "Mine", "said", chunking=Chunking(ChunkMethod.TOKENS, 50, 3), hnsw_m=8, builtin=True
+    )
+    assert found["own"] == Profile("own", vector_backend=VectorBackend.LANCE, builtin=True)
+    assert found["default"] == builtin_profiles("")["default"]
+
+
+async def test_what_was_put_goes_over_what_the_configuration_says(
+    profiles: Any, here: World
+) -> None:
+    parts = here.near["profiles"]._parts
+    said = replace(parts.settings, profiles={"mine": {"model": "said"}})
+    own = Profiles(replace(parts, settings=said))
+    request = c.ProfileRequest("Mine")
+    assert (await own.get(READER, request)).profile.model == "said"
+    await own.put(WRITER, c.PutProfileRequest(MINE))
+    assert (await own.get(READER, request)).profile == MINE
+    deleted = await own.delete(WRITER, c.DeleteProfileRequest("Mine"))
+    assert deleted.profile.model == (await own.get(READER, request)).profile.model == "said"
+    assert [one.name for one in (await own.list(READER, c.ListProfilesRequest())).profiles] == [
+        "default",
+        "lance",
+        "mine",
+    ]

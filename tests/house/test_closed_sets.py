@@ -64,7 +64,7 @@ def _flat(tree: dict[str, object], above: str = "") -> list[str]:
         if isinstance(value, dict):
             keys += _flat(value, f"{path}.")
         else:
-            keys.append(re.sub(r"^(buckets|node\.peers)\.\w+", r"\1.<name>", path))
+            keys.append(re.sub(r"^(buckets|profiles|node\.peers)\.\w+", r"\1.<name>", path))
     return keys
 
 

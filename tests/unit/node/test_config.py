@@ -49,6 +49,8 @@ def test_the_environment_wins_and_provenance_is_kept(tmp_path: Path) -> None:
         ("[gatway]\nhttp = '127.0.0.1:1'\n", "gateway.http"),
         ("[buckets.client_a]\nurll = 'file:./x'\n", "buckets.client_a.url"),
         ("[query]\ntimeout = 5\n", "query.timeout_seconds"),
+        ("[profiles.mine]\nmodle = 'x'\n", "profiles.mine.model"),
+        ("[profiles.mine.chunking]\nsizes = 3\n", "profiles.mine.chunking.size"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, nearest: str) -> None:
@@ -63,6 +65,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, nearest: st
         ("LAKEHOUSE__GATEWAY__HTPP", "LAKEHOUSE__GATEWAY__HTTP"),
         ("LAKEHOUSE__GATWAY__HTTP", "LAKEHOUSE__GATEWAY__HTTP"),
         ("LAKEHOUSE__BUCKETS__CLIENT_A__URLS", "LAKEHOUSE__BUCKETS__CLIENT_A__URL"),
+        ("LAKEHOUSE__PROFILES__MINE__MODELS", "LAKEHOUSE__PROFILES__MINE__MODEL"),
     ],
 )
 def test_an_unknown_variable_names_the_nearest(tmp_path: Path, variable: str, nearest: str) -> None:
@@ -99,6 +102,14 @@ def test_relative_places_belong_to_the_file(tmp_path: Path) -> None:
         "[query]\nworkers_max = -1\n",
         "[query]\ntimeout_seconds = nan\n",
         "[buckets.other]\nregion = 'x'\n",
+        "[profiles.mine]\nvector_backend = 'lanse'\n",
+        "[profiles.mine]\nhnsw_m = '16'\n",
+        "[profiles.mine]\nhnsw_m = 1\n",
+        "[profiles.mine]\nmodel = ' '\n",
+        "[profiles.mine.chunking]\nsize = 20\n",
+        "[profiles.Mine]\nmodel = 'x'\n",
+        "[profiles]\nmodel = 'x'\n",
+        "[profiles.mine]\nname = 'x'\n",
         "not toml",
     ],
 )
@@ -165,3 +176,30 @@ def test_buckets_side_by_side_are_taken(tmp_path: Path) -> None:
     text = "[buckets.primary]\nurl = 'file:./p'\n[buckets.a]\nurl = 'file:./pp'\n"
     text += "[buckets.b]\nurl = 's3://lake/a'\n[buckets.c]\nurl = 's3://lake/ab'\n"
     assert set(load_config(_write(tmp_path, text), {}).buckets) == {"primary", "a", "b", "c"}
+
+
+def test_profiles_are_read_and_the_environment_wins(tmp_path: Path) -> None:
+    text = "[profiles.mine]\nmodel = 'a'\nvector_backend = 'lance'\n"
+    text += "[profiles.mine.chunking]\nmethod = 'tokens'\nsize = 90\n"
+    environ = {
+        "LAKEHOUSE__PROFILES__MINE__MODEL": "b",
+        "LAKEHOUSE__PROFILES__OTHER__CHUNKING__SIZE": "64",
+    }
+    config = load_config(_write(tmp_path, text), environ)
+    mine = {"model": "b", "vector_backend": "lance"}
+    mine |= {"chunking.method": "tokens", "chunking.size": 90}  # type: ignore[dict-item]
+    assert config.vectors.profiles == {"mine": mine, "other": {"chunking.size": 64}}
+    shown = {key: held for key, held in config.values.items() if key.startswith("profiles.")}
+    assert len(shown) == 5
+    assert shown["profiles.mine.model"].source == "LAKEHOUSE__PROFILES__MINE__MODEL"
+    assert shown["profiles.mine.chunking.size"].source == "lakehouse.toml"
+
+
+def test_a_profile_of_the_configuration_is_looked_at_with_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "catalog" / "profiles"
+    folder.mkdir(parents=True)
+    (folder / "mine.toml").write_text("[chunking]\nmethod = 'tokens'\nsize = 9\noverlap = 0\n")
+    text = "[profiles.mine.chunking]\nsize = 20\n"
+    assert load_config(_write(tmp_path, text), {}).vectors.profiles
+    error = _refused(_write(tmp_path, text + "overlap = 20\n"), {})
+    assert (error.fields["key"], error.fields["overlap"]) == ("profiles.mine", 20)
