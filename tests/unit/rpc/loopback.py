@@ -18,14 +18,18 @@ from lakehouse.rpc.catalog import CatalogClient
 from lakehouse.rpc.channel import open_channel
 from lakehouse.rpc.ingest import IngestClient
 from lakehouse.rpc.journal import JournalClient
+from lakehouse.rpc.memory import MemoryClient
 from lakehouse.rpc.methods import methods_of
 from lakehouse.rpc.objects import ObjectsClient
 from lakehouse.rpc.profiles import ProfilesClient
 from lakehouse.rpc.query import QueryClient
+from lakehouse.rpc.rag import RagClient
+from lakehouse.rpc.retrievals import RetrievalsClient
 from lakehouse.rpc.rows import RowsClient
 from lakehouse.rpc.server import ServerOptions, build_server
 from lakehouse.rpc.storage import StorageClient
 from lakehouse.rpc.tokens import TokensClient
+from lakehouse.rpc.trials import TrialsClient
 from lakehouse.rpc.vectors import VectorsClient
 from unit.rpc.samples import SERVICES, sample
 
@@ -40,6 +44,10 @@ CLIENTS = {
     "Journal": JournalClient,
     "Vectors": VectorsClient,
     "Profiles": ProfilesClient,
+    "Retrievals": RetrievalsClient,
+    "Trials": TrialsClient,
+    "Rag": RagClient,
+    "Memory": MemoryClient,
 }
 CLOCK = SystemClock()
 IDS = SystemIds(CLOCK)

@@ -32,7 +32,7 @@ from unit.rpc.loopback import ANNA, CLOCK, Recorder, context, loopback
 from unit.rpc.samples import SERVICES, sample
 
 STREAMS = {("Ingest", "ingest"), ("Query", "run"), ("Objects", "get"), ("Objects", "put")}
-STREAMS |= {("Journal", "feed")}
+STREAMS |= {("Journal", "feed"), ("Rag", "answer")}
 UNARY = [
     (noun, method)
     for noun, protocol in SERVICES.items()
