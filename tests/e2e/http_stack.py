@@ -40,7 +40,7 @@ from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.service import Vectors
-from lakehouse.vectord.settings import VectorSettings
+from lakehouse.vectord.settings import RetrievalSettings, VectorSettings
 
 OPERATOR = Context(ANONYMOUS_OPERATOR, "tests")
 
@@ -93,6 +93,7 @@ def _vector_parts(folder: Path, ingest: Ingest, query: Query, buckets: Buckets) 
         clock=own.clock,
         ids=own.ids,
         jobs=ThreadPoolExecutor(1, thread_name_prefix="vectors"),
+        retrievals=RetrievalSettings(spool_dir=str(folder / "retrievals")),
     )
 
 
@@ -160,6 +161,10 @@ async def http_stack(
             journal=parts.journal,
             vectors=vectors,
             profiles=Profiles(parts),
+            retrievals=vectors.retrievals,
+            trials=vectors.trials,
+            rag=vectors.rag,
+            memory=vectors.memory,
             readiness=catalog,
         )
         authenticator: Authenticator = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pytest_asyncio
 
 from e2e.http_stack import OPERATOR, Stack, http_stack
 from lakehouse.contracts import vectors as c
+from lakehouse.contracts.as_of import AsOf
 from lakehouse.contracts.catalog import GetRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.identity import Context
+from lakehouse.model.retrieval import Rerank, SearchMode, Stage, StageScore
 from lakehouse.model.vectors import VectorIndexInfo
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -39,6 +42,7 @@ class Near:
         self.datasets: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         self.seconds = 0.0
+        self.stages: dict[str, tuple[StageScore, ...]] = {}
 
     def put(self, index: str, dataset: str, *keys: str) -> None:
         self.datasets[index] = dataset
@@ -52,7 +56,9 @@ class Near:
         await asyncio.sleep(self.seconds)
         if request.index not in self.hits:
             raise LakehouseError(ErrorKind.NOT_FOUND, "there is no such index", nearest="docs")
-        found = c.Hits(tuple(self.hits[request.index][: request.k]))
+        stages = self.stages.get(request.index, ())
+        hits = [replace(hit, stages=stages) for hit in self.hits[request.index][: request.k]]
+        found = c.Hits(tuple(hits))
         return c.SearchResult((found,), request.index, 1, "m", "parquet", "exact", 40, False, 41)
 
     async def get_index(self, ctx: Context, request: c.IndexRequest) -> c.IndexResult:
@@ -121,7 +127,8 @@ async def test_hits_are_rows_with_typed_keys(stack: Stack, near: Near, engine: s
         [2, 0.75, '[7,"2026-01-02"]', 1, 1, 6, 'text of [7,"2026-01-02"]', 41, 7, "2026-01-02"],
     ]
     who, asked = near.asked[-1]
-    assert (who, asked) == ("local", c.SearchRequest("docs", (c.VectorQuery("crimson"),), 2))
+    wanted = c.SearchRequest("docs", (c.VectorQuery("crimson"),), 2, purpose="sql")
+    assert (who, asked) == ("local", wanted)
     assert await rows(stack, "select * from vector_search('empty', 'x')", engine) == []
 
 
@@ -140,6 +147,31 @@ async def test_it_joins_with_anything(stack: Stack, near: Near, engine: str) -> 
     assert asked["given"].queries == (c.VectorQuery(vector=struct.pack("<2f", 1, 0.5)),)
     text = "select count(*) as n from vector_search('docs', 'a') a, vector_search('odd', 'b') b"
     assert await rows(stack, text, engine) == [[6]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_words_and_both_are_tables_too(stack: Stack, near: Near, engine: str) -> None:
+    sql = """
+        select t.rank, h.rank, h.vector_rank, h.text_rank, h.id from text_search('docs', 'a', 1) t
+        join hybrid_search('docs', 'b', 2, candidates => 9, rerank => 'vectors') h
+        on h.rank = t.rank
+    """
+    near.stages["docs"] = (StageScore(Stage.TEXT, 4, 0.5), StageScore(Stage.FUSION, 1, 0.1))
+    assert await rows(stack, sql, engine) == [[1, 1, None, 4, 9]]
+    asked = {one.mode: one for _, one in near.asked}
+    assert asked[SearchMode.TEXT].queries == (c.VectorQuery("a"),)
+    both = asked[SearchMode.HYBRID]
+    assert (both.candidates, both.rerank, both.purpose) == (9, Rerank.VECTORS, "sql")
+    wrong = await ask(stack, "select * from hybrid_search('docs', 'b', rerank => 'x')", engine)
+    assert (wrong.status_code, wrong.json()["kind"]) == (400, "invalid"), wrong.text
+
+
+async def test_a_search_is_as_of_when_its_statement_is(stack: Stack, near: Near) -> None:
+    async with stack.client(timeout=60) as client:
+        body = {"sql": "select * from text_search('docs', 'a')", "as_of": 3}
+        answer = await client.post("/query/sql", json=body)
+    assert answer.status_code == 200, answer.text
+    assert near.asked[-1][1].as_of == AsOf(version=3)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,4 +1,5 @@
-"""``vector_search(..)`` in a statement: found in its text, and put in its place a relation's name.
+"""``vector_search(..)``, ``text_search(..)`` and ``hybrid_search(..)`` in a statement: found in its
+text, and put in their place the name of a relation.
 
 In the text and not in the tree, for a vector written out has a thousand words, which neither the
 parser nor a plan that is kept should see. What is left of the text is parsed and checked as any
@@ -15,15 +16,27 @@ from typing import Any, Final
 
 import orjson
 
+from lakehouse.model.retrieval import SearchMode
 from lakehouse.queryd.parse import invalid
 
-__all__ = ["CALLS_MAX", "Call", "Rewritten", "rewritten"]
+__all__ = ["CALLS_MAX", "FUNCTIONS", "Call", "Rewritten", "rewritten"]
 
-FUNCTION: Final = "vector_search"
+FUNCTIONS: Final = {f"{mode.value}_search": mode for mode in SearchMode}
 CALLS_MAX: Final = 8
 K_DEFAULT: Final = 10
-_USAGE: Final = "vector_search('index', 'text' or [vector] or ?, k, filter => 'sql', exact => true)"
-_NAMED: Final = {"filter": str, "exact": bool, "ef": int, "number": int, "model": str}
+_QUERY: Final = dict.fromkeys(SearchMode, "'words'") | {
+    SearchMode.VECTOR: "'text' or [vector] or ?"
+}
+_NAMED: Final = {
+    "filter": str,
+    "exact": bool,
+    "ef": int,
+    "number": int,
+    "model": str,
+    "candidates": int,
+    "rerank": str,
+}
+_OF_VECTORS: Final = frozenset({"exact", "ef"})
 _INTEGER_MAX: Final = 2**31 - 1
 _FLOAT_MAX: Final = 3.4028234663852886e38
 # What a word is not looked for in, and what parameters are. What has no end goes to the end of the
@@ -38,7 +51,7 @@ _LEXER: Final = re.compile(
     |(?P<question>\?)
     |\$(?P<number>\d+)
     |(?:\$|(?<![:\w]):)(?P<name>[A-Za-z_]\w*)
-    |(?<![\w.$"])(?P<call>vector_search)\s*+\(
+    |(?<![\w.$"])(?P<call>(?:vector|text|hybrid)_search)\s*+\(
     |[A-Za-z_]\w*+
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
@@ -58,14 +71,19 @@ _WORDS: Final = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One search. ``query`` is a text or a vector; ``slot`` the schema that its relation has in the
-    text that is left."""
+    """One search. ``query`` is a text or a vector; ``slot`` the schema that its relation, which is
+    called as its ``function``, has in the text that is left."""
 
     slot: str
     index: str
     query: str | tuple[float, ...]
     k: int
     options: dict[str, Any] = field(default_factory=dict)
+    function: str = "vector_search"
+
+    @property
+    def mode(self) -> SearchMode:
+        return FUNCTIONS[self.function]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +100,8 @@ def rewritten(sql: str, params_json: str) -> Rewritten:
 
     Raises ``invalid`` for a search whose arguments are not literals or parameters, or no search.
     """
-    if FUNCTION not in sql.lower():
+    lowered = sql.lower()
+    if not any(function in lowered for function in FUNCTIONS):
         return Rewritten(sql, params_json, ())
     found = _Statement(sql, _Given(params_json))
     calls = found.read()
@@ -152,6 +171,7 @@ class _Statement:
         self._at = 0
         self.given = given
         self.left = ""
+        self._function = ""
 
     def read(self) -> tuple[Call, ...]:
         calls: list[Call] = []
@@ -162,9 +182,10 @@ class _Statement:
                 continue
             if len(calls) == CALLS_MAX:
                 raise invalid("there are too many searches in one statement", limit=CALLS_MAX)
-            slot = f"{FUNCTION}:{len(calls) + 1}"
-            calls.append(_call(slot, *self._arguments()))
-            self.left += f'{self._sql[done : token.start()]}"{slot}".{FUNCTION}'
+            self._function = token["call"].lower()
+            slot = f"{self._function}:{len(calls) + 1}"
+            calls.append(self._call(slot, *self._arguments()))
+            self.left += f'{self._sql[done : token.start()]}"{slot}".{self._function}'
             done = self._at
         self.left += self._sql[done:]
         return tuple(calls)
@@ -201,15 +222,15 @@ class _Statement:
         named: dict[str, Any] = {}
         while not self._sign(")"):
             if (positional or named) and not self._sign(","):
-                raise _wrong("an argument is a literal or a parameter", self._sql[self._at :])
+                raise self._wrong("an argument is a literal or a parameter", self._sql[self._at :])
             keyword = self._match(_KEYWORD)
             value = self._value()
             if keyword is None and named:
-                raise _wrong("arguments by place come first", self._sql[self._at :])
+                raise self._wrong("arguments by place come first", self._sql[self._at :])
             if keyword is None:
                 positional.append(value)
             elif named.setdefault(keyword[1].lower(), value) is not value:
-                raise _wrong("an argument is named twice", keyword[1])
+                raise self._wrong("an argument is named twice", keyword[1])
         return positional, named
 
     def _value(self) -> Any:
@@ -217,7 +238,7 @@ class _Statement:
         if (text := self._match(_STRING)) is not None:
             value = text[1].replace("''", "'")
         elif (items := self._match(_ARRAY)) is not None:
-            value = _numbers(items[1])
+            value = self._numbers(items[1])
         elif (number := self._match(_NUMBER)) is not None:
             value = int(number[0][:20])
         elif (word := self._match(_WORD)) is not None:
@@ -226,10 +247,67 @@ class _Statement:
             token = _LEXER.match(self._sql, self._at)
             name = None if token is None else self._parameter(token)
             if token is None or name is None:
-                raise _wrong("an argument is a literal or a parameter", self._sql[self._at :])
+                raise self._wrong("an argument is a literal or a parameter", self._sql[self._at :])
             self._at = token.end()
             value = self.given.take(name)
         self._match(_CAST)
+        return value
+
+    def _numbers(self, text: str) -> list[float]:
+        try:
+            return [float(one) for one in text.split(",")]
+        except ValueError:
+            raise self._wrong("a vector has numbers only", text) from None
+
+    def _usage(self) -> str:
+        mode = FUNCTIONS[self._function]
+        more = "exact => true" if mode is SearchMode.VECTOR else "candidates => 200"
+        return f"{self._function}('index', {_QUERY[mode]}, k, filter => 'sql', {more})"
+
+    def _wrong(self, message: str, near: str) -> Exception:
+        return invalid(
+            message, function=self._function, near=near[:40], hint=f"write {self._usage()}"
+        )
+
+    def _call(self, slot: str, positional: list[Any], named: dict[str, Any]) -> Call:
+        if not 2 <= len(positional) <= 3:
+            raise self._wrong(
+                "a search has an index, a query and k", f"{len(positional)} arguments"
+            )
+        if len(positional) == 3 and "k" in named:
+            raise self._wrong("an argument is named twice", "k")
+        index, query, k = (*positional, named.pop("k", K_DEFAULT))[:3]
+        if not isinstance(index, str) or not index:
+            raise self._wrong("the index of a search is a text", str(index))
+        if isinstance(query, list):
+            query = tuple(self._float(one) for one in query)
+        elif not isinstance(query, str):
+            raise self._wrong("the query of a search is a text or a vector", str(query))
+        if not isinstance(query, str) and FUNCTIONS[self._function] is not SearchMode.VECTOR:
+            raise self._wrong("words are searched for, not a vector", "a vector")
+        options = {
+            name: self._option(name, value) for name, value in named.items() if value is not None
+        }
+        return Call(slot, index, query, self._whole("k", k), options, self._function)
+
+    def _float(self, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong("a vector has numbers only", str(value))
+        return float(value) if abs(value) <= _FLOAT_MAX else math.copysign(math.inf, value)
+
+    def _option(self, name: str, value: Any) -> Any:
+        kind = _NAMED.get(name)
+        if kind is None or (name in _OF_VECTORS and self._function == "text_search"):
+            raise self._wrong("a search has no such argument", name)
+        if kind is int:
+            return self._whole(name, value)
+        if not isinstance(value, kind):
+            raise self._wrong(f"{name} is a {'text' if kind is str else 'boolean'}", str(value))
+        return value
+
+    def _whole(self, name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _INTEGER_MAX:
+            raise self._wrong(f"{name} is a whole number", str(value))
         return value
 
 
@@ -237,53 +315,3 @@ def _matched(pattern: re.Pattern[str], text: str, at: int) -> re.Match[str]:
     found = pattern.match(text, at)
     assert found is not None
     return found
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(one) for one in text.split(",")]
-    except ValueError:
-        raise _wrong("a vector has numbers only", text) from None
-
-
-def _wrong(message: str, near: str) -> Exception:
-    return invalid(message, function=FUNCTION, near=near[:40], hint=f"write {_USAGE}")
-
-
-def _call(slot: str, positional: list[Any], named: dict[str, Any]) -> Call:
-    if not 2 <= len(positional) <= 3:
-        raise _wrong("a search has an index, a query and k", f"{len(positional)} arguments")
-    if len(positional) == 3 and "k" in named:
-        raise _wrong("an argument is named twice", "k")
-    index, query, k = (*positional, named.pop("k", K_DEFAULT))[:3]
-    if not isinstance(index, str) or not index:
-        raise _wrong("the index of a search is a text", str(index))
-    if isinstance(query, list):
-        query = tuple(_float(one) for one in query)
-    elif not isinstance(query, str):
-        raise _wrong("the query of a search is a text or a vector", str(query))
-    options = {name: _option(name, value) for name, value in named.items() if value is not None}
-    return Call(slot, index, query, _whole("k", k), options)
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong("a vector has numbers only", str(value))
-    return float(value) if abs(value) <= _FLOAT_MAX else math.copysign(math.inf, value)
-
-
-def _option(name: str, value: Any) -> Any:
-    kind = _NAMED.get(name)
-    if kind is None:
-        raise _wrong("a search has no such argument", name)
-    if kind is int:
-        return _whole(name, value)
-    if not isinstance(value, kind):
-        raise _wrong(f"{name} is a {'text' if kind is str else 'boolean'}", str(value))
-    return value
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _INTEGER_MAX:
-        raise _wrong(f"{name} is a whole number", str(value))
-    return value

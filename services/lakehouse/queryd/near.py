@@ -1,5 +1,5 @@
-"""``vector_search`` carried out: each search of a statement as a relation of its own, asked of the
-vectors contract on the caller's behalf, and gone with the query."""
+"""``vector_search`` and its like carried out: each search of a statement as a relation of its own,
+asked of the vectors contract on the caller's behalf, and gone with the query."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
+from lakehouse.contracts.as_of import AsOf
 from lakehouse.contracts.catalog import CatalogService, GetRequest
 from lakehouse.contracts.vectors import (
     Hit,
@@ -26,8 +27,9 @@ from lakehouse.kit.ids import Ids
 from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import name_key
+from lakehouse.model.retrieval import Rerank, SearchMode, Stage
 from lakehouse.model.schema import Column, Schema
-from lakehouse.queryd.calls import FUNCTION, Call
+from lakehouse.queryd.calls import Call
 from lakehouse.queryd.parse import invalid
 from lakehouse.queryd.points import Mention
 from lakehouse.queryd.system import SystemRelation, made_relation
@@ -46,6 +48,7 @@ _COLUMNS: Final = (
     ("text", "string"),
     ("version", "int64"),
 )
+_LEGS: Final = (Stage.VECTOR, Stage.TEXT)
 _LOOKS: Final = 2
 _GIVEN_ID: Final = Column(1, "id", "string")
 
@@ -53,21 +56,25 @@ _GIVEN_ID: Final = Column(1, "id", "string")
 def check_places(calls: Sequence[Call], mentions: Sequence[Mention]) -> None:
     """Raise ``invalid`` unless each of ``calls`` stands where a relation may, as of now."""
     known = {one.key for one in mentions}
-    if any(
-        name_key(one.name) == _mention_key(call) for one in mentions if one.point for call in calls
-    ):
-        raise invalid("a search is as of now and has no versions", function=FUNCTION)
-    if not known.issuperset(_mention_key(call) for call in calls):
-        raise invalid(
-            "a search is a table: it stands in FROM",
-            function=FUNCTION,
-            hint="write select .. from vector_search(..) v join t on t.id = v.id",
-        )
+    pointed = {name_key(one.name) for one in mentions if one.point}
+    for call in calls:
+        if _mention_key(call) in pointed:
+            raise invalid(
+                "a search has no version of its own",
+                function=call.function,
+                hint="ask the whole statement as of a version: as_of of the request",
+            )
+        if _mention_key(call) not in known:
+            raise invalid(
+                "a search is a table: it stands in FROM",
+                function=call.function,
+                hint=f"write select .. from {call.function}(..) v join t on t.id = v.id",
+            )
 
 
 def _mention_key(call: Call) -> str:
     """The key of the mention that stands for ``call`` in what is left of a statement."""
-    return name_key(f"{call.slot}.{FUNCTION}")
+    return name_key(f"{call.slot}.{call.function}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ class Searches:
         self._ids = ids
 
     async def open(
-        self, ctx: Context, calls: Sequence[Call], passing: list[str]
+        self, ctx: Context, calls: Sequence[Call], passing: list[str], as_of: AsOf
     ) -> dict[str, SystemRelation]:
         """The relation of each of ``calls``, by the key of its mention; its file is put into
         ``passing`` before it is there. Raises as ``VectorsService.search``."""
@@ -101,14 +108,16 @@ class Searches:
             raise LakehouseError(
                 ErrorKind.UNAVAILABLE,
                 "nobody whom this process knows searches vectors",
-                function=FUNCTION,
+                function=calls[0].function,
                 hint='set node.peers.vectord = "host:port", or run vectord in this process',
             )
         vectors = self._vectors
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = {
-                    _mention_key(call): group.create_task(self._one(ctx, vectors, call, passing))
+                    _mention_key(call): group.create_task(
+                        self._one(ctx, vectors, call, passing, as_of)
+                    )
                     for call in calls
                 }
         except BaseExceptionGroup as errors:
@@ -116,18 +125,33 @@ class Searches:
         return {key: task.result() for key, task in tasks.items()}
 
     async def _one(
-        self, ctx: Context, vectors: VectorsService, call: Call, passing: list[str]
+        self,
+        ctx: Context,
+        vectors: VectorsService,
+        call: Call,
+        passing: list[str],
+        as_of: AsOf,
     ) -> SystemRelation:
-        request = SearchRequest(call.index, (_query(call),), call.k, **call.options)
+        request = SearchRequest(
+            call.index,
+            (_query(call),),
+            call.k,
+            **_options(call),
+            mode=call.mode,
+            as_of=as_of,
+            purpose="sql",
+        )
         result, keys = await asyncio.gather(
             vectors.search(ctx, request), self._keys(ctx, vectors, call)
         )
-        table, schema = _table(result.results[0].hits, keys)
-        name = f"{FUNCTION}-{self._ids.ulid()}.parquet"
+        table, schema = _table(result.results[0].hits, keys, call.mode)
+        name = f"{call.function}-{self._ids.ulid()}.parquet"
         path = self._folder / name
         passing.append(str(path))
         await run_blocking(_write, path, table)
-        one = made_relation(f"{call.slot}.{FUNCTION}", schema, result.version, table.num_rows, name)
+        one = made_relation(
+            f"{call.slot}.{call.function}", schema, result.version, table.num_rows, name
+        )
         one.passing = True
         return SystemRelation(one, str(path))
 
@@ -164,7 +188,22 @@ def _query(call: Call) -> VectorQuery:
     return VectorQuery(vector=struct.pack(f"<{len(call.query)}f", *call.query))
 
 
-def _table(hits: Sequence[Hit], keys: _Keys) -> tuple[pa.Table, Schema]:
+def _options(call: Call) -> dict[str, Any]:
+    options = dict(call.options)
+    if "rerank" in options:
+        try:
+            options["rerank"] = Rerank(options["rerank"])
+        except ValueError:
+            raise invalid(
+                "there is no such rerank",
+                function=call.function,
+                rerank=options["rerank"][:80],
+                known=" ".join(one.value for one in Rerank),
+            ) from None
+    return options
+
+
+def _table(hits: Sequence[Hit], keys: _Keys, mode: SearchMode) -> tuple[pa.Table, Schema]:
     """The hits as rows, nearest first, with the columns of their keys behind."""
     texts = [hit.key for hit in hits]
     arrays: list[pa.Array | pa.ChunkedArray] = [
@@ -174,14 +213,18 @@ def _table(hits: Sequence[Hit], keys: _Keys) -> tuple[pa.Table, Schema]:
             for name, kind in _COLUMNS[1:]
         ),
     ]
+    shown = list(_COLUMNS)
+    if mode is SearchMode.HYBRID:
+        shown += [(f"{stage.value}_rank", "int64") for stage in _LEGS]
+        arrays += [pa.array([_rank(hit, stage) for hit in hits], pa.int64()) for stage in _LEGS]
     own = key_columns(keys.schema, keys.key)
     if keys.given:
         arrays.append(pa.array(texts, pa.string()))
     else:
         arrays += parse_entities(texts, keys.schema, keys.key).columns
-    taken = {name for name, _ in _COLUMNS}
+    taken = {name for name, _ in shown}
     pairs = [
-        *_COLUMNS,
+        *shown,
         *(
             (f"key_{one.name}" if name_key(one.name) in taken else one.name, one.type)
             for one in own
@@ -190,6 +233,11 @@ def _table(hits: Sequence[Hit], keys: _Keys) -> tuple[pa.Table, Schema]:
     columns = tuple(Column(at, name, kind) for at, (name, kind) in enumerate(pairs, start=1))
     schema = Schema(1, columns)
     return pa.Table.from_arrays(arrays, schema=arrow_schema(schema)), schema
+
+
+def _rank(hit: Hit, stage: Stage) -> int | None:
+    """Null where the stage did not bring the hit up."""
+    return next((one.rank for one in hit.stages if one.stage is stage), None)
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -269,7 +269,7 @@ class Query:
         until = min(deadline, expires)
         left = await self._without_searches(request)
         parsed = await self._planning.parsed(left.sql, until)
-        made = await self._searched(ctx, left, parsed, until, stack)
+        made = await self._searched(ctx, request, (left, parsed), until, stack)
         pinned = await self._pinning.pin(ctx, request, parsed, made)
         for path in pinned.passing:
             stack.callback(Path(path).unlink, missing_ok=True)
@@ -330,9 +330,15 @@ class Query:
         return rewritten(sql, params)
 
     async def _searched(
-        self, ctx: Context, left: Rewritten, parsed: Parsed, until: float, stack: ExitStack
+        self,
+        ctx: Context,
+        request: QueryRequest,
+        statement: tuple[Rewritten, Parsed],
+        until: float,
+        stack: ExitStack,
     ) -> dict[str, SystemRelation]:
         """The relations of a statement's searches, made before the datasets are looked at."""
+        left, parsed = statement
         if not left.calls:
             return {}
         assert self._claim is not None
@@ -342,10 +348,12 @@ class Query:
         stack.callback(_remove, passing)
         try:
             async with asyncio.timeout(until - self._clock.monotonic()):
-                return await searches.open(ctx, left.calls, passing)
+                return await searches.open(ctx, left.calls, passing, request.as_of)
         except TimeoutError as error:
             message = "the search took longer than the query may"
-            raise LakehouseError(ErrorKind.TIMEOUT, message, function="vector_search") from error
+            raise LakehouseError(
+                ErrorKind.TIMEOUT, message, function=left.calls[0].function
+            ) from error
 
     async def _fetched(self, pinned: Pinned, files: Sequence[DataFile]) -> Local:
         """Verified local copies. What a bucket has to say against it names the dataset, too."""

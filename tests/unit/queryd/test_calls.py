@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.retrieval import SearchMode
 from lakehouse.queryd.calls import CALLS_MAX, Call, rewritten
 
 ONE = '"vector_search:1".vector_search'
@@ -208,3 +209,45 @@ def test_no_text_breaks_it() -> None:
         with contextlib.suppress(LakehouseError):
             found = rewritten(text, params)
             assert len(found.calls) == found.sql.count('".vector_search')
+
+
+@pytest.mark.parametrize(
+    ("function", "mode"), [("text_search", SearchMode.TEXT), ("Hybrid_Search", SearchMode.HYBRID)]
+)
+def test_words_are_searched_for_as_well(function: str, mode: SearchMode) -> None:
+    found = rewritten(f"select * from {function}('docs', 'red', 3, candidates => 50) v", "")
+    (only,) = found.calls
+    assert (only.index, only.query, only.k, only.options) == ("docs", "red", 3, {"candidates": 50})
+    assert (only.mode, only.function) == (mode, function.lower())
+    assert found.sql == f'select * from "{function.lower()}:1".{function.lower()} v'
+
+
+def test_searches_of_all_kinds_stand_side_by_side() -> None:
+    sql = "select 1 from text_search('a', ?) t, vector_search('b', ?) v, hybrid_search('c', ?) h"
+    found = rewritten(sql, json.dumps(["x", [1, 2], "y"]))
+    assert [(one.slot, one.mode.value) for one in found.calls] == [
+        ("text_search:1", "text"),
+        ("vector_search:2", "vector"),
+        ("hybrid_search:3", "hybrid"),
+    ]
+    assert [one.query for one in found.calls] == ["x", (1.0, 2.0), "y"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "text_search('docs', [1, 2])",
+        "hybrid_search('docs', [1, 2])",
+        "text_search('docs', 'red', exact => true)",
+        "text_search('docs', 'red', ef => 7)",
+        "hybrid_search('docs', title)",
+        "text_search('docs')",
+    ],
+)
+def test_what_words_do_not_take_is_refused_by_name(call: str) -> None:
+    with pytest.raises(LakehouseError) as caught:
+        rewritten(f"select * from {call}", "")
+    assert caught.value.kind is ErrorKind.INVALID
+    function = call[: call.index("(")]
+    assert caught.value.fields["function"] == function
+    assert str(caught.value.fields["hint"]).startswith(f"write {function}(")
