@@ -22,6 +22,7 @@ from lakehouse.contracts.catalog import (
 from lakehouse.contracts.storage import AddBucketRequest
 from lakehouse.contracts.tokens import CreateTokenRequest
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.gateway.meant import meant
 from lakehouse.gateway.problems import invalid_request
 from lakehouse.model.dataset import Card, Lineage, Sensitivity
 from lakehouse.model.identity import Scope
@@ -295,10 +296,9 @@ def parse_body(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        faults: list[Any] = [
-            {**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)
-        ]
-        raise invalid_request(faults) from None
+        listed = error.errors(include_url=False)
+        faults: list[Any] = [{**fault, "loc": ("body", *fault["loc"])} for fault in listed]
+        raise invalid_request(faults, meant(model, listed[0])) from None
 
 
 async def read_json(

@@ -157,7 +157,7 @@ def _from_validation(error: RequestValidationError) -> LakehouseError:
     return invalid_request(list(error.errors()))
 
 
-def invalid_request(faults: list[Any]) -> LakehouseError:
+def invalid_request(faults: list[Any], hint: str = "") -> LakehouseError:
     """Faults as pydantic lists them (``loc``, ``msg``, ``input``) as one ``invalid``."""
     errors: list[FieldValue] = [
         {
@@ -169,8 +169,9 @@ def invalid_request(faults: list[Any]) -> LakehouseError:
     ]
     first = errors[0] if errors else {"where": "request", "why": "is not valid"}
     assert isinstance(first, dict)
+    told: dict[str, FieldValue] = {"hint": hint} if hint else {}
     return LakehouseError(
-        ErrorKind.INVALID, f"{first['where']}: {first['why']}".lower(), errors=errors
+        ErrorKind.INVALID, f"{first['where']}: {first['why']}".lower(), errors=errors, **told
     )
 
 

@@ -16,10 +16,14 @@ import orjson
 from pydantic import Field, PlainValidator, RootModel, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from lakehouse.contracts.as_of import AsOf
 from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.contracts.vectors import (
+    ALSO_MAX,
+    CANDIDATES_MAX,
     K_MAX,
     QUERIES_MAX,
+    RERANKED_MAX,
     TEXT_BYTES_MAX,
     BuildRequest,
     CompareRequest,
@@ -29,7 +33,9 @@ from lakehouse.contracts.vectors import (
     VectorQuery,
 )
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.gateway.bodies import Body, Text, Whole
+from lakehouse.gateway.bodies import Body, Point, Text, Whole
+from lakehouse.gateway.params import point
+from lakehouse.model.retrieval import RecordClass, Rerank, SearchMode
 from lakehouse.model.vectors import (
     DIMENSIONS_MAX,
     Chunking,
@@ -42,11 +48,14 @@ from lakehouse.model.vectors import (
 _COLUMNS_MAX: Final = 1000
 _KEYS_MAX: Final = 10_000
 _FLOAT_BYTES: Final = 4
+_NOW: Final = AsOf()
 _NO_VECTOR: Final = "a vector is an array of numbers, or base64 of little-endian float32"
 
 Short = Annotated[str, Field(max_length=1000)]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Asked = Annotated[str, Field(min_length=1, max_length=TEXT_BYTES_MAX)]
+IndexField = Annotated[str, Field(min_length=1, max_length=1000)]
+Also = Annotated[tuple[IndexField, ...], Field(max_length=ALSO_MAX)]
 
 
 def float32(given: object) -> array[float]:
@@ -137,34 +146,42 @@ Key = Annotated[
 
 
 class QueryBody(Body):
-    """Either a ``text`` or a ``vector``."""
+    """Either a ``text`` or a ``vector``; both where the mode is hybrid."""
 
     text: Asked | None = None
     vector: Vector | None = None
 
-    def query(self) -> VectorQuery:
-        """Raises ``invalid`` unless it is one of them."""
-        if (self.text is None) == (self.vector is None):
+    def query(self, mode: SearchMode) -> VectorQuery:
+        """Raises ``invalid`` unless it is what the mode can search for."""
+        both = self.text is not None and self.vector is not None
+        if (both and mode is not SearchMode.HYBRID) or not (both or self.text or self.vector):
             raise LakehouseError(
                 ErrorKind.INVALID,
                 "a query is either a text or a vector",
-                hint='for example {"text": "who repairs roofs"}',
+                hint='for example {"text": "who repairs roofs"}; both together are for mode hybrid',
+            )
+        if mode is SearchMode.TEXT and self.text is None:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "mode text searches for a text",
+                hint="give a text, or leave the mode out to search by the vector",
             )
         return VectorQuery(self.text or "", self.vector or b"")
 
 
-class SearchBody(Body):
+class SearchBody(QueryBody):
     """One query (``text`` or ``vector``), or many (``queries``), of one index.
 
     ``k``: so many hits, where there are so many. ``filter``: a SQL predicate over the columns of
-    the index's dataset. ``exact``: compare with every vector. ``ef``: candidates looked at in the
-    graph; 0 as the profile says. ``number``: of the index's version; 0 is the live one. ``model``:
-    refuse if another one embedded it.
+    the index's dataset. ``mode``: by meaning, by words (BM25), or both, fused. ``also``: indexes
+    that are searched together with this one. ``candidates``: of each stage, for fusion; 0 takes
+    what fits ``k``. ``rerank``: another order for the best ``rerank_max``. ``as_of``: rows as they
+    were then. ``record``: how the retrieval is remembered. ``exact``: compare with every vector.
+    ``ef``: candidates looked at in the graph; 0 as the profile says. ``number``: of the index's
+    version; 0 is the live one. ``model``: refuse if another one embedded it.
     """
 
-    index: Annotated[str, Field(min_length=1, max_length=1000)]
-    text: Asked | None = None
-    vector: Vector | None = None
+    index: IndexField
     queries: (
         Annotated[tuple[QueryBody, ...], Field(min_length=1, max_length=QUERIES_MAX)] | None
     ) = None
@@ -174,6 +191,13 @@ class SearchBody(Body):
     ef: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     number: Number = 0
     model: Short = ""
+    mode: SearchMode = SearchMode.VECTOR
+    also: Also = ()
+    candidates: Annotated[int, Field(ge=0, le=CANDIDATES_MAX)] = 0
+    rerank: Rerank = Rerank.NONE
+    rerank_max: Annotated[int, Field(ge=0, le=RERANKED_MAX)] = 0
+    as_of: Point | None = None
+    record: RecordClass = RecordClass.BEST_EFFORT
 
     @property
     def many(self) -> bool:
@@ -182,23 +206,35 @@ class SearchBody(Body):
 
     def request(self) -> SearchRequest:
         """Raises ``invalid`` unless there is one query, or a list of them."""
-        if sum((self.text is not None, self.vector is not None, self.many)) != 1:
+        return SearchRequest(
+            self.index,
+            self._queries(),
+            self.k,
+            self.filter,
+            self.number,
+            self.model,
+            self.ef,
+            self.exact,
+            self.mode,
+            self.also,
+            self.candidates,
+            self.rerank,
+            self.rerank_max,
+            _NOW if self.as_of is None else point(self.as_of),
+            self.record,
+        )
+
+    def _queries(self) -> tuple[VectorQuery, ...]:
+        alone = self.text is not None or self.vector is not None
+        several = self.text is not None and self.vector is not None
+        if alone == self.many or (several and self.mode is not SearchMode.HYBRID):
             raise LakehouseError(
                 ErrorKind.INVALID,
                 "give either a text, a vector or a list of queries",
-                hint='for example {"index": "posts", "text": "who repairs roofs", "k": 5}',
+                hint='for example {"index": "posts", "text": "who repairs roofs", "k": 5}; a text'
+                " with its vector is for mode hybrid",
             )
-        one = VectorQuery(self.text or "", self.vector or b"")
-        return SearchRequest(
-            index=self.index,
-            queries=tuple(query.query() for query in self.queries or ()) or (one,),
-            k=self.k,
-            filter=self.filter,
-            number=self.number,
-            model=self.model,
-            ef=self.ef,
-            exact=self.exact,
-        )
+        return tuple(one.query(self.mode) for one in self.queries or (self,))
 
 
 class CreateIndexBody(Body):

@@ -132,26 +132,37 @@ SEARCH: Final[JsonObject] = {
     "text": "water comes through the ceiling",
     "k": 5,
     "filter": "status = 'open'",
+    "mode": "hybrid",
 }
 HITS: Final[JsonObject] = {
     "index": "tickets",
     "number": 1,
     "model": "all-minilm",
     "backend": "parquet",
-    "served_by": "hnsw",
+    "served_by": "hnsw+bm25",
     "source_version": 812,
     "behind": False,
     "version": 816,
     "embed_ms": 3.9,
     "search_ms": 0.4,
+    "mode": "hybrid",
+    "degraded": False,
+    "degraded_reason": "",
+    "retrieval_id": _ID,
     "hits": [
         {
             "key": [7],
-            "score": 0.61,
+            "score": 0.0325,
             "chunk": 0,
             "span": [0, len(_TEXT)],
             "text": _TEXT,
             "version": 812,
+            "stages": [
+                {"stage": "vector", "rank": 1, "score": 0.61},
+                {"stage": "text", "rank": 3, "score": 4.2},
+                {"stage": "fusion", "rank": 1, "score": 0.0325},
+            ],
+            "index": "",
         }
     ],
 }

@@ -20,6 +20,7 @@ from lakehouse.contracts.vectors import (
     SearchResult,
     StoredVector,
 )
+from lakehouse.model.retrieval import SearchMode, StageScore
 from lakehouse.model.vectors import (
     IndexVersion,
     Profile,
@@ -90,7 +91,8 @@ class IndexesShape:
 @dataclass(frozen=True, slots=True)
 class HitShape:
     """A chunk. ``key``: the values of the row's primary key, or the id of a given vector. ``span``:
-    begin and end in the document's text, in characters."""
+    begin and end in the document's text, in characters. ``stages``: what brought it up, where it
+    was not one alone. ``index``: where several were searched together."""
 
     key: Any
     score: float
@@ -98,18 +100,21 @@ class HitShape:
     span: tuple[int, int]
     text: str
     version: int
+    stages: tuple[StageScore, ...] = ()
+    index: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HitsShape:
-    """Of one query, nearest first."""
+    """Of one query, nearest first. ``retrieval_id``: empty where it is not remembered."""
 
     hits: tuple[HitShape, ...]
+    retrieval_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredShape:
-    """Who answered, and of what."""
+    """Who answered, and of what. ``degraded``: by words alone, or not ordered anew."""
 
     index: str
     number: int
@@ -121,12 +126,16 @@ class AnsweredShape:
     version: int
     embed_ms: float
     search_ms: float
+    mode: SearchMode
+    degraded: bool
+    degraded_reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class OneSearchShape(AnsweredShape):
-    """Of one query."""
+    """Of one query. ``retrieval_id``: empty where it is not remembered."""
 
+    retrieval_id: str
     hits: tuple[HitShape, ...]
 
 
@@ -211,19 +220,32 @@ def search_shape(result: SearchResult, many: bool) -> OneSearchShape | ManySearc
         "version": result.version,
         "embed_ms": round(result.embed_ms, 3),
         "search_ms": round(result.search_ms, 3),
+        "mode": result.mode,
+        "degraded": result.degraded,
+        "degraded_reason": result.degraded_reason,
     }
     if many:
         return ManySearchShape(**answered, results=tuple(map(_hits, result.results)))
-    return OneSearchShape(**answered, hits=_hits(result.results[0]).hits)
+    found = result.results[0]
+    hits = tuple(map(hit_shape, found.hits))
+    return OneSearchShape(**answered, retrieval_id=found.retrieval_id, hits=hits)
 
 
 def _hits(found: Hits) -> HitsShape:
-    return HitsShape(tuple(map(_hit, found.hits)))
+    return HitsShape(tuple(map(hit_shape, found.hits)), found.retrieval_id)
 
 
-def _hit(one: Hit) -> HitShape:
-    span = (one.start, one.end)
-    return HitShape(key_value(one.key), one.score, one.chunk, span, one.text, one.version)
+def hit_shape(one: Hit) -> HitShape:
+    return HitShape(
+        key_value(one.key),
+        one.score,
+        one.chunk,
+        (one.start, one.end),
+        one.text,
+        one.version,
+        one.stages,
+        one.index,
+    )
 
 
 def vectors_shape(result: GetVectorsResult) -> VectorsShape:

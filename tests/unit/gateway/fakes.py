@@ -32,6 +32,7 @@ from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.model.probe import ProbeCheck, ProbeReport
 from lakehouse.model.schema import Schema
 from unit.gateway.recording import AT, COLUMNS, VERSION, Recorder
+from unit.gateway.retrieval_fakes import FakeMemory, FakeRag, FakeRetrievals, FakeTrials
 from unit.gateway.row_fakes import FakeJournal, FakeRows, tag
 from unit.gateway.vector_fakes import FakeProfiles, FakeVectors
 
@@ -404,6 +405,10 @@ class World:
         self.journal = FakeJournal()
         self.vectors = FakeVectors()
         self.profiles = FakeProfiles()
+        self.retrievals = FakeRetrievals()
+        self.trials = FakeTrials()
+        self.rag = FakeRag()
+        self.memory = FakeMemory()
         self.readiness = FakeReadiness()
         if settings is None and not figures:
             _Current.world, self.app = self, _shared_app()
@@ -419,6 +424,10 @@ class World:
             self.journal,
             self.vectors,
             self.profiles,
+            self.retrievals,
+            self.trials,
+            self.rag,
+            self.memory,
             self.readiness,
             figures,
         )

@@ -12,9 +12,11 @@ import pytest
 
 from lakehouse.contracts import profiles as p
 from lakehouse.contracts import vectors as v
+from lakehouse.contracts.as_of import AsOf
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.gateway import given_vectors
 from lakehouse.gateway.vector_shapes import VersionShape
+from lakehouse.model import retrieval as r
 from lakehouse.model.vectors import (
     Chunking,
     ChunkMethod,
@@ -24,6 +26,7 @@ from lakehouse.model.vectors import (
     VectorBackend,
 )
 from unit.gateway.fakes import VERSION, World
+from unit.gateway.vector_fakes import hit
 
 ONE = "/vectors/indexes/tickets"
 ONE_TEXT = '{"text":"b"}'
@@ -78,6 +81,40 @@ SEARCHES: list[tuple[dict[str, Any], v.SearchRequest]] = [
         {"queries": [{"text": "a"}, {"vector": [0.5, -1, 3e-5]}], "filter": "a = 'b'", "k": 1},
         v.SearchRequest("tickets", (v.VectorQuery("a"), v.VectorQuery("", PACKED)), 1, "a = 'b'"),
     ),
+    (
+        {"text": "a", "mode": "text", "record": "none", "as_of": 700},
+        v.SearchRequest(
+            "tickets",
+            (v.VectorQuery("a"),),
+            mode=r.SearchMode.TEXT,
+            as_of=AsOf(version=700),
+            record=r.RecordClass.NONE,
+        ),
+    ),
+    (
+        {
+            "text": "a",
+            "vector": [0.5, -1, 3e-5],
+            "mode": "hybrid",
+            "also": ["posts", "faces"],
+            "candidates": 200,
+            "rerank": "sentences",
+            "rerank_max": 50,
+            "as_of": "tag:march",
+            "record": "durable",
+        },
+        v.SearchRequest(
+            "tickets",
+            (v.VectorQuery("a", PACKED),),
+            mode=r.SearchMode.HYBRID,
+            also=("posts", "faces"),
+            candidates=200,
+            rerank=r.Rerank.SENTENCES,
+            rerank_max=50,
+            as_of=AsOf(tag="march"),
+            record=r.RecordClass.DURABLE,
+        ),
+    ),
 ]
 
 
@@ -99,18 +136,84 @@ async def test_searches(body: dict[str, Any], expected: v.SearchRequest) -> None
         "span": [3, 8],
         "text": "a text",
         "version": 790,
+        "stages": [],
+        "index": "",
     }
     about = ("number", "model", "backend", "served_by", "source_version", "behind", "version")
     values = [1, "all-minilm", "parquet", "hnsw+exact", 790, True, VERSION]
     assert [told[name] for name in about] == values
     assert (told["embed_ms"], told["search_ms"]) == (3.5, 0.25)
+    assert (told["mode"], told["degraded"], told["degraded_reason"]) == ("vector", False, "")
+    assert (told["results"][1] if "queries" in body else told)["retrieval_id"] == ""
     assert answer.headers["lakehouse-version"] == str(VERSION)
+
+
+async def test_a_search_of_stages_says_which_brought_a_hit() -> None:
+    world = World()
+    stages = (r.StageScore(r.Stage.VECTOR, 2, 0.5), r.StageScore(r.Stage.FUSION, 1, 0.03))
+    found = dataclasses.replace(hit("[7]", 0.03), stages=stages, index="posts")
+    about = ("tickets", 1, "m", "parquet", "hnsw+bm25", 790, True, VERSION)
+    world.vectors.answer = v.SearchResult(
+        (v.Hits((found,), "R7"),),
+        *about,
+        mode=r.SearchMode.HYBRID,
+        degraded=True,
+        degraded_reason="no model",
+    )
+    async with world.client() as client:
+        answer = await client.post("/vectors/search", json={"index": "tickets", "text": "b"})
+    told = answer.json()
+    assert (told["retrieval_id"], told["mode"], told["degraded"]) == ("R7", "hybrid", True)
+    assert told["degraded_reason"] == "no model"
+    assert told["hits"][0]["stages"] == [
+        {"stage": "vector", "rank": 2, "score": 0.5},
+        {"stage": "fusion", "rank": 1, "score": 0.03},
+    ]
+    assert told["hits"][0]["index"] == "posts"
+
+
+async def test_a_query_of_100_kb_is_taken() -> None:
+    world = World()
+    text = "ß" * 50_000
+    async with world.client() as client:
+        answer = await client.post("/vectors/search", json={"index": "tickets", "text": text})
+    assert answer.status_code == 200, answer.text[:200]
+    assert world.vectors.last("search")[1].queries == (v.VectorQuery(text),)
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ({"txet": "a"}, "did you mean text"),
+        ({"text": "a", "K": 3}, "did you mean k"),
+        ({"text": "a", "mode": "hibryd"}, "did you mean hybrid"),
+        ({"text": "a", "rerank": "sentence"}, "did you mean sentences"),
+        ({"queries": [{"text": "a"}, {"txt": "b"}]}, "did you mean text"),
+        ({"text": "a", "as_of": "yesterday"}, "for example 812"),
+        ({"text": "a", "vector": [1]}, "mode hybrid"),
+        ({"vector": [1], "mode": "text"}, "give a text"),
+    ],
+    ids=str,
+)
+async def test_what_was_meant_is_said(body: dict[str, Any], hint: str) -> None:
+    async with World().client() as client:
+        answer = await client.post("/vectors/search", json={"index": "a", **body})
+    assert answer.status_code == 400, answer.text
+    assert hint in answer.json()["hint"], answer.text
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ("{}", "body.index"),
+        ('{"index": "a", "text": "b", "mode": "both"}', "body.mode"),
+        ('{"index": "a", "text": "b", "also": [""]}', "body.also.0"),
+        ('{"index": "a", "text": "b", "candidates": 10001}', "body.candidates"),
+        ('{"index": "a", "text": "b", "rerank": true}', "body.rerank"),
+        ('{"index": "a", "text": "b", "rerank_max": 201}', "body.rerank_max"),
+        ('{"index": "a", "text": "b", "as_of": -1}', "body.as_of"),
+        ('{"index": "a", "text": "b", "record": "maybe"}', "body.record"),
+        ('{"index": "a", "text": "b", "also": ["c"%s]}' % (8 * ', "c"'), "body.also"),
         ('{"index": "a"}', "text, a vector"),
         ('{"index": "a", "text": "b", "vector": [1]}', "text, a vector"),
         ('{"index": "a", "text": "b", "queries": [{"text": "b"}]}', "text, a vector"),

@@ -42,11 +42,13 @@ def hit(key: str, score: float) -> v.Hit:
 
 
 class FakeVectors(Recorder):
-    """One index of every name; ``building`` and ``created`` are what the next answers say."""
+    """One index of every name; ``building`` and ``created`` are what the next answers say, and
+    ``answer`` of a search, where there is one."""
 
     building = False
     created = False
     keys = ("[7]", '["a",1]', "face-1", "[not JSON]")
+    answer: v.SearchResult | None = None
 
     def _index(self, name: str) -> v.IndexResult:
         return v.IndexResult(index(name), VERSION, self.created, self.building)
@@ -81,6 +83,8 @@ class FakeVectors(Recorder):
 
     async def search(self, ctx: Context, request: v.SearchRequest) -> v.SearchResult:
         self.saw("search", ctx, request)
+        if self.answer is not None:
+            return self.answer
         hits = tuple(hit(key, 0.5) for key in self.keys)
         results = tuple(v.Hits(hits) for _ in request.queries)
         about = (request.index, 1, "all-minilm", "parquet", "hnsw+exact", 790, True, VERSION)

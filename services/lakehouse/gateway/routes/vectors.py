@@ -115,13 +115,15 @@ def routes(vectors: VectorsService, settings: GatewaySettings) -> APIRouter:
 
 def _add_search(router: APIRouter, vectors: VectorsService) -> None:
     either = OneSearchShape | ManySearchShape
-    search_ = told("Search by meaning", either, examples.HITS, also=(409, 422))
+    search_ = told("Search by meaning, by words, or both", either, examples.HITS, also=(409, 422))
 
     @router.post("/vectors/search", **with_json(search_, SearchBody, examples.SEARCH))
     async def search(ctx: Reader, request: Request) -> Response:
         """The nearest chunks of a `text` or of a `vector`, always as many as `k` where so many
-        match the filter; ties are broken by key. A list of `queries` is answered by `results` in
-        their order. `served_by` says what was searched: an index (hnsw, lance), or all (exact)."""
+        match the filter; ties are broken by key. `mode` says whether meaning counts (`vector`),
+        words (`text`), or both (`hybrid`, which answers by words alone, and says `degraded`, while
+        the model is away). A list of `queries` is answered by `results` in their order.
+        `retrieval_id` names the answer for as long as it is kept: `GET /retrievals/{id}`."""
         body = await read_json(request, SearchBody, VECTORS_BYTES_MAX)
         found = await vectors.search(ctx, body.request())
         return reply(search_shape(found, body.many), found.version)
