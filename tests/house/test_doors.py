@@ -27,6 +27,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "hnswlib": ("lakehouse/vectord/adapters/",),
     "lance": ("lakehouse/vectord/adapters/",),
     "lancedb": ("lakehouse/vectord/adapters/",),
+    "tantivy": ("lakehouse/vectord/adapters/",),
     "httpx": ("lakehouse/vectord/adapters/sidecar.py",),
     # The model and its server are the sidecar's, in processes of their own.
     "ollama": (),
