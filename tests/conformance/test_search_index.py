@@ -15,7 +15,7 @@ from lakehouse.objectstore.folders import Claim
 from lakehouse.testing.suites.search_index import SearchIndexSuite
 from lakehouse.vectord.adapters import lance
 from lakehouse.vectord.adapters.exact import ExactIndex
-from lakehouse.vectord.adapters.hnsw import HnswIndex, build_graph, nameless_file
+from lakehouse.vectord.adapters.hnsw import HnswIndex, build_graph, grow_graph, nameless_file
 from lakehouse.vectord.adapters.lance import FOLDER, LanceIndex, build_table
 from lakehouse.vectord.ports import SearchIndex, Vectors
 
@@ -56,6 +56,22 @@ class TestHnsw(SearchIndexSuite):
             file.write(index.content)
             file.flush()
             return HnswIndex.load(file, *self.shape)
+
+
+class TestGrown(TestHnsw):
+    """A graph that others were added to, and added to again."""
+
+    def build(self, vectors: Vectors, distance: Distance) -> SearchIndex:
+        self.shape = (vectors.shape[1], distance)
+        half, most = max(1, len(vectors) // 2), max(1, len(vectors) * 9 // 10)
+        first = build_graph(vectors[:half], distance, (16, 100), self.folder)
+        before = bytes(first.content)
+        grown = grow_graph(first, vectors[half:most], self.folder)
+        again = grow_graph(self.reopened(first), vectors[half:most], self.folder)
+        assert bytes(grown.content) == bytes(again.content), "the same rows make the same bytes"
+        assert bytes(first.content) == before, "others may be searching it"
+        assert first.rows == half
+        return grow_graph(grown, vectors[most:], self.folder)
 
 
 class TestLance(SearchIndexSuite):

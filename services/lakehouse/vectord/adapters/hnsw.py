@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.vectors import Distance
+from lakehouse.vectord.adapters.pages import in_large_pages
 from lakehouse.vectord.nearest import Matrix, blank
 from lakehouse.vectord.ports import Labels, Vectors
 
-__all__ = ["HnswIndex", "build_graph", "nameless_file"]
+__all__ = ["HnswIndex", "build_graph", "grow_graph", "nameless_file"]
 
 Flags = npt.NDArray[np.bool_]
 
@@ -32,6 +33,7 @@ _EF_MIN: Final = 128
 _HEADER: Final = struct.Struct("<6QiIQQQdQ")
 _LABEL_BYTES: Final = 8
 _ROWS_AT_ONCE: Final = 1_000
+_CHUNK: Final = 8 << 20
 _THREADS_MAX: Final = 4
 _SPARE: Final = 8
 # What a search costs, measured at 768 dimensions: microseconds a candidate of the graph, a row that
@@ -77,12 +79,38 @@ def build_graph(
     import hnswlib
 
     graph = hnswlib.Index(_space(distance), vectors.shape[1])
-    graph.init_index(len(vectors), M=shape[0], ef_construction=shape[1], random_seed=SEED)
+    with in_large_pages(vectors.nbytes):
+        graph.init_index(len(vectors), M=shape[0], ef_construction=shape[1], random_seed=SEED)
+    return _filled(graph, vectors, distance, folder, stop)
+
+
+def grow_graph(
+    index: HnswIndex,
+    vectors: Vectors,
+    folder: str,
+    stop: Callable[[], bool] = lambda: False,
+) -> HnswIndex:
+    """Another graph: ``index``, which stays as it is, and ``vectors`` behind it, in their order.
+
+    Of the same bytes and the same vectors always the same, for it is grown out of the bytes.
+    """
+    with nameless_file(folder) as file:
+        index.copy_to(file)
+        graph = _loaded(file, vectors.shape[1], index.distance, index.rows + len(vectors))
+    return _filled(graph, vectors, index.distance, folder, stop)
+
+
+def _filled(
+    graph: Any, vectors: Vectors, distance: Distance, folder: str, stop: Callable[[], bool]
+) -> HnswIndex:
+    """``graph`` with ``vectors`` added to it, and written."""
+    there = graph.get_current_count()
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         if stop():
-            raise LakehouseError(ErrorKind.UNAVAILABLE, "the node stops")
+            raise LakehouseError(ErrorKind.UNAVAILABLE, "the build is to end")
         block = np.ascontiguousarray(vectors[start : start + _ROWS_AT_ONCE])
-        graph.add_items(block, np.arange(start, start + len(block)), num_threads=1)
+        labels = np.arange(there + start, there + start + len(block))
+        graph.add_items(block, labels, num_threads=1)
     with nameless_file(folder) as file:
         try:
             graph.save_index(_path(file))
@@ -91,6 +119,19 @@ def build_graph(
                 ErrorKind.EXHAUSTED, "a graph cannot be written", reason=str(error)[:200]
             ) from error
         return HnswIndex(graph, file, distance)
+
+
+def _loaded(file: IO[bytes], dimensions: int, distance: Distance, most: int = 0) -> Any:
+    """The graph in ``file``, with room for ``most`` vectors. Raises ``corrupt``."""
+    import hnswlib
+
+    graph = hnswlib.Index(_space(distance), dimensions)
+    try:
+        with in_large_pages(os.fstat(file.fileno()).st_size):
+            graph.load_index(_path(file), max_elements=most)
+    except (OSError, RuntimeError) as error:
+        raise _corrupt(str(error)) from error
+    return graph
 
 
 def _space(distance: Distance) -> str:
@@ -113,6 +154,7 @@ class HnswIndex:
 
     def __init__(self, graph: Any, file: IO[bytes], distance: Distance) -> None:
         self._graph = graph
+        self.distance = distance
         self.rows: int = graph.get_current_count()
         self.content = _content(file)
         self._matrix = Matrix(_laid_out(self.content, graph.dim, self.rows), distance)
@@ -121,15 +163,8 @@ class HnswIndex:
     @classmethod
     def load(cls, file: IO[bytes], dimensions: int, distance: Distance) -> HnswIndex:
         """From verified bytes. Raises ``corrupt``."""
-        import hnswlib
-
         _laid_out(_content(file), dimensions, None)
-        graph = hnswlib.Index(_space(distance), dimensions)
-        try:
-            graph.load_index(_path(file))
-        except (OSError, RuntimeError) as error:
-            raise _corrupt(str(error)) from error
-        return cls(graph, file, distance)
+        return cls(_loaded(file, dimensions, distance), file, distance)
 
     def search(
         self, queries: Vectors, k: int, ef: int, allowed: Flags | None = None
@@ -180,6 +215,18 @@ class HnswIndex:
     def vectors(self, labels: Labels) -> Vectors:
         found: Vectors = self._matrix.vectors[labels]
         return found
+
+    def copy_to(self, file: IO[bytes]) -> None:
+        """The whole of ``content`` into ``file``. Raises ``exhausted``."""
+        try:
+            for start in range(0, len(self.content), _CHUNK):
+                file.write(self.content[start : start + _CHUNK])
+            file.flush()
+        except OSError as error:
+            raise LakehouseError(
+                ErrorKind.EXHAUSTED, "a graph cannot be written", reason=str(error)[:200]
+            ) from error
+        self.release_pages()
 
     def release_pages(self) -> None:
         """The file is mapped, not held: what was read of it all the same is given back."""
