@@ -63,6 +63,8 @@ async def test_tags_are_listed_by_name_and_removed(catalog: Any) -> None:
     of_one = await catalog.tags(READER, TagsRequest("people"))
     assert "b" in [tag.name for tag in of_one.tags]
     assert "c" not in [tag.name for tag in of_one.tags]
+    begun = await catalog.tags(READER, TagsRequest(prefix="B"))
+    assert [tag.name for tag in begun.tags] == ["b"]
     page = await catalog.tags(READER, TagsRequest(limit=2))
     rest = await catalog.tags(READER, TagsRequest(limit=2, cursor=page.cursor))
     assert [tag.name for tag in (*page.tags, *rest.tags)] == ["a", "b", "c"]

@@ -120,8 +120,9 @@ class Tags:
         after = ""
         if request.cursor:
             (after,) = decode_cursor(request.cursor, (str,))
-        every = sorted(state.documents.get(TAG_DOCUMENTS, Map()).items())
-        rest = ((key, read_tag(each.body)) for key, each in every if key > after)
+        every, begins = state.documents.get(TAG_DOCUMENTS, Map()), name_key(request.prefix)
+        named = sorted((key, each) for key, each in every.items() if key.startswith(begins))
+        rest = ((key, read_tag(each.body)) for key, each in named if key > after)
         wanted = ((key, body) for key, body in rest if not only or body.dataset_id == only)
         found = list(itertools.islice(wanted, request.limit + 1))
         page = found[: request.limit]

@@ -45,11 +45,12 @@ class TagResult:
 
 @dataclass(frozen=True, slots=True)
 class TagsRequest:
-    """``dataset`` "" is all tags. ``limit`` in [1, 1000]."""
+    """``dataset`` "" is all tags; ``prefix``: of names, without case. ``limit`` in [1, 1000]."""
 
     dataset: str = ""
     limit: int = 1000
     cursor: str = ""
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

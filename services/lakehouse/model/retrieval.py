@@ -119,6 +119,7 @@ class Retrieval:
         version: of the store that was read.
         digest: sha256, hex, of the ranked refs with their scores: what a replay is held against.
         pinned: the rows stay readable; ``tags`` are the tags that keep them.
+        hits_total: how many hits there were; a list shows the first of each retrieval alone.
     """
 
     id: str
@@ -149,6 +150,7 @@ class Retrieval:
     search_ms: float = 0.0
     pinned: bool = False
     tags: tuple[str, ...] = ()
+    hits_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1710,27 +1710,30 @@ Global___TagResult: _TypeAlias = TagResult  # noqa: Y015
 
 @_typing.final
 class TagsRequest(_message.Message):
-    """`dataset` "" is all tags. `limit` in [1, 1000]."""
+    """`dataset` "" is all tags; `prefix`: of names, without case. `limit` in [1, 1000]."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATASET_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     limit: _builtins.int
     """default 1000"""
     cursor: _builtins.str
+    prefix: _builtins.str
     def __init__(
         self,
         *,
         dataset: _builtins.str = ...,
         limit: _builtins.int | None = ...,
         cursor: _builtins.str = ...,
+        prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "cursor", b"cursor", "dataset", b"dataset", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "cursor", b"cursor", "dataset", b"dataset", "limit", b"limit", "prefix", b"prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015

@@ -189,6 +189,7 @@ class Retrieval(_message.Message):
     SEARCH_MS_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    HITS_TOTAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     actor: _builtins.str
     purpose: _builtins.str
@@ -216,6 +217,7 @@ class Retrieval(_message.Message):
     embed_ms: _builtins.float
     search_ms: _builtins.float
     pinned: _builtins.bool
+    hits_total: _builtins.int
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -255,10 +257,11 @@ class Retrieval(_message.Message):
         search_ms: _builtins.float = ...,
         pinned: _builtins.bool = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        hits_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_record", b"_record", "_rerank", b"_rerank", "at", b"at", "record", b"record", "rerank", b"rerank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_record", b"_record", "_rerank", b"_rerank", "actor", b"actor", "as_of_version", b"as_of_version", "at", b"at", "candidates", b"candidates", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "digest", b"digest", "ef", b"ef", "embed_ms", b"embed_ms", "exact", b"exact", "filter", b"filter", "hits", b"hits", "id", b"id", "indexes", b"indexes", "k", b"k", "mode", b"mode", "pinned", b"pinned", "purpose", b"purpose", "record", b"record", "request_id", b"request_id", "rerank", b"rerank", "search_ms", b"search_ms", "source", b"source", "tags", b"tags", "text", b"text", "vector", b"vector", "version", b"version", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_record", b"_record", "_rerank", b"_rerank", "actor", b"actor", "as_of_version", b"as_of_version", "at", b"at", "candidates", b"candidates", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "digest", b"digest", "ef", b"ef", "embed_ms", b"embed_ms", "exact", b"exact", "filter", b"filter", "hits", b"hits", "hits_total", b"hits_total", "id", b"id", "indexes", b"indexes", "k", b"k", "mode", b"mode", "pinned", b"pinned", "purpose", b"purpose", "record", b"record", "request_id", b"request_id", "rerank", b"rerank", "search_ms", b"search_ms", "source", b"source", "tags", b"tags", "text", b"text", "vector", b"vector", "version", b"version", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__record: _TypeAlias = _typing.Literal["record"]  # noqa: Y015
     _WhichOneofArgType__record: _TypeAlias = _typing.Literal["_record", b"_record"]  # noqa: Y015
