@@ -10,7 +10,7 @@ from lakehouse.model.identity import Context
 from lakehouse.model.vectors import IndexVersion
 from lakehouse.vectord.book import KEY, ROW_SCHEMA
 from lakehouse.vectord.parts import VectorParts
-from lakehouse.vectord.source import SourceReader, quoted
+from lakehouse.vectord.ranges import RangeReader, Scan, pieces_of, quoted
 
 __all__ = ["VectorReader"]
 
@@ -21,7 +21,7 @@ class VectorReader:
     """Reads what an image is made of. ``reads``: how often it was asked to."""
 
     def __init__(self, parts: VectorParts) -> None:
-        self._reader = SourceReader(parts)
+        self._ranges = RangeReader(parts)
         self.reads = 0
 
     async def rows(
@@ -48,7 +48,8 @@ class VectorReader:
     ) -> pa.Table:
         self.reads += 1
         columns = ", ".join(quoted(name) for name in names)
-        sql = f"SELECT {columns} FROM {quoted(version.vectors_dataset)}"
-        if since is not None:
-            sql += f' WHERE "version" >= {int(since)}'
-        return await self._reader.rows(ctx, sql, at)
+        condition = "" if since is None else f'"version" >= {int(since)}'
+        scan = Scan(version.vectors_dataset, columns, KEY, condition)
+        vectors = version.chunks * version.dimensions * 4 if VECTOR in names else 0
+        pieces = pieces_of(version.chunks, vectors) if since is None else 1
+        return await self._ranges.whole(ctx, scan, at, pieces)

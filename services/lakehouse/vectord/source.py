@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.contracts.catalog import AsOf, GetRequest, ListRequest
-from lakehouse.contracts.query import QueryRequest, ResultFormat
 from lakehouse.contracts.rows import DiffRequest, DiffResult
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
@@ -26,6 +25,7 @@ from lakehouse.table.types import arrow_schema
 from lakehouse.table.values import from_json_texts
 from lakehouse.vectord.chunking import digest_of
 from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.ranges import RangeReader, Scan, cut_by, pieces_of, quoted
 from lakehouse.vectord.spool import Spool
 
 __all__ = ["DIFFERENCES_MAX", "DOCUMENTS", "MISSED_SECONDS", "Source", "SourceReader", "quoted"]
@@ -74,6 +74,7 @@ class SourceReader:
 
     def __init__(self, parts: VectorParts, missed_seconds: float = 0.0) -> None:
         self._parts = parts
+        self._ranges = RangeReader(parts)
         self._missed_seconds = missed_seconds
         self.full_reads = 0
         self._found: dict[str, _Found] = {}
@@ -136,38 +137,26 @@ class SourceReader:
             if not cursor:
                 return None
 
-    async def read(
-        self, ctx: Context, sql: str, version: int, params: Sequence[str | int | bool] = ()
-    ) -> Spool:
-        """The answer to ``sql`` at ``version``; the caller closes it, in a thread."""
-        parts = self._parts
-        request = QueryRequest(
-            sql,
-            params_json=orjson.dumps(list(params)).decode() if params else "",
-            as_of=AsOf(version=version),
-            format=ResultFormat.ARROW,
-        )
-        spool = await run_in(parts.jobs, Spool, parts.settings.cache_dir)
-        try:
-            stream = await parts.query.run(ctx, request)
-            async for chunk in stream.chunks:
-                await run_in(parts.jobs, spool.write, chunk)
-        except BaseException:
-            spool.close()
-            raise
-        return spool
-
     async def rows(
         self, ctx: Context, sql: str, version: int, params: Sequence[str] = ()
     ) -> pa.Table:
         """The answer to ``sql``, whole."""
-        spool = await self.read(ctx, sql, version, params)
-        return await run_in(self._parts.jobs, _whole, spool)
+        return await self._ranges.rows(ctx, sql, version, params)
 
-    async def documents(self, ctx: Context, source: Source, columns: Sequence[str]) -> Spool:
-        """All rows of ``source``: its key and ``columns``, to be made documents by ``made``."""
+    async def whole(self, ctx: Context, scan: Scan, version: int, pieces: int = 1) -> pa.Table:
+        """All of ``scan``, by as many queries as it takes, about ``pieces``."""
+        return await self._ranges.whole(ctx, scan, version, pieces)
+
+    def documents(
+        self, ctx: Context, source: Source, columns: Sequence[str]
+    ) -> AsyncGenerator[Spool, None]:
+        """All rows of ``source``, part by part: its key and ``columns``, to be made documents by
+        ``made``."""
         self.full_reads += 1
-        return await self.read(ctx, _select(source.dataset, columns), source.version)
+        dataset = source.dataset
+        scan = Scan(dataset.name, _selected(dataset, columns), cut_by(dataset))
+        pieces = pieces_of(dataset.row_count or 0, dataset.size_bytes)
+        return self._ranges.spools(ctx, scan, source.version, pieces)
 
     async def some(
         self, ctx: Context, source: Source, columns: Sequence[str], entities: Sequence[str]
@@ -189,8 +178,10 @@ class SourceReader:
                 conditions.append(f"{quoted(key[place])} IN ({', '.join(names)})")
                 whole = kinds[key[place]] == "int64"
                 params += [int(each) for each in wanted] if whole else wanted
-            sql = f"{_select(source.dataset, columns)} WHERE {' AND '.join(conditions)}"
-            spool = await self.read(ctx, sql, source.version, params)
+            selected = _selected(source.dataset, columns)
+            where = " AND ".join(conditions)
+            sql = f"SELECT {selected} FROM {quoted(source.dataset.name)} WHERE {where}"
+            spool = await self._ranges.read(ctx, sql, source.version, params)
             made = await run_in(self._parts.jobs, _of, spool, source.dataset, columns, some)
             found.append(made)
         return pa.concat_tables(found)
@@ -220,18 +211,12 @@ class SourceReader:
         return None if found.cursor else found
 
 
-def quoted(name: str) -> str:
-    """A name as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _names(dataset: Dataset, columns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((*dataset.primary_key, *columns)))
 
 
-def _select(dataset: Dataset, columns: Sequence[str]) -> str:
-    names = ", ".join(quoted(name) for name in _names(dataset, columns))
-    return f"SELECT {names} FROM {quoted(dataset.name)}"
+def _selected(dataset: Dataset, columns: Sequence[str]) -> str:
+    return ", ".join(quoted(name) for name in _names(dataset, columns))
 
 
 def made(spool: Spool, dataset: Dataset, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -250,13 +235,6 @@ def _of(
         spool.close()
     whole = pa.concat_tables(found)
     return whole.filter(pc.is_in(whole.column("entity"), value_set=wanted))
-
-
-def _whole(spool: Spool) -> pa.Table:
-    try:
-        return spool.whole()
-    finally:
-        spool.close()
 
 
 def documents_of(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> pa.Table:

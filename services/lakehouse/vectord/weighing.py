@@ -5,11 +5,13 @@ Either everything is weighed by digest, or only what the dataset's own history s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,14 +23,8 @@ from lakehouse.model.identity import Context
 from lakehouse.model.vectors import IndexVersion, VectorIndexInfo, VersionState
 from lakehouse.table.cells import flat
 from lakehouse.vectord.parts import VectorParts
-from lakehouse.vectord.source import (
-    DOCUMENTS,
-    Source,
-    SourceReader,
-    changed_documents,
-    made,
-    quoted,
-)
+from lakehouse.vectord.ranges import Scan, pieces_of, quoted
+from lakehouse.vectord.source import DOCUMENTS, Source, SourceReader, changed_documents, made
 from lakehouse.vectord.spool import Spool
 
 __all__ = ["Target", "Weigher", "Work"]
@@ -144,15 +140,18 @@ class Weigher:
         self, ctx: Context, info: VectorIndexInfo, source: Source, target: Target
     ) -> Work:
         known = await self._known(ctx, target, None)
-        rows = await self._reader.documents(ctx, source, info.columns)
+        seen = np.zeros(known.num_rows, np.bool_)
         work = await self._work(source, target)
+        work.full = True
         try:
-            await run_in(self._parts.jobs, _weigh_all, work, rows, known, info.columns)
+            async with aclosing(self._reader.documents(ctx, source, info.columns)) as parts:
+                async for rows in parts:
+                    documents = made(rows, source.dataset, info.columns)
+                    await run_in(self._parts.jobs, _weigh_part, work, documents, known, seen)
         except BaseException:
             work.close()
             raise
-        finally:
-            rows.close()
+        work.gone = known.filter(pa.array(~seen)).select(["entity", "last"])
         return work
 
     async def _work(self, source: Source, target: Target) -> Work:
@@ -166,16 +165,19 @@ class Weigher:
         two texts, or without the first one."""
         if not target.dataset.row_count or (entities is not None and not entities):
             return _KNOWN.empty_table()
-        select = (
-            "SELECT entity, max(chunk) AS last, max(version) AS seen, "
+        columns = (
+            "entity, max(chunk) AS last, max(version) AS seen, "
             "CASE WHEN min(document) = max(document) AND min(chunk) = 0 THEN min(document) END "
-            f"AS document FROM {quoted(target.dataset.name)}"
+            "AS document"
         )
+        name, by_entity = target.dataset.name, " GROUP BY entity"
         if entities is None or len(entities) > _FEW:
-            table = await self._reader.rows(ctx, f"{select} GROUP BY entity", target.version)
+            scan = Scan(name, columns, ("entity",), rest=by_entity)
+            pieces = pieces_of(target.dataset.row_count or 0, 0)
+            table = await self._reader.whole(ctx, scan, target.version, pieces)
             return await run_in(self._parts.jobs, _as_known, table, entities)
         names = ", ".join(f"${n}" for n in range(1, len(entities) + 1))
-        sql = f"{select} WHERE entity IN ({names}) GROUP BY entity"
+        sql = f"SELECT {columns} FROM {quoted(name)} WHERE entity IN ({names}){by_entity}"
         return _as_known(await self._reader.rows(ctx, sql, target.version, entities), None)
 
     async def documents(self, ctx: Context, target: Target) -> int:
@@ -251,14 +253,14 @@ def _weigh_some(
         work.gone = known.filter(there).select(["entity", "last"])
 
 
-def _weigh_all(work: Work, rows: Spool, known: pa.Table, columns: Sequence[str]) -> None:
-    seen = np.zeros(known.num_rows, np.bool_)
-    work.full = True
-    for documents in made(rows, work.source.dataset, columns):
+def _weigh_part(
+    work: Work, parts: Iterable[pa.Table], known: pa.Table, seen: npt.NDArray[np.bool_]
+) -> None:
+    """``seen``: which of ``known`` there are."""
+    for documents in parts:
         work.documents += documents.num_rows
         at = _weigh(work, documents, known)
         seen[pc.drop_null(at).to_numpy(zero_copy_only=False)] = True
-    work.gone = known.filter(pa.array(~seen)).select(["entity", "last"])
 
 
 def _weigh(work: Work, documents: pa.Table, known: pa.Table) -> pa.Array:
