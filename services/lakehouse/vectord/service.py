@@ -46,7 +46,7 @@ class Vectors:
             parts, documents, models, publisher, self._searching.compare, self.images.image
         )
         self._follower = Follower(parts, documents, self._builder, figures)
-        self._searching.nudge = self._follower.hasten
+        self._searching.asking.nudge = self._follower.hasten
         maker = Maker(parts, Profiles(parts), models)
         self._indexes = Indexes(parts, documents, maker, self._follower, self.images.forget)
         self._given = Given(parts, documents, publisher, self._builder.weigher)
