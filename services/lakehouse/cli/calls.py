@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from lakehouse.rpc.catalog import CatalogClient
     from lakehouse.rpc.ingest import IngestClient
     from lakehouse.rpc.journal import JournalClient
+    from lakehouse.rpc.memory import MemoryClient
     from lakehouse.rpc.objects import ObjectsClient
     from lakehouse.rpc.profiles import ProfilesClient
     from lakehouse.rpc.query import QueryClient
+    from lakehouse.rpc.rag import RagClient
+    from lakehouse.rpc.retrievals import RetrievalsClient
     from lakehouse.rpc.rows import RowsClient
     from lakehouse.rpc.storage import StorageClient
     from lakehouse.rpc.tokens import TokensClient
+    from lakehouse.rpc.trials import TrialsClient
     from lakehouse.rpc.vectors import VectorsClient
 
 P = ParamSpec("P")
@@ -53,6 +57,10 @@ class Clients:
     journal: JournalClient
     vectors: VectorsClient
     profiles: ProfilesClient
+    retrievals: RetrievalsClient
+    trials: TrialsClient
+    rag: RagClient
+    memory: MemoryClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +111,16 @@ class Invocation:
         from lakehouse.rpc.channel import open_channel
         from lakehouse.rpc.ingest import IngestClient
         from lakehouse.rpc.journal import JournalClient
+        from lakehouse.rpc.memory import MemoryClient
         from lakehouse.rpc.objects import ObjectsClient
         from lakehouse.rpc.profiles import ProfilesClient
         from lakehouse.rpc.query import QueryClient
+        from lakehouse.rpc.rag import RagClient
+        from lakehouse.rpc.retrievals import RetrievalsClient
         from lakehouse.rpc.rows import RowsClient
         from lakehouse.rpc.storage import StorageClient
         from lakehouse.rpc.tokens import TokensClient
+        from lakehouse.rpc.trials import TrialsClient
         from lakehouse.rpc.vectors import VectorsClient
 
         address = self.address()
@@ -126,6 +138,10 @@ class Invocation:
                 JournalClient(channel, clock),
                 VectorsClient(channel, clock),
                 ProfilesClient(channel, clock),
+                RetrievalsClient(channel, clock),
+                TrialsClient(channel, clock),
+                RagClient(channel, clock),
+                MemoryClient(channel, clock),
             )
         except LakehouseError as error:
             raise _with_hint(error, address) from error
