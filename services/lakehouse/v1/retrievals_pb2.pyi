@@ -157,6 +157,7 @@ class Retrieval(_message.Message):
     version: of the store that was read.
     digest: sha256, hex, of the ranked refs with their scores: what a replay is held against.
     pinned: the rows stay readable; `tags` are the tags that keep them.
+    hits_total: how many hits there were; a list shows the first of each retrieval alone.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
