@@ -35,7 +35,7 @@ from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.service import Vectors
-from lakehouse.vectord.settings import VectorSettings
+from lakehouse.vectord.settings import RetrievalSettings, VectorSettings
 
 ADA = Context(Principal("ada", (Scope.OPERATOR,)), "request-1")
 READER = Context(Principal("rea", (Scope.READ,)), "request-2")
@@ -76,6 +76,7 @@ class Shelf:
             clock=self.clock,
             ids=self.ids,
             jobs=ThreadPoolExecutor(2, "vectors"),
+            retrievals=RetrievalSettings(spool_dir=str(self.folder / "retrievals")),
         )
 
     @asynccontextmanager
