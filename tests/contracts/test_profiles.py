@@ -78,7 +78,7 @@ async def refusal(call: Any) -> LakehouseError:
 
 async def test_the_builtin_ones_are_there(profiles: Any) -> None:
     found = await profiles.list(READER, c.ListProfilesRequest())
-    assert [each.name for each in found.profiles] == ["default", "lance"]
+    assert [each.name for each in found.profiles] == ["conversation", "default", "lance"]
     assert all(each.builtin for each in found.profiles)
     lance = await profiles.get(READER, c.ProfileRequest("LANCE"))
     assert (lance.profile.vector_backend, lance.version) == (VectorBackend.LANCE, 0)
@@ -220,6 +220,7 @@ async def test_what_was_put_goes_over_what_the_configuration_says(
     deleted = await own.delete(WRITER, c.DeleteProfileRequest("Mine"))
     assert deleted.profile.model == (await own.get(READER, request)).profile.model == "said"
     assert [one.name for one in (await own.list(READER, c.ListProfilesRequest())).profiles] == [
+        "conversation",
         "default",
         "lance",
         "mine",

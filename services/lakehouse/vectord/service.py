@@ -54,7 +54,7 @@ class Vectors:
         self.retrievals = Retrievals()
         self.trials = Trials()
         self.rag = Rag()
-        self.memory = Memory()
+        self.memory = Memory(parts, documents, self.create_index, self.search)
 
     async def start(self) -> None:
         """Begin to follow the datasets that have indexes."""
@@ -64,6 +64,7 @@ class Vectors:
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
         await self._supervisor.stop()
+        await self.memory.close()
         await self._follower.close()
         await self.recorder.close()
         await self.images.close()
