@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 from lakehouse.contracts.ingest import SourceFormat
 from lakehouse.contracts.query import ResultFormat
 from lakehouse.errors import ErrorKind, LakehouseError
+
+T = TypeVar("T")
 
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 PARQUET: Final = "application/vnd.apache.parquet"
@@ -89,11 +92,19 @@ def result_format(
         return ResultFormat.JSON
     if _OFFERED.get(accept) in among:
         return _OFFERED[accept]
-    ranges = _ranges(accept)
-    known = {media: result for media, result in _OFFERED.items() if result in among}
+    return preferred(accept, {m: result for m, result in _OFFERED.items() if result in among})
+
+
+def preferred(accept: str | None, offered: Mapping[str, T]) -> T:
+    """What is offered under the media type with the highest quality, the first of several; the very
+    first where none is asked for.
+
+    Raises ``invalid`` with 406 if nothing that is offered is accepted.
+    """
+    ranges = _ranges(accept or "*/*")
     best, best_quality = None, 0.0
-    for offered, result in known.items():
-        quality = _quality(offered, ranges)
+    for media, result in offered.items():
+        quality = _quality(media, ranges)
         if quality > best_quality:
             best, best_quality = result, quality
     if best is None:
@@ -101,8 +112,8 @@ def result_format(
             ErrorKind.INVALID,
             "no result format is accepted",
             http_status=HTTPStatus.NOT_ACCEPTABLE.value,
-            accept=ascii(accept[:200])[1:-1],
-            offered=list(known),
+            accept=ascii((accept or "")[:200])[1:-1],
+            offered=list(offered),
         )
     return best
 

@@ -9,7 +9,15 @@ from starlette.types import ASGIApp
 
 from lakehouse import __version__
 from lakehouse.contracts.tokens import Authenticator
-from lakehouse.gateway import bodies, given_vectors, openapi, row_bodies, vector_bodies
+from lakehouse.gateway import (
+    bodies,
+    given_vectors,
+    memory_bodies,
+    openapi,
+    retrieval_bodies,
+    row_bodies,
+    vector_bodies,
+)
 from lakehouse.gateway.edge import Edge
 from lakehouse.gateway.metrics import Metrics
 from lakehouse.gateway.routes import (
@@ -18,13 +26,17 @@ from lakehouse.gateway.routes import (
     ingest,
     journal,
     maintenance,
+    memory,
     objects,
     profiles,
     query,
+    rag,
+    retrievals,
     rows,
     storage,
     tags,
     tokens,
+    trials,
     vectors,
 )
 from lakehouse.gateway.services import Services
@@ -52,6 +64,15 @@ _MODELS: list[type[BaseModel]] = [
     vector_bodies.ProfileBody,
     vector_bodies.IdsBody,
     given_vectors.GivenVectorsBody,
+    retrieval_bodies.PinBody,
+    retrieval_bodies.EvalBody,
+    retrieval_bodies.EvaluateBody,
+    retrieval_bodies.AutotuneBody,
+    retrieval_bodies.PromoteBody,
+    retrieval_bodies.RagBody,
+    memory_bodies.TurnBody,
+    memory_bodies.TurnsBody,
+    memory_bodies.RecallBody,
 ]
 
 
@@ -96,6 +117,10 @@ def create_app(
         health.routes(services.readiness, metrics),
         query.routes(services.query, settings),
         vectors.routes(services.vectors, settings),
+        retrievals.routes(services.retrievals, settings, clock),
+        rag.routes(services.rag, settings),
+        memory.routes(services.memory, settings, clock),
+        trials.routes(services.trials, settings, clock),
         catalog.routes(services.catalog, settings),
         ingest.routes(services.ingest, settings),
         rows.routes(services.rows, settings),

@@ -23,6 +23,7 @@ from lakehouse.gateway.replies import reply
 
 JsonObject = dict[str, Any]
 
+_TEXT: Final[JsonObject] = {"type": "string"}
 _REF: Final = "#/components/schemas/{model}"
 _DESCRIPTION: Final = (
     "An object-storage lakehouse over HTTP. Replies that read data carry `Lakehouse-Version`; "
@@ -174,6 +175,17 @@ def with_listings(told_: dict[str, Any]) -> dict[str, Any]:
     }
     answer = {**answer, "content": {**answer["content"], **texts}}
     return {**told_, "responses": {status: answer, **dict(rest)}}
+
+
+def with_page(told_: dict[str, Any]) -> dict[str, Any]:
+    """The same for an answer that people can have as a page; that an ``Accept`` may ask for what is
+    not there, too."""
+    (status, answer), *rest = told_["responses"].items()
+    answer = {**answer, "content": {**answer["content"], "text/html": {"schema": _TEXT}}}
+    extra = told_["openapi_extra"]
+    errors = sorted({*extra["x-errors"], 406})
+    extra = {**extra, "x-errors": errors}
+    return {**told_, "responses": {status: answer, **dict(rest)}, "openapi_extra": extra}
 
 
 def result_content(example: object) -> JsonObject:

@@ -40,6 +40,17 @@ ExpectedVersion = Annotated[
     int | None,
     Query(ge=0, le=INT64_MAX, description="Refuse unless the dataset is at this version."),
 ]
+Since = Annotated[
+    str,
+    Query(
+        description="From then on: a duration (`15m`, `1h`, `7d`) or an RFC 3339 time.",
+        examples=["7d"],
+        max_length=64,
+    ),
+]
+Until = Annotated[
+    str, Query(description="Before then: a duration or an RFC 3339 time.", max_length=64)
+]
 Reason = Annotated[
     str,
     Query(

@@ -13,7 +13,7 @@ from lakehouse.gateway import row_examples as examples
 from lakehouse.gateway.auth import Reader
 from lakehouse.gateway.bodies import INT64_MAX
 from lakehouse.gateway.openapi import described, told, with_listings
-from lakehouse.gateway.params import AsOfParam, Cursor, Flag, Limit, LongLimit
+from lakehouse.gateway.params import AsOfParam, Cursor, Flag, Limit, LongLimit, Since, Until
 from lakehouse.gateway.routes.rows import RowKey
 from lakehouse.gateway.row_replies import events_reply, feed_reply, history_reply, wanted
 from lakehouse.gateway.row_shapes import EventsShape, RowHistoryShape
@@ -21,18 +21,6 @@ from lakehouse.gateway.strict import StrictRoute
 from lakehouse.kit.clock import Clock
 from lakehouse.kit.when import parse_when
 from lakehouse.model.events import EventKind
-
-Since = Annotated[
-    str,
-    Query(
-        description="From then on: a duration (`15m`, `1h`, `7d`) or an RFC 3339 time.",
-        examples=["7d"],
-        max_length=64,
-    ),
-]
-Until = Annotated[
-    str, Query(description="Before then: a duration or an RFC 3339 time.", max_length=64)
-]
 
 
 async def _filtered(

@@ -1,0 +1,1 @@
+"""Pages for people: whole in one answer, without a script, every text in them escaped."""

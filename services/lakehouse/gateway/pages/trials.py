@@ -1,0 +1,99 @@
+"""Every setting of an index that was tried, for people: recall against latency, and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from starlette.responses import HTMLResponse
+
+from lakehouse.contracts.trials import TrialsResult
+from lakehouse.gateway.pages.layout import escaped, facts, page, table, time_text
+from lakehouse.model.retrieval import Trial
+
+_COLUMNS: Final = (
+    "when",
+    "index",
+    "setting",
+    "recall",
+    "p50 ms",
+    "p99 ms",
+    "nDCG",
+    "MRR",
+    "relevant found",
+    "queries",
+    "k",
+    "rows",
+    "build",
+    "size",
+    "note",
+)
+_MEBIBYTE: Final = 1024 * 1024
+
+
+def trials_page(result: TrialsResult) -> HTMLResponse:
+    """A plot of the trials that have a recall, and a table of all of the page."""
+    indexes = sorted({one.index for one in result.trials})
+    about = (
+        ("Trials", len(result.trials)),
+        ("Runs", len({one.run for one in result.trials})),
+        ("Indexes", ", ".join(indexes)),
+        ("Not remembered", result.dropped),
+        ("Batches that cannot be read", result.unreadable),
+    )
+    body = [
+        '<p class="over">Trials</p><h1>What was tried, and what came of it</h1>',
+        facts(about),
+        _plot(result.trials),
+        "<h2>Newest first</h2>",
+        table(_COLUMNS, map(_row, result.trials))
+        if result.trials
+        else '<p class="gone">Nothing was tried yet.</p>',
+        f"<footer>{_more(result)}The store is at version {result.version}.</footer>",
+    ]
+    return page("Trials", "".join(body), result.version)
+
+
+def _plot(trials: tuple[Trial, ...]) -> str:
+    return ""
+
+
+def _more(result: TrialsResult) -> str:
+    return (
+        f"There are more: <code>cursor={escaped(result.cursor)}</code>. " if result.cursor else ""
+    )
+
+
+def _row(one: Trial) -> str:
+    cells = "".join(f"<td>{escaped(cell)}</td>" for cell in _cells(one))
+    return f'<tr class="chosen">{cells}</tr>' if one.chosen else f"<tr>{cells}</tr>"
+
+
+def _cells(one: Trial) -> Iterator[object]:
+    yield time_text(one.at)
+    yield f"{one.index}, version {one.number}"
+    yield setting(one)
+    yield _share(one.recall)
+    yield f"{one.p50_ms:.3f}"
+    yield f"{one.p99_ms:.3f}"
+    yield _share(one.ndcg)
+    yield _share(one.mrr)
+    yield _share(one.relevant_recall)
+    yield one.queries
+    yield one.k
+    yield f"{one.rows:,}" + (" (a sample)" if one.sampled else "")
+    yield f"{one.build_seconds:.1f} s" if one.build_seconds else ""
+    yield f"{one.size_bytes / _MEBIBYTE:.1f} MiB" if one.size_bytes else ""
+    yield one.note
+
+
+def setting(one: Trial) -> str:
+    """``M 16, ef_construction 100, ef 64``; a mode by its name."""
+    chosen = ", chosen" if one.chosen else ""
+    if one.kind == "mode":
+        return f"mode {one.mode.value}{chosen}"
+    return f"M {one.m}, ef_construction {one.ef_construction}, ef {one.ef}{chosen}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
