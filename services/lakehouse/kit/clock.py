@@ -46,3 +46,8 @@ def to_micros(when: datetime) -> int:
     """An aware time as microseconds since the epoch, exactly."""
     whole = when.astimezone(UTC)
     return int(whole.replace(microsecond=0).timestamp()) * 1_000_000 + whole.microsecond
+
+
+def thread_seconds() -> float:
+    """Processor time of the calling thread: what work costs, whatever else the machine does."""
+    return time.thread_time_ns() / 1e9
