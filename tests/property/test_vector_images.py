@@ -16,10 +16,11 @@ from lakehouse.model.vectors import Distance, Structure
 from lakehouse.vectord import image
 from lakehouse.vectord.adapters import hnsw
 from lakehouse.vectord.adapters.exact import ExactIndex
-from lakehouse.vectord.adapters.hnsw import build_graph
+from lakehouse.vectord.adapters.hnsw import HnswIndex, build_graph, grow_graph
 from lakehouse.vectord.book import sorted_rows
 from lakehouse.vectord.image import Image, Part
 from lakehouse.vectord.nearest import distances
+from lakehouse.vectord.planning import merge_of
 from lakehouse.vectord.publishing import unit
 
 DIMENSIONS = 16
@@ -36,7 +37,7 @@ class Model:
         self.distance, self.folder, self.graphs = distance, folder, graphs
         self.rows: dict[Key, Any] = {}
         self.head = 1
-        self.found, self.wanted = 0, 0
+        self.found, self.wanted, self.merged = 0, 0, 0
         rows = self._draw(self.chance.choice([0, 30, 400, 1200]))
         table = sorted_rows(self._table(rows))
         self.rows.update(rows)
@@ -81,7 +82,10 @@ class Model:
 
     def step(self) -> None:
         self.chance.choice(
-            [self.append, self.delete, self.build, self.fold, self.ask, self.ask, self.ask]
+            [
+                *(self.append, self.delete, self.build, self.merge, self.fold),
+                *(self.ask, self.ask, self.ask),
+            ]
         )()
 
     def append(self) -> None:
@@ -121,6 +125,25 @@ class Model:
             index = build_graph(vectors, self.distance, (16, 100), self.folder)
         part = Part(Structure("hnsw", "", len(rows)), index, rows)
         self.image = self.image.rebuilt([part], dropped)
+
+    def merge(self) -> None:
+        """One graph of an older image: the largest, and all others behind it."""
+        older = self.image
+        if not self.graphs or len(older.parts) < 2:
+            return
+        plan = merge_of(older)
+        assert plan.grown is not None
+        grown, rows = plan.grown.index, plan.rows[0]
+        assert isinstance(grown, HnswIndex)
+        if self.chance.random() < 0.5:
+            self.append()
+        if self.chance.random() < 0.5:
+            self.delete()
+        index = grow_graph(grown, older.vectors(rows), self.folder)
+        part = Part(Structure("hnsw", "", index.rows), index, plan.labelled[0])
+        self.image = self.image.rebuilt([part], plan.dropped)
+        assert len(self.image.parts) == 1
+        self.merged += 1
 
     def fold(self) -> None:
         self.image = self.image.folded()
@@ -168,7 +191,7 @@ class Model:
 
 
 def run(seeds: Sequence[int], steps: int, folder: Path, graphs: bool) -> None:
-    found = wanted = 0
+    found = wanted = merged = 0
     for seed in seeds:
         distance = list(Distance)[seed % 3]
         model = Model(seed, distance, str(folder), graphs)
@@ -179,8 +202,10 @@ def run(seeds: Sequence[int], steps: int, folder: Path, graphs: bool) -> None:
             error.add_note(f"seed {seed}, {distance}, graphs {graphs}")
             raise
         found, wanted = found + model.found, wanted + model.wanted
+        merged += model.merged
     assert found >= RECALL_MIN * wanted
-    print("recall", found / max(wanted, 1), "of", wanted)
+    assert merged or not graphs
+    print("recall", found / max(wanted, 1), "of", wanted, "merged", merged)
 
 
 @pytest.fixture(autouse=True)

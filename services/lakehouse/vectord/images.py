@@ -7,36 +7,37 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from lakehouse.contracts.catalog import DatasetResult, GetRequest, PageRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context
-from lakehouse.model.vectors import (
-    VECTORS_FOLDER,
-    IndexVersion,
-    Structure,
-    VectorBackend,
-    VectorIndexInfo,
-)
+from lakehouse.model.vectors import IndexVersion, VectorIndexInfo
 from lakehouse.vectord.book import KEY
-from lakehouse.vectord.documents import Documents, with_version
+from lakehouse.vectord.documents import Documents
 from lakehouse.vectord.identity import own_context
-from lakehouse.vectord.image import Image, Part
+from lakehouse.vectord.image import Image
 from lakehouse.vectord.loading import Loader
+from lakehouse.vectord.partmaking import Home, PartMaker, gone
 from lakehouse.vectord.parts import VectorParts
-from lakehouse.vectord.planning import Plan, plan_of, should_fold, tail_max, wanted
-from lakehouse.vectord.ports import Labels
+from lakehouse.vectord.planning import (
+    Plan,
+    merge_of,
+    mergeable,
+    plan_of,
+    should_fold,
+    tail_max,
+    wanted,
+)
 from lakehouse.vectord.publishing import RowsWritten
-from lakehouse.vectord.recall import recall_of
-from lakehouse.vectord.sessions import writing
-from lakehouse.vectord.structures import HNSW, LABELS, LANCE, Built, Structures
+from lakehouse.vectord.structures import Structures
 
 __all__ = ["Images"]
 
@@ -52,6 +53,10 @@ _FEW_ROWS: Final = 50
 _SMALL_IMAGE: Final = 20_000
 _PAUSE_SECONDS: Final = 30.0
 _QUIET_SECONDS: Final = 1.0
+# Graphs are merged when nothing was written for so long, and so many times as long after a merge as
+# it took: all of a graph is written again with it.
+_REST_SECONDS: Final = 5.0
+_REST_SHARE: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
 
 
@@ -70,7 +75,9 @@ class _Entry:
     told: asyncio.Event = field(default_factory=asyncio.Event)
     loading: asyncio.Task[None] | None = None
     upkeep: asyncio.Task[None] | None = None
+    resting: asyncio.Task[None] | None = None
     paused_until: float = 0.0
+    merge_after: float = -math.inf
     name: str = ""
     bucket: str = ""
     written_at: float = -_QUIET_SECONDS
@@ -88,6 +95,7 @@ class Images:
         self._documents = documents or Documents(parts)
         self._builders = ThreadPoolExecutor(_BUILDERS, "vectors-build", _be_nice)
         self._structures = Structures(parts, self._builders)
+        self._maker = PartMaker(parts, self._documents, self._structures, self._builders)
         self.loader = Loader(parts, self._structures)
         self._entries: dict[str, _Entry] = {}
         self._uses = itertools.count(1)
@@ -148,9 +156,33 @@ class Images:
         if image is not None:
             most = tail_max(image, version, most, quiet=True)
             if wanted(image, version.profile, most) is None and not should_fold(image):
+                self._merge_later(entry, version)
                 return
+        self._begin(entry)
+
+    def _begin(self, entry: _Entry) -> None:
         entry.upkeep = asyncio.create_task(self._keep_up(entry), name="vectors upkeep")
         entry.upkeep.add_done_callback(_logged)
+
+    def _merge_later(self, entry: _Entry, version: IndexVersion) -> None:
+        """See to it that graphs are merged once writes rest, if they are better merged."""
+        image = entry.image
+        if image is None or (entry.resting is not None and not entry.resting.done()):
+            return
+        if mergeable(image, version):
+            entry.resting = asyncio.create_task(self._rest(entry), name="vectors rest")
+
+    async def _rest(self, entry: _Entry) -> None:
+        """Wait until it is time to merge, then keep up, which merges."""
+        while (seconds := self._unrest(entry)) > 0.0:
+            await self._parts.clock.sleep(seconds)
+        if entry.upkeep is None or entry.upkeep.done():
+            self._begin(entry)
+
+    def _unrest(self, entry: _Entry) -> float:
+        """In how many seconds it is time to merge, if nothing is written."""
+        due = max(entry.written_at + _REST_SECONDS, entry.merge_after, entry.paused_until)
+        return due - self._parts.clock.monotonic()
 
     async def settled(self) -> None:
         """Wait until nothing is being made."""
@@ -170,8 +202,9 @@ class Images:
     def forget(self, dataset_id: str) -> None:
         """An index version was deleted."""
         entry = self._entries.pop(dataset_id, None)
-        if entry is not None and entry.upkeep is not None:
-            entry.upkeep.cancel()
+        for task in (entry.upkeep, entry.resting) if entry is not None else ():
+            if task is not None:
+                task.cancel()
 
     @property
     def size_bytes(self) -> int:
@@ -181,7 +214,8 @@ class Images:
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
         self._structures.stopping = True
-        tasks = [t for e in self._entries.values() for t in (e.loading, e.upkeep) if t is not None]
+        entries = self._entries.values()
+        tasks = [t for e in entries for t in (e.loading, e.upkeep, e.resting) if t is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -194,11 +228,11 @@ class Images:
         except LakehouseError as error:
             if error.kind is ErrorKind.NOT_FOUND:
                 self.forget(version.vectors_dataset_id)
-                raise _gone(version) from error
+                raise gone(version) from error
             raise
         if found.dataset.id != version.vectors_dataset_id:
             self.forget(version.vectors_dataset_id)
-            raise _gone(version)
+            raise gone(version)
         return found
 
     async def _catch_up(self, entry: _Entry, version: IndexVersion) -> None:
@@ -296,7 +330,11 @@ class Images:
                     continue
                 # Also where writes never cease: what they replaced is in memory until then.
                 await self._fold(entry)
+                if mergeable(image, version) and self._unrest(entry) <= 0.0:
+                    await self._merge(entry, (info, version))
+                    continue
                 if quiet:
+                    self._merge_later(entry, version)
                     return
                 await self._parts.clock.sleep(_LOOK_SECONDS)
         except LakehouseError as error:
@@ -315,23 +353,40 @@ class Images:
                     return info, version
         return None
 
+    async def _merge(self, entry: _Entry, of: tuple[VectorIndexInfo, IndexVersion]) -> None:
+        """One graph of all; not where so much is written meanwhile that a graph of that goes
+        first."""
+        image, numbering = entry.image, entry.numbering
+        if image is None or not mergeable(image, of[1]):
+            return  # what was numbered anew, or let go, is looked at again
+        began = self._parts.clock.monotonic()
+        most = self._parts.settings.tail_rows + len(image.tail_rows)
+
+        def crowded() -> bool:
+            return entry.image is not None and len(entry.image.tail_rows) > most
+
+        try:
+            plan = await run_in(self._builders, merge_of, image)
+            await self._build(entry, of, (image, numbering), plan, crowded)
+        except LakehouseError:
+            if not crowded():
+                self._merge_later(entry, of[1])
+                raise
+        finally:
+            now = self._parts.clock.monotonic()
+            entry.merge_after = now + _REST_SHARE * (now - began)
+
     async def _build(
         self,
         entry: _Entry,
         of: tuple[VectorIndexInfo, IndexVersion],
         image: tuple[Image, int],
         plan: Plan,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         now, numbering = image
-        version = of[1]
-        made = await asyncio.gather(*[self._one(version, now, rows) for rows in plan.rows])
-        kept = [part for part in now.parts if part not in plan.dropped]
-        keys = [part.structure for part in kept if part.structure.key]
-        structures = await self._publish(entry, of, keys, made)
-        added = [
-            Part(structure, built.index, rows, built.size_bytes, built.labels)
-            for structure, (built, _), rows in zip(structures, made, plan.rows, strict=True)
-        ]
+        home = Home(entry.dataset_id, entry.bucket or "primary")
+        added = await self._maker.parts(of, home, now, plan, stop)
         async with entry.lock:
             await self._drain(entry)
             if entry.image is not None and entry.numbering == numbering:
@@ -342,51 +397,6 @@ class Images:
             await self._drain(entry)
         self.built += len(added)
         self._make_room(entry)
-
-    async def _one(self, version: IndexVersion, image: Image, rows: Labels) -> tuple[Built, float]:
-        """A structure of ``rows``, and its recall."""
-        builders = self._builders
-        vectors = await run_in(builders, image.vectors, rows)
-        table = await run_in(builders, image.book.table, rows)
-        built = await self._structures.build(version.profile, vectors, table.select(LABELS))
-        return built, await run_in(builders, recall_of, built.index, vectors, version.profile)
-
-    async def _publish(
-        self,
-        entry: _Entry,
-        of: tuple[VectorIndexInfo, IndexVersion],
-        kept: list[Structure],
-        made: Iterable[tuple[Built, float]],
-    ) -> list[Structure]:
-        """Write structures and name them in the index's document; those that cannot be are in
-        memory alone."""
-        info, version = of
-        ctx = own_context(self._parts.ids, "structures")
-        built = list(made)
-        bucket = entry.bucket or "primary"
-        try:
-            async with writing(self._parts) as session_id:
-                folder = f"{VECTORS_FOLDER}{session_id}/{entry.dataset_id}/"
-                saved = [
-                    replace(await self._structures.save(folder, bucket, one), recall=recall)
-                    for one, recall in built
-                ]
-
-                def name(there: VectorIndexInfo) -> VectorIndexInfo:
-                    for each in there.versions:
-                        if each.vectors_dataset_id == entry.dataset_id:
-                            return with_version(there, replace(each, structures=(*kept, *saved)))
-                    raise _gone(version)
-
-                await self._documents.change(ctx, info.name, name)
-                return saved
-        except LakehouseError as error:
-            told = {"index": info.name, "number": version.number, "reason": str(error)}
-            log.warning("a search structure could not be kept in the store", extra=told)
-            lance = version.profile.vector_backend is VectorBackend.LANCE
-            return [
-                Structure(LANCE if lance else HNSW, "", one.labels.num_rows) for one, _ in built
-            ]
 
     async def _fold(self, entry: _Entry) -> None:
         async with entry.lock:
@@ -424,13 +434,3 @@ def _taken_note_of(task: asyncio.Task[None]) -> None:
     """Those who waited were told; that nobody did is no defect."""
     if not task.cancelled():
         task.exception()
-
-
-def _gone(version: IndexVersion) -> LakehouseError:
-    return LakehouseError(
-        ErrorKind.NOT_FOUND,
-        "the vectors of this version are gone",
-        number=version.number,
-        dataset=version.vectors_dataset,
-        hint="build a new version of the index",
-    )

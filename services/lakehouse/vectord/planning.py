@@ -10,8 +10,9 @@ import numpy as np
 from lakehouse.model.vectors import IndexVersion, Profile, VectorBackend, VersionState
 from lakehouse.vectord.image import Image, Part
 from lakehouse.vectord.ports import Labels
+from lakehouse.vectord.tables import LANCE
 
-__all__ = ["Plan", "plan_of", "should_fold", "tail_max", "wanted"]
+__all__ = ["Plan", "merge_of", "mergeable", "plan_of", "should_fold", "tail_max", "wanted"]
 
 _TAIL_SHARE: Final = 0.2
 _QUIET_ROWS: Final = 1_000
@@ -21,15 +22,24 @@ _PARTS_MAX: Final = 4
 _SPLIT_ROWS: Final = 20_000
 _SPLIT: Final = 2
 _FOLD_ROWS: Final = 10_000
+_MERGED_SHARE: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``rows``: for each structure to be made its rows, by key; ``dropped``: the parts that they
-    were in."""
+    were in. ``grown``: the one of these that the first structure begins with, as it is."""
 
     rows: tuple[Labels, ...]
     dropped: tuple[Part, ...]
+    grown: Part | None = None
+
+    @property
+    def labelled(self) -> tuple[Labels, ...]:
+        """For each structure the rows that its labels stand for."""
+        if self.grown is None:
+            return self.rows
+        return (np.concatenate([self.grown.rows, self.rows[0]]), *self.rows[1:])
 
 
 def tail_max(image: Image, version: IndexVersion, most: int, *, quiet: bool) -> int:
@@ -81,6 +91,27 @@ def plan_of(image: Image, profile: Profile, most: int) -> Plan | None:
     graphs = profile.vector_backend is VectorBackend.PARQUET
     pieces = _SPLIT if graphs and len(rows) >= _SPLIT_ROWS else 1
     return Plan(tuple(np.array_split(rows, pieces)), dropped)
+
+
+def mergeable(image: Image, version: IndexVersion) -> bool:
+    """Whether one graph is better than those that there are: to search two takes nearly twice as
+    long as one of both. Not for a few rows, as all of the graph is written again with them."""
+    graphs = version.profile.vector_backend is VectorBackend.PARQUET
+    if not graphs or len(image.parts) < 2 or version.state is VersionState.BUILDING:
+        return False
+    if any(part.labels is None or part.structure.kind == LANCE for part in image.parts):
+        return False
+    most = max(part.index.rows for part in image.parts)
+    return image.rows - most >= _MERGED_SHARE * most
+
+
+def merge_of(image: Image) -> Plan:
+    """One graph of several: the largest, and the rows of the others and of the tail behind it, for
+    that is half the work of a new one."""
+    base = max(image.parts, key=lambda part: part.index.rows)
+    others = [part.rows[part.rows >= 0] for part in image.parts if part is not base]
+    rows = np.concatenate([image.tail_rows, *others])
+    return Plan((image.book.in_order(rows[image.live[rows]]),), image.parts, base)
 
 
 def should_fold(image: Image) -> bool:

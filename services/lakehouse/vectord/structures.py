@@ -52,6 +52,14 @@ class Built:
     labels: pa.Table
     size_bytes: int
 
+    @property
+    def every(self) -> Vectors:
+        """The vectors of all labels of a graph, where they lie."""
+        from lakehouse.vectord.adapters.hnsw import HnswIndex
+
+        assert isinstance(self.index, HnswIndex)
+        return self.index.every
+
 
 class Structures:
     """Builds, writes and reads structures.
@@ -66,12 +74,22 @@ class Structures:
         self._tables = Tables(parts, builders)
         self.stopping = False
 
-    async def build(self, profile: Profile, vectors: Vectors, labels: pa.Table) -> Built:
-        """A graph or a table over ``vectors`` in their order, as the profile says. Raises
-        ``unavailable`` when the node stops."""
+    async def build(
+        self,
+        profile: Profile,
+        vectors: Vectors,
+        labels: pa.Table,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Built:
+        """A graph or a table over ``vectors`` in their order, as the profile says.
+
+        Args:
+            stop: asked now and then, in another thread. Where it says so, and when the node stops,
+                ``unavailable`` is raised.
+        """
         if profile.vector_backend is VectorBackend.LANCE:
             table = await self._tables.build(
-                vectors, labels, profile.distance, lambda: self.stopping
+                vectors, labels, profile.distance, lambda: self.stopping or stop()
             )
             return Built(table, labels, table.memory_bytes)
         from lakehouse.vectord.adapters.hnsw import build_graph
@@ -84,9 +102,31 @@ class Structures:
             profile.distance,
             shape,
             self._parts.settings.cache_dir,
-            lambda: self.stopping,
+            lambda: self.stopping or stop(),
         )
         return Built(index, labels, len(index.content))
+
+    async def grow(
+        self,
+        built: Built,
+        vectors: Vectors,
+        labels: pa.Table,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Built:
+        """Another graph, of ``built`` and ``vectors`` behind it. Raises as ``build`` does."""
+        from lakehouse.vectord.adapters.hnsw import HnswIndex, grow_graph
+
+        assert isinstance(built.index, HnswIndex)
+        index = await run_in(
+            self._builders,
+            grow_graph,
+            built.index,
+            vectors,
+            self._parts.settings.cache_dir,
+            lambda: self.stopping or stop(),
+        )
+        table = pa.concat_tables([built.labels, labels]).combine_chunks()
+        return Built(index, table, len(index.content))
 
     async def save(self, folder: str, bucket: str, built: Built) -> Structure:
         """Write ``built`` below ``folder``, which ends in a slash; nothing names it yet."""

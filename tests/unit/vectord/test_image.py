@@ -24,8 +24,9 @@ from lakehouse.vectord.adapters import hnsw
 from lakehouse.vectord.adapters.exact import ExactIndex
 from lakehouse.vectord.book import sorted_rows
 from lakehouse.vectord.image import Image, Part
-from lakehouse.vectord.planning import plan_of, should_fold, tail_max
+from lakehouse.vectord.planning import merge_of, mergeable, plan_of, should_fold, tail_max
 from lakehouse.vectord.recall import recall_of
+from lakehouse.vectord.structures import LABELS
 
 DIMENSIONS = 8
 PROFILE = Profile("p", exact_rows_max=10)
@@ -153,6 +154,28 @@ def test_a_large_graph_is_built_in_two_pieces_and_a_table_in_one() -> None:
     plan = plan_of(image, replace(PROFILE, vector_backend=VectorBackend.LANCE), 1)
     assert plan is not None
     assert len(plan.rows) == 1
+
+
+def test_graphs_are_merged_unless_little_comes_of_it() -> None:
+    image = image_of(1000)
+    for rows in (range(300), range(300, 900)):
+        image = with_part(image, rows)
+    assert not mergeable(image, VERSION), "nobody knows what their labels are"
+    labels = rows_of(0, 0).select(LABELS)
+    image = replace(image, parts=tuple(replace(part, labels=labels) for part in image.parts))
+    assert mergeable(image, VERSION)
+    assert not mergeable(image, replace(VERSION, state=VersionState.BUILDING))
+    lance = replace(PROFILE, vector_backend=VectorBackend.LANCE)
+    assert not mergeable(image, replace(VERSION, profile=lance))
+    assert not mergeable(replace(image, parts=image.parts[:1]), VERSION)
+    plan = merge_of(image)
+    assert (plan.dropped, plan.grown) == (image.parts, image.parts[1])
+    assert plan.rows[0].tolist() == [*range(300), *range(900, 1000)]
+    assert plan.labelled[0].tolist() == [*range(300, 900), *range(300), *range(900, 1000)]
+    gone = [(f"[{at:06d}]", 0) for at in [*range(289), *range(900, 1000)]]
+    few = image.applied(None, gone, 3)
+    assert not mergeable(few, VERSION), "eleven rows beside six hundred"
+    assert merge_of(few).rows[0].tolist() == [*range(289, 300)]
 
 
 def test_the_tail_may_be_longer_while_much_is_to_come() -> None:

@@ -216,6 +216,11 @@ class HnswIndex:
         found: Vectors = self._matrix.vectors[labels]
         return found
 
+    @property
+    def every(self) -> Vectors:
+        """All vectors in the order of their labels, where they lie."""
+        return self._matrix.vectors
+
     def copy_to(self, file: IO[bytes]) -> None:
         """The whole of ``content`` into ``file``. Raises ``exhausted``."""
         try:
