@@ -38,7 +38,7 @@ from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import Lane
 from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.service import Vectors
-from lakehouse.vectord.settings import VectorSettings
+from lakehouse.vectord.settings import RetrievalSettings, VectorSettings
 
 CTX = Context(ANONYMOUS_OPERATOR, "chaos")
 TEXTS = [
@@ -116,6 +116,7 @@ async def start(house: House, doom: Doom, graves: list[Any]) -> Life:
         clock=CLOCK,
         ids=IDS,
         jobs=ThreadPoolExecutor(1),
+        retrievals=RetrievalSettings(spool_dir=str(house.folder / "retrievals")),
     )
     vectors = Vectors(parts)
     graves.append(parts.jobs)
