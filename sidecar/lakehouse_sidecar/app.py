@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
@@ -34,11 +34,13 @@ class _Asked(BaseModel):
 
 
 class EmbedRequest(_Asked):
-    """``input``: one text or several. ``deadline_seconds``: answer by then or not at all."""
+    """``input``: one text or several. ``deadline_seconds``: answer by then or not at all.
+    ``partial``: a text without a vector does not fail the others; the answer tells which."""
 
     input: str | list[str]
     lane: Lane = Lane.QUERY
     deadline_seconds: Annotated[float, Field(gt=0, le=_DEADLINE_MAX)] | None = None
+    partial: bool = False
 
 
 class GenerateRequest(_Asked):
@@ -54,7 +56,7 @@ class Sidecar:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.server = Server(settings.ollama_url, settings.call_seconds)
+        self.server = Server(settings.ollama_url, settings.call_seconds, settings.word_seconds)
         self.lanes = Lanes(settings.permits, settings.queue_max)
         self.models = Models(self.server, self.lanes, settings)
         self.embedding = Embedding(self.server, self.models, self.lanes, settings)
@@ -79,9 +81,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def embed(request: Request) -> Response:
         asked = EmbedRequest.model_validate(await _body(request, settings.body_bytes_max))
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        found = await _while_heard(
-            request, sidecar.embedding.embed(asked.model, texts, asked.lane, asked.deadline_seconds)
+        doing = sidecar.embedding.embed(
+            asked.model, texts, asked.lane, asked.deadline_seconds, partial=asked.partial
         )
+        found = await _while_heard(request, doing)
         binary = BINARY in request.headers.get("accept", "")
         return _binary(found) if binary else _json(_described(found))
 
@@ -89,16 +92,11 @@ def create_app(settings: Settings) -> FastAPI:
     async def generate(request: Request) -> Response:
         asked = GenerateRequest.model_validate(await _body(request, settings.body_bytes_max))
         parts = _generated(sidecar, asked)
-        # The status is known with the first part.
-        first = await anext(parts, None)
+        # The status is known with the first part. A caller that leaves before it stops the model.
+        first = await _while_heard(request, _next(parts))
         if asked.stream:
             return StreamingResponse(_lines(first, parts), media_type="application/x-ndjson")
-        answer: dict[str, Any] = {}
-        text = ""
-        for part in [first] + [part async for part in parts]:
-            answer |= part or {}
-            text += (part or {}).get("response", "")
-        return _json(answer | {"response": text})
+        return _json(await _while_heard(request, _whole(first, parts)))
 
     @app.get("/models")
     async def models() -> Response:
@@ -155,24 +153,46 @@ async def _body(request: Request, bytes_max: int) -> Any:
         raise SidecarError(Code.INVALID, "the body is no JSON", cause=str(error)) from error
 
 
-async def _generated(sidecar: Sidecar, asked: GenerateRequest) -> AsyncIterator[dict[str, Any]]:
+async def _generated(
+    sidecar: Sidecar, asked: GenerateRequest
+) -> AsyncGenerator[dict[str, Any], None]:
     lanes = sidecar.generating
     async with lanes.admitted(Lane.QUERY), lanes.permit(Lane.QUERY):
-        async for part in sidecar.server.generate(asked.model, asked.prompt, asked.options):
-            yield part
+        words = sidecar.server.generate(asked.model, asked.prompt, asked.options)
+        async with aclosing(words):
+            async for part in words:
+                yield part
+
+
+async def _next(parts: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+    return await anext(parts, None)
+
+
+async def _whole(
+    first: dict[str, Any] | None, rest: AsyncIterator[dict[str, Any]]
+) -> dict[str, Any]:
+    """All parts as one."""
+    answer: dict[str, Any] = {}
+    text = ""
+    for part in [first] + [part async for part in rest]:
+        answer |= part or {}
+        text += (part or {}).get("response", "")
+    return answer | {"response": text}
 
 
 async def _lines(
-    first: dict[str, Any] | None, rest: AsyncIterator[dict[str, Any]]
+    first: dict[str, Any] | None, rest: AsyncGenerator[dict[str, Any], None]
 ) -> AsyncIterator[bytes]:
-    """What breaks after the first part is the last line: the status was sent."""
-    if first is not None:
-        yield orjson.dumps(first) + b"\n"
-    try:
-        async for part in rest:
-            yield orjson.dumps(part) + b"\n"
-    except SidecarError as error:
-        yield orjson.dumps(error.as_json()) + b"\n"
+    """What breaks after the first part is the last line: the status was sent. Where nobody reads
+    them any more, the model stops."""
+    async with aclosing(rest):
+        if first is not None:
+            yield orjson.dumps(first) + b"\n"
+        try:
+            async for part in rest:
+                yield orjson.dumps(part) + b"\n"
+        except SidecarError as error:
+            yield orjson.dumps(error.as_json()) + b"\n"
 
 
 def _binary(found: Embedded) -> Response:
@@ -184,11 +204,21 @@ def _binary(found: Embedded) -> Response:
         "x-model-digest": str(about["digest"]),
         "x-canary-sha256": str(about["canary_sha256"]),
     }
+    if found.refused:
+        head["x-refused"] = orjson.dumps(_by_reason(found)).decode()
     return Response(found.vectors.astype("<f4").tobytes(), headers=head, media_type=BINARY)
 
 
 def _described(found: Embedded) -> dict[str, object]:
-    return {**_about(found.model), "embeddings": found.vectors}
+    return {**_about(found.model), "embeddings": found.vectors, "refused": _by_reason(found)}
+
+
+def _by_reason(found: Embedded) -> dict[str, list[int]]:
+    """Places of texts without a vector, by the reason, which is one of ours: short, and ASCII."""
+    reasons: dict[str, list[int]] = {}
+    for place, reason in sorted(found.refused.items()):
+        reasons.setdefault(reason, []).append(place)
+    return reasons
 
 
 def _about(model: Model) -> dict[str, object]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,10 +32,26 @@ class _Changed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """``vectors``: (texts, dimensions) float32, all by ``model``."""
+    """``vectors``: (texts, dimensions) float32, all by ``model``. ``refused``: why, by place, of
+    texts that got none, where the request allows that; theirs are zeros."""
 
     vectors: Vectors
     model: Model
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """``refused``: takes those that get no vector, by place; None where one such fails all."""
+
+    texts: Sequence[str]
+    lane: Lane
+    refused: dict[int, str] | None
+
+    def refuse(self, place: int, error: SidecarError) -> None:
+        if self.refused is None:
+            raise error
+        self.refused[place] = str(error)
 
 
 class Embedding:
@@ -48,77 +64,100 @@ class Embedding:
         self._settings = settings
 
     async def embed(
-        self, name: str, texts: Sequence[str], lane: Lane, seconds: float | None = None
+        self,
+        name: str,
+        texts: Sequence[str],
+        lane: Lane,
+        seconds: float | None = None,
+        *,
+        partial: bool = False,
     ) -> Embedded:
-        """Raises INVALID, NOT_FOUND, EXHAUSTED, DEADLINE, UNAVAILABLE, REFUSED, CORRUPT."""
-        self._check(texts)
+        """Raises INVALID, NOT_FOUND, EXHAUSTED, DEADLINE, UNAVAILABLE, REFUSED, CORRUPT. With
+        ``partial`` a text that is INVALID or REFUSED keeps the others from nothing."""
+        wrong = self._check(texts)
+        if wrong and not partial:
+            raise next(iter(wrong.values()))
         limit = seconds or self._settings.deadline_seconds
         async with self._lanes.admitted(lane):
             try:
                 async with asyncio.timeout(limit):
-                    return await self._by_one_model(name, texts, lane)
+                    return await self._by_one_model(name, texts, lane, wrong if partial else None)
             except TimeoutError as error:
                 raise SidecarError(Code.DEADLINE, "not done in time", seconds=limit) from error
 
-    def _check(self, texts: Sequence[str]) -> None:
+    def _check(self, texts: Sequence[str]) -> dict[int, SidecarError]:
+        """What is wrong with single texts, by place."""
         settings = self._settings
         bytes_max = settings.text_bytes_max
         if len(texts) > settings.texts_max:
             raise SidecarError(
                 Code.INVALID, "too many texts", texts=len(texts), texts_max=settings.texts_max
             )
+        wrong = {}
         for place, text in enumerate(texts):
             if not text.strip():
-                raise SidecarError(Code.INVALID, "a text is empty", text=place)
+                wrong[place] = SidecarError(Code.INVALID, "a text is empty", text=place)
             # Counting characters is free, and rules most texts out.
-            if len(text) * 4 > bytes_max and len(text.encode()) > bytes_max:
-                raise SidecarError(
+            elif len(text) * 4 > bytes_max and len(text.encode()) > bytes_max:
+                wrong[place] = SidecarError(
                     Code.INVALID, "a text is too long", text=place, bytes_max=bytes_max
                 )
+        return wrong
 
-    async def _by_one_model(self, name: str, texts: Sequence[str], lane: Lane) -> Embedded:
+    async def _by_one_model(
+        self,
+        name: str,
+        texts: Sequence[str],
+        lane: Lane,
+        wrong: Mapping[int, SidecarError] | None,
+    ) -> Embedded:
         """Never vectors of two models in one answer."""
         for _ in range(self._settings.attempts):
             model = await self._models.get(name, lane)
+            refused = None if wrong is None else {at: str(each) for at, each in wrong.items()}
             try:
-                vectors = await self._all(model, texts, lane)
+                vectors = await self._all(model, _Asked(texts, lane, refused))
             except _Changed:
                 continue
             if await self._models.get(name, lane) is model:
-                return Embedded(vectors, model)
+                return Embedded(vectors, model, refused or {})
         raise SidecarError(Code.CORRUPT, "the model changes under its name", model=name)
 
-    async def _all(self, model: Model, texts: Sequence[str], lane: Lane) -> Vectors:
-        found = np.empty((len(texts), model.dimensions), np.float32)
-        left = order(texts)
+    async def _all(self, model: Model, asked: _Asked) -> Vectors:
+        texts = asked.texts
+        found = np.zeros((len(texts), model.dimensions), np.float32)
+        left = [place for place in order(texts) if place not in (asked.refused or ())]
         while left:
             budget = model.pace.rate * self._settings.batch_seconds
             count = take(texts, left, budget, self._settings.batch_texts_max)
             places, left = left[:count], left[count:]
-            found[places] = await self._piece(model, texts, places, lane)
+            found[places] = await self._piece(model, asked, places)
         return found
 
     async def _piece(
-        self, model: Model, texts: Sequence[str], places: Sequence[int], lane: Lane
+        self, model: Model, asked: _Asked, places: Sequence[int], *, halved: bool = False
     ) -> Vectors:
         """In halves where one text may be to blame, until that one stands alone."""
         try:
-            return await self._tried(model, [texts[place] for place in places], lane)
+            texts = [asked.texts[place] for place in places]
+            return await self._tried(model, texts, asked.lane, halved=halved)
         except SidecarError as error:
             problem = error
-        if not _of_a_text(problem) or not await self._answers(model, lane):
+        if not _of_a_text(problem) or not await self._answers(model, asked.lane):
             if problem.code is Code.CORRUPT:
                 # A server that tells no digests may have other weights by now: meet them anew.
                 self._models.forget(model)
             raise of_all(problem)
         if len(places) == 1:
-            return await self._alone(model, texts, places[0], lane, problem)
+            return await self._alone(model, asked, places[0], problem)
         half = len(places) // 2
-        first = await self._piece(model, texts, places[:half], lane)
-        return np.concatenate([first, await self._piece(model, texts, places[half:], lane)])
+        first = await self._piece(model, asked, places[:half], halved=True)
+        rest = await self._piece(model, asked, places[half:], halved=True)
+        return np.concatenate([first, rest])
 
-    async def _tried(self, model: Model, texts: list[str], lane: Lane) -> Vectors:
-        """Asked for again where that may help."""
+    async def _tried(self, model: Model, texts: list[str], lane: Lane, *, halved: bool) -> Vectors:
+        """Asked for again where that may help: not for half of what has failed again and again,
+        which in all likelihood is the half with the text that is to blame."""
         settings = self._settings
         problem = SidecarError(Code.UNAVAILABLE, "the server was not asked", model=model.name)
         for attempt in range(settings.attempts):
@@ -134,10 +173,12 @@ class Embedding:
                     raise _Changed
             elif problem.code not in _PASSING:
                 break
+            if halved and _of_a_text(problem):
+                break
         raise problem
 
     async def _alone(
-        self, model: Model, texts: Sequence[str], place: int, lane: Lane, problem: SidecarError
+        self, model: Model, asked: _Asked, place: int, problem: SidecarError
     ) -> Vectors:
         """A text that failed while a known one did not: REFUSED. A server that only fails now and
         then must not cost a text its vector: it is to fail at this one again and again, and at the
@@ -146,13 +187,14 @@ class Embedding:
             if problem.code is Code.REFUSED:
                 break
             try:
-                return await self._ask(model, [texts[place]], lane)
+                return await self._ask(model, [asked.texts[place]], asked.lane)
             except SidecarError as error:
                 problem = error
-            if not _of_a_text(problem) or not await self._answers(model, lane):
+            if not _of_a_text(problem) or not await self._answers(model, asked.lane):
                 raise of_all(problem)
         fields = {"cause": str(problem), **problem.fields, "text": place}
-        raise SidecarError(Code.REFUSED, "the server refused", **fields) from problem
+        asked.refuse(place, SidecarError(Code.REFUSED, "the server refused", **fields))
+        return np.zeros((1, model.dimensions), np.float32)
 
     async def _answers(self, model: Model, lane: Lane) -> bool:
         """Whether a known text gets its vector now: what fails then is not the server."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,13 +44,10 @@ class ServerModel:
 class Server:
     """Raises ``SidecarError``: UNAVAILABLE, EXHAUSTED, NOT_FOUND, REFUSED."""
 
-    def __init__(self, url: str, call_seconds: float) -> None:
+    def __init__(self, url: str, call_seconds: float, word_seconds: float = 600.0) -> None:
         self.url = url
-        timeout = httpx.Timeout(call_seconds, connect=_CONNECT_SECONDS)
-        # The environment's proxies are for the world outside, not for a server that is named here.
-        self._client = ollama.AsyncClient(
-            host=url, timeout=timeout, trust_env=False, event_hooks={"response": [_tell]}
-        )
+        self._client = _client(url, call_seconds)
+        self._writer = _client(url, word_seconds)
 
     async def embed(
         self, model: str, texts: Sequence[str], answered: Callable[[], None] | None = None
@@ -86,19 +84,29 @@ class Server:
 
     async def generate(
         self, model: str, prompt: str, options: dict[str, Any]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """The server's own messages as they come."""
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The server's own messages as they come. Closing it stops the model."""
         try:
-            stream = await self._client.generate(
+            stream: Any = await self._writer.generate(
                 model=model, prompt=prompt, stream=True, options=options or None
             )
-            async for part in stream:
-                yield part.model_dump(exclude_none=True)
+            async with aclosing(stream):
+                async for part in stream:
+                    yield part.model_dump(exclude_none=True)
         except (ollama.ResponseError, httpx.HTTPError, OSError, ValueError) as error:
             raise _translated(error, self.url, model) from error
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
+        await self._writer.close()  # type: ignore[no-untyped-call]
+
+
+def _client(url: str, seconds: float) -> ollama.AsyncClient:
+    timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+    # The environment's proxies are for the world outside, not for a server that is named here.
+    return ollama.AsyncClient(
+        host=url, timeout=timeout, trust_env=False, event_hooks={"response": [_tell]}
+    )
 
 
 def _translated(error: Exception, url: str, model: str) -> SidecarError:

@@ -22,6 +22,8 @@ class Settings:
         attempts: at each piece, where the server fails or answers what cannot be right.
         retry_seconds: before the second attempt; it doubles.
         call_seconds: of one call.
+        word_seconds: until the first word of an answer, and from word to word; a caller that waits
+            no longer leaves earlier.
         texts_max, text_bytes_max, body_bytes_max: of one request.
         digest_seconds: after which a model is looked up again.
         canary_seconds: between looks whether a known text still has its vector.
@@ -36,6 +38,7 @@ class Settings:
     attempts: int = 3
     retry_seconds: float = 0.1
     call_seconds: float = 60.0
+    word_seconds: float = 600.0
     texts_max: int = 10_000
     text_bytes_max: int = 1 * _MIB
     body_bytes_max: int = 32 * _MIB

@@ -17,6 +17,7 @@ from lakehouse.vectord.chunking import Chunk, chunks, digest_of
 from lakehouse.vectord.image import Image
 from lakehouse.vectord.models import Models, check_same_model
 from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.ports import Embedded as Answer
 from lakehouse.vectord.ports import Labels, Lane, Vectors
 from lakehouse.vectord.publishing import Batch, unit, vectors_table
 from lakehouse.vectord.reusing import reused
@@ -104,10 +105,13 @@ class DocumentEmbedder:
         into: tuple[Vectors, int],
         refused: dict[int, str],
     ) -> None:
-        """One that is refused must not keep the others out: halves, until it stands alone."""
+        """One that is refused must not keep the others out: halves, until it stands alone, where
+        the embedder does not say which one it is."""
         found, at = into
         try:
-            found[at : at + len(texts)] = await self._ask(version, texts)
+            answer = await self._ask(version, texts)
+            found[at : at + len(texts)] = answer.vectors
+            refused |= {at + place: reason for place, reason in answer.refused.items()}
         except LakehouseError as error:
             if error.kind is not ErrorKind.INVALID:
                 raise
@@ -118,7 +122,7 @@ class DocumentEmbedder:
             await self._some(version, texts[:half], (found, at), refused)
             await self._some(version, texts[half:], (found, at + half), refused)
 
-    async def _ask(self, version: IndexVersion, texts: Sequence[str]) -> Vectors:
+    async def _ask(self, version: IndexVersion, texts: Sequence[str]) -> Answer:
         for pause in (*_PAUSES, None):
             try:
                 answer = await self._parts.embedder.embed(version.model, texts, Lane.INDEX)
@@ -130,7 +134,7 @@ class DocumentEmbedder:
             self._models.told(answer.model)
             check_same_model(version, answer.model)
             _check_vectors(answer.vectors, len(texts), version)
-            return answer.vectors
+            return answer
         raise LakehouseError(ErrorKind.INTERNAL, "texts were never embedded")
 
 

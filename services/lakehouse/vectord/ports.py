@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -34,10 +34,12 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """``vectors``: float32, one row a text, as the model gave them (not normalised)."""
+    """``vectors``: float32, one row a text, as the model gave them (not normalised). ``refused``:
+    why, by place, of texts that it does not take; the rows of these say nothing."""
 
     vectors: Vectors
     model: ModelInfo
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 class Embedder(Protocol):
@@ -46,7 +48,8 @@ class Embedder(Protocol):
     full), ``corrupt`` (NaN or a wrong dimension came back, also when asked again)."""
 
     async def embed(self, model: str, texts: Sequence[str], lane: Lane) -> Embedded:
-        """Any number of texts, in batches as the server likes them; in their order."""
+        """Any number of texts, in batches as the server likes them; in their order. Of indexing it
+        may tell single texts that are ``invalid`` in the answer, instead of raising that."""
         ...
 
     async def model(self, name: str) -> ModelInfo: ...

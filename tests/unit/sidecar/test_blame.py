@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from starlette.responses import Response
 
-from lakehouse_sidecar.errors import Code
+from lakehouse_sidecar.errors import Code, SidecarError
 from lakehouse_sidecar.lanes import Lane
 from support_ollama import Ollama, Vector, failing
 from unit.sidecar.test_embedding import code_of, right, sidecar_over
@@ -80,3 +80,30 @@ async def test_a_server_that_fails_often_costs_no_text_its_vector() -> None:
     async with sidecar_over(ollama) as sidecar:
         found = await sidecar.embedding.embed("small", [POISON], Lane.INDEX)
     np.testing.assert_array_equal(found.vectors, right([POISON]))
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_texts_that_are_refused_cost_the_others_little(status: int) -> None:
+    texts = [f"text {n:03}" for n in range(256)]
+    poison = {texts[77], texts[200]}
+    ollama = Ollama()
+    ollama.spoil = lambda asked, vectors: failing(status) if poison & {*asked} else vectors
+    async with sidecar_over(ollama, digest_seconds=9, batch_seconds=9) as sidecar:
+        found = await sidecar.embedding.embed("small", texts, Lane.INDEX, partial=True)
+        sent = sum(map(len, ollama.calls))
+    assert found.refused == {77: "the server refused", 200: "the server refused"}
+    keep = [at for at in range(256) if at not in found.refused]
+    np.testing.assert_array_equal(found.vectors[keep], right([texts[at] for at in keep]))
+    # All of them, some times where a server may only have stumbled, and halves of what is left.
+    assert sent < (4 if status == 400 else 6) * 256 + 64
+    assert len(ollama.calls) < 90
+
+
+async def test_what_is_asked_for_in_part_still_fails_where_the_server_does() -> None:
+    ollama = Ollama()
+    async with sidecar_over(ollama, digest_seconds=9) as sidecar:
+        await sidecar.models.get("small", Lane.QUERY)
+        ollama.spoil = lambda asked, vectors: failing(500)
+        with pytest.raises(SidecarError) as caught:
+            await sidecar.embedding.embed("small", TEXTS, Lane.INDEX, partial=True)
+    assert caught.value.code is Code.UNAVAILABLE

@@ -54,9 +54,25 @@ async def test_a_text_that_is_refused_is_named_by_its_place_among_all() -> None:
     texts[555] = "  "
     async with embedder_over(Ollama()) as embedder:
         with pytest.raises(LakehouseError) as caught:
-            await embedder.embed("small", texts, Lane.INDEX)
+            await embedder.embed("small", texts, Lane.QUERY)
     assert caught.value.kind is ErrorKind.INVALID
     assert caught.value.fields["place"] == 555
+
+
+async def test_of_indexing_texts_that_are_refused_keep_no_other_out() -> None:
+    texts = [f"text {n}" for n in range(600)]
+    texts[1] = texts[300] = "  "
+    ollama = Ollama()
+    poison = {texts[7], texts[599]}
+    ollama.spoil = lambda asked, vectors: failing(400) if poison & {*asked} else vectors
+    async with embedder_over(ollama) as embedder:
+        found = await embedder.embed("small", texts, Lane.INDEX)
+    empty, refused = "a text is empty", "the server refused"
+    assert found.refused == {1: empty, 7: refused, 300: empty, 599: refused}
+    there = [at for at in range(600) if at not in found.refused]
+    wanted = np.array([vector_of(texts[at]) for at in there], "f4")
+    np.testing.assert_array_equal(found.vectors[there], wanted)
+    assert not found.vectors[[*found.refused]].any()
 
 
 @pytest.mark.parametrize(
@@ -76,8 +92,14 @@ async def test_a_text_is_refused_for_what_it_is_not_for_who_asks(
     ollama.spoil = lambda asked, vectors: failing(status) if texts[7] in asked else vectors
     async with embedder_over(ollama) as embedder:
         with pytest.raises(LakehouseError) as caught:
-            await embedder.embed("small", texts, Lane.INDEX)
-    assert (caught.value.kind, caught.value.fields.get("place")) == (kind, place)
+            await embedder.embed("small", texts, Lane.QUERY)
+        assert (caught.value.kind, caught.value.fields.get("place")) == (kind, place)
+        if place is None:
+            with pytest.raises(LakehouseError) as caught:
+                await embedder.embed("small", texts, Lane.INDEX)
+            assert caught.value.kind is kind
+        else:
+            assert [*(await embedder.embed("small", texts, Lane.INDEX)).refused] == [place]
 
 
 async def test_a_model_that_is_not_there() -> None:

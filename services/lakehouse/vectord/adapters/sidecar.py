@@ -78,7 +78,12 @@ class SidecarEmbedder:
             )
         if len(found) == 1:
             return found[0]
-        return Embedded(np.concatenate([one.vectors for one in found]), about)
+        refused = {
+            place.start + at: why
+            for place, one in zip(parts, found, strict=True)
+            for at, why in one.refused.items()
+        }
+        return Embedded(np.concatenate([one.vectors for one in found]), about, refused)
 
     async def model(self, name: str) -> ModelInfo:
         """As the server has it now."""
@@ -101,6 +106,7 @@ class SidecarEmbedder:
             "input": list(texts),
             "lane": lane.value,
             "deadline_seconds": seconds,
+            "partial": lane is Lane.INDEX,
         }
         try:
             answer = await self._ask("POST", "/embed", orjson.dumps(body), seconds)
@@ -143,7 +149,7 @@ class SidecarEmbedder:
                 continue
             if answer.is_success:
                 return answer
-            problem = _refusal(answer)
+            problem = refusal(answer)
             if answer.status_code not in (429, 503):
                 break
         raise problem
@@ -192,7 +198,9 @@ def _decoded(name: str, answer: httpx.Response, rows: int) -> Embedded:
         found = int(answer.headers["x-rows"])
         dimensions = int(answer.headers["x-dimensions"])
         vectors: Vectors = np.frombuffer(answer.content, "<f4").reshape(found, dimensions)
-    except (KeyError, ValueError) as error:
+        reasons: dict[str, list[int]] = orjson.loads(answer.headers.get("x-refused", "{}"))
+        refused = {int(at): why for why, places in reasons.items() for at in places}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise LakehouseError(
             ErrorKind.CORRUPT, "the embedding server sent no vectors", cause=str(error)
         ) from error
@@ -206,10 +214,11 @@ def _decoded(name: str, answer: httpx.Response, rows: int) -> Embedded:
         dimensions,
         answer.headers.get("x-canary-sha256", ""),
     )
-    return Embedded(vectors, about)
+    return Embedded(vectors, about, refused)
 
 
-def _refusal(answer: httpx.Response) -> LakehouseError:
+def refusal(answer: httpx.Response) -> LakehouseError:
+    """What the sidecar said instead of an answer."""
     try:
         said: dict[str, Any] = orjson.loads(answer.content)
         message = str(said.pop("error"))
