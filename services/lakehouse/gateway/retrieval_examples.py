@@ -69,6 +69,7 @@ _ASKED: Final[JsonObject] = {
     "search_ms": 0.4,
     "pinned": False,
     "tags": [],
+    "hits_total": 1,
 }
 _REF: Final[JsonObject] = {
     "rank": 1,
@@ -81,14 +82,13 @@ _REF: Final[JsonObject] = {
 RETRIEVAL: Final[JsonObject] = {**_ASKED, "hits": [_REF], "kept": "log", "store_version": 911}
 _LISTED: Final = (
     "id at actor purpose mode text k filter degraded version digest pinned embed_ms search_ms"
-    " request_id"
+    " request_id hits_total"
 )
 RETRIEVALS: Final[JsonObject] = {
     "retrievals": [
         {
             **{name: _ASKED[name] for name in _LISTED.split()},
             "indexes": ["tickets"],
-            "found": 1,
             "top": _REF,
         }
     ],

@@ -88,6 +88,7 @@ class AskedShape:
     search_ms: float
     pinned: bool
     tags: tuple[str, ...]
+    hits_total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,7 @@ class RetrievalShape(AskedShape):
 
 @dataclass(frozen=True, slots=True)
 class ListedShape:
-    """A retrieval in a list. ``text``: the first 500 characters. ``found``: hits; ``top``: the
-    best of them."""
+    """A retrieval in a list. ``text``: the first 500 characters. ``top``: the best hit."""
 
     id: str
     at: datetime
@@ -114,7 +114,7 @@ class ListedShape:
     text: str
     k: int
     filter: str
-    found: int
+    hits_total: int
     top: RefShape | None
     degraded: bool
     version: int
@@ -261,7 +261,8 @@ def ref_shape(rank: int, one: RetrievedRef) -> RefShape:
 
 def _asked(one: Retrieval) -> dict[str, Any]:
     values = {field.name: getattr(one, field.name) for field in fields(AskedShape)}
-    return {**values, "vector": packed(one.vector)}
+    total = one.hits_total or len(one.hits)
+    return {**values, "vector": packed(one.vector), "hits_total": total}
 
 
 def retrieval_shape(result: RetrievalResult) -> RetrievalShape:
@@ -274,7 +275,7 @@ def _listed(one: Retrieval) -> ListedShape:
     own: dict[str, Any] = {
         "indexes": tuple(searched.index for searched in one.indexes),
         "text": one.text[:_LISTED_CHARS],
-        "found": len(one.hits),
+        "hits_total": one.hits_total or len(one.hits),
         "top": ref_shape(1, one.hits[0]) if one.hits else None,
     }
     same = {f.name: getattr(one, f.name) for f in fields(ListedShape) if f.name not in own}

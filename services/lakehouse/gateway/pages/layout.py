@@ -46,7 +46,7 @@ td,th{padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);vertical-a
 .n{text-align:right}tr.chosen td{font-weight:700;color:var(--good)}
 .wide{overflow-x:auto}.bar{width:8rem}
 .bar span{display:block;height:.55rem;margin-top:.5rem;border-radius:3px;background:var(--accent)}
-ol{padding-left:1.4rem}svg{max-width:100%;height:auto}
+ol{padding-left:1.4rem}figure{margin:1.2rem 0}svg{max-width:100%;height:auto}
 footer{color:var(--soft);font-size:.85rem;margin:2.5rem 0 1rem;border-top:1px solid var(--line);
 padding-top:.8rem}
 """

@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 from lakehouse.contracts.trials import TrialsResult
 from lakehouse.gateway.pages.layout import escaped, facts, page, table, time_text
 from lakehouse.model.retrieval import Trial
+from lakehouse.model.trial_plot import quality_plot, recall_plot, setting
 
 _COLUMNS: Final = (
     "when",
@@ -44,7 +45,7 @@ def trials_page(result: TrialsResult) -> HTMLResponse:
     body = [
         '<p class="over">Trials</p><h1>What was tried, and what came of it</h1>',
         facts(about),
-        _plot(result.trials),
+        _plots(result.trials),
         "<h2>Newest first</h2>",
         table(_COLUMNS, map(_row, result.trials))
         if result.trials
@@ -54,8 +55,14 @@ def trials_page(result: TrialsResult) -> HTMLResponse:
     return page("Trials", "".join(body), result.version)
 
 
-def _plot(trials: tuple[Trial, ...]) -> str:
-    return ""
+def _plots(trials: tuple[Trial, ...]) -> str:
+    if not trials:
+        return ""
+    return f"<figure>{recall_plot(trials)}</figure>{_figure(quality_plot(trials))}"
+
+
+def _figure(picture: str) -> str:
+    return f"<figure>{picture}</figure>" if picture else ""
 
 
 def _more(result: TrialsResult) -> str:
@@ -72,7 +79,7 @@ def _row(one: Trial) -> str:
 def _cells(one: Trial) -> Iterator[object]:
     yield time_text(one.at)
     yield f"{one.index}, version {one.number}"
-    yield setting(one)
+    yield setting(one) + (", chosen" if one.chosen else "")
     yield _share(one.recall)
     yield f"{one.p50_ms:.3f}"
     yield f"{one.p99_ms:.3f}"
@@ -85,14 +92,6 @@ def _cells(one: Trial) -> Iterator[object]:
     yield f"{one.build_seconds:.1f} s" if one.build_seconds else ""
     yield f"{one.size_bytes / _MEBIBYTE:.1f} MiB" if one.size_bytes else ""
     yield one.note
-
-
-def setting(one: Trial) -> str:
-    """``M 16, ef_construction 100, ef 64``; a mode by its name."""
-    chosen = ", chosen" if one.chosen else ""
-    if one.kind == "mode":
-        return f"mode {one.mode.value}{chosen}"
-    return f"M {one.m}, ef_construction {one.ef_construction}, ef {one.ef}{chosen}"
 
 
 def _share(value: float | None) -> str:

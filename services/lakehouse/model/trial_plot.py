@@ -1,0 +1,59 @@
+"""Trials as pictures: what a setting finds against the time it takes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from lakehouse.kit.scatter import Axis, Mark, Series, scatter
+from lakehouse.model.retrieval import Trial
+
+_LATENCY: Final = Axis("p50 of one search, ms (log)", log=True)
+
+
+def setting(one: Trial) -> str:
+    """``M 16, ef_construction 100, ef 64``; a mode by its name."""
+    if one.kind == "mode":
+        return f"mode {one.mode.value}"
+    return f"{_graph(one)}, ef {one.ef}"
+
+
+def recall_plot(trials: Iterable[Trial]) -> str:
+    """SVG: the recall of each setting against its latency; a graph is a line along its ``ef``."""
+    measured = [one for one in trials if one.recall is not None and one.kind != "mode"]
+    several = len({(one.index, one.number) for one in measured}) > 1
+    graphs: defaultdict[str, list[Trial]] = defaultdict(list)
+    for one in measured:
+        where = f"{one.index} {one.number}: " if several else ""
+        graphs[f"{where}{_graph(one)}"].append(one)
+    series = [
+        Series(name, tuple(_found(one) for one in sorted(tried, key=_by_run_and_ef)), joined=True)
+        for name, tried in sorted(graphs.items())
+    ]
+    return scatter("Recall against latency", series, _LATENCY, Axis("recall of the exact k"))
+
+
+def quality_plot(trials: Iterable[Trial]) -> str:
+    """SVG: the nDCG of each mode of search against its latency; "" where none has one."""
+    modes: defaultdict[str, list[Mark]] = defaultdict(list)
+    for one in trials:
+        if one.kind == "mode" and one.ndcg is not None:
+            note = f"{one.eval_set}, {setting(one)}: nDCG {one.ndcg:.4f}, {one.p50_ms:.3f} ms"
+            modes[one.mode.value].append(Mark(one.p50_ms, one.ndcg, note, one.chosen))
+    series = [Series(name, tuple(marks)) for name, marks in sorted(modes.items())]
+    return scatter("nDCG against latency", series, _LATENCY, Axis("nDCG")) if series else ""
+
+
+def _graph(one: Trial) -> str:
+    return f"M {one.m}, ef_construction {one.ef_construction}"
+
+
+def _by_run_and_ef(one: Trial) -> tuple[str, int]:
+    return one.run, one.ef
+
+
+def _found(one: Trial) -> Mark:
+    recall = one.recall or 0.0
+    note = f"{one.index}, {setting(one)}: recall {recall:.4f}, p50 {one.p50_ms:.3f} ms"
+    return Mark(one.p50_ms, recall, note, one.chosen)
