@@ -279,12 +279,14 @@ class Node:
 
     async def _start_vectord(self, buckets: Buckets) -> None:
         from lakehouse.vectord.adapters.sidecar import SidecarEmbedder
+        from lakehouse.vectord.adapters.writer import SidecarGenerator
         from lakehouse.vectord.parts import VectorParts
         from lakehouse.vectord.profiles import Profiles
         from lakehouse.vectord.service import Vectors
 
         config, contracts = self._config, self._wiring.contracts
         processes = EmbeddingProcesses(config.embedding)
+        generator = SidecarGenerator(config.rag, processes.url)
         parts = VectorParts(
             settings=config.vectors,
             catalog=contracts["catalog"],
@@ -299,12 +301,13 @@ class Node:
             jobs=ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="vectors"),
             retrievals=config.retrievals,
             rag=config.rag,
+            generator=generator,
             writer=self._ids.ulid(),
         )
         vectors = Vectors(parts)
         with act_as("vectord"):
             await vectors.start()
-        self._closing += [processes, vectors]
+        self._closing += [processes, generator, vectors]
         contracts["vectors"], contracts["profiles"] = vectors, Profiles(parts)
         contracts["retrievals"], contracts["trials"] = vectors.retrievals, vectors.trials
         contracts["rag"], contracts["memory"] = vectors.rag, vectors.memory

@@ -21,6 +21,7 @@ from lakehouse.model.vectors import (
     DIMENSIONS_MAX,
     INDEX_DOCUMENTS,
     PROFILE_DOCUMENTS,
+    Chunking,
     Profile,
     VectorBackend,
     VectorIndexInfo,
@@ -52,7 +53,11 @@ def builtin_profiles(
     is ``given`` (``VectorSettings.profiles``), by name key; a folder that is not there has none.
     Raises ``invalid`` for what is no profile."""
     found = [
-        Profile("conversation", description="turns of conversations, whole or by sentences"),
+        Profile(
+            "conversation",
+            chunking=Chunking(overlap=0),
+            description="turns of conversations, whole or by sentences",
+        ),
         Profile("default", description="sentences through a small model; graphs over Parquet"),
         Profile("lance", vector_backend=VectorBackend.LANCE, description="as default, in Lance"),
     ]

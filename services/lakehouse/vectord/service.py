@@ -53,7 +53,7 @@ class Vectors:
         self.recorder = Recorder(parts)
         self.retrievals = Retrievals()
         self.trials = Trials()
-        self.rag = Rag()
+        self.rag = Rag(parts, self.search)
         self.memory = Memory(parts, documents, self.create_index, self.search)
 
     async def start(self) -> None:
