@@ -13,6 +13,8 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 _SHIFTS: Final = tuple(range(120, -1, -10))
 _RANDOM_BITS: Final = 80
+_ULID_LENGTH: Final = 26
+_TIME_LENGTH: Final = 10
 
 
 class Ids(Protocol):
@@ -35,6 +37,20 @@ def encode_ulid(millis: int, entropy: int) -> str:
     """The 26 characters of a ULID from 48 bits of time and 80 bits of entropy (ulid/spec)."""
     value = (millis << _RANDOM_BITS) | entropy
     return "".join([_PAIRS[(value >> shift) & 1023] for shift in _SHIFTS])
+
+
+def ulid_millis(ulid: str) -> int:
+    """The milliseconds since the epoch in a ULID. Raises ValueError for what is none."""
+    if len(ulid) != _ULID_LENGTH or ulid[0] > "7":
+        raise ValueError("a ULID has 26 characters, and 128 bits")
+    millis = 0
+    for place, letter in enumerate(ulid):
+        digit = _CROCKFORD.find(letter)
+        if digit < 0:
+            raise ValueError("a ULID is made of digits and upper-case letters without I, L, O, U")
+        if place < _TIME_LENGTH:
+            millis = millis << 5 | digit
+    return millis
 
 
 class SystemIds:

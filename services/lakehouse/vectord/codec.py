@@ -1,4 +1,4 @@
-"""Indexes and profiles as JSON documents, and back, by the annotations of their types.
+"""Values as JSON (documents of the catalog, records) and back, by the annotations of their types.
 
 A field that is not known is passed over and one that is missing takes its default, so that an older
 and a newer release read each other's documents. Anything else that does not fit is ``corrupt``.
@@ -6,6 +6,7 @@ and a newer release read each other's documents. Anything else that does not fit
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import types
 import typing
@@ -19,29 +20,49 @@ import orjson
 
 from lakehouse.errors import ErrorKind, LakehouseError
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["from_json", "from_value", "text_of", "to_json"]
 
 T = TypeVar("T")
 _SCALARS: Final = (str, int, float, bool)
 
 
 def to_json(value: object) -> str:
-    """Of a dataclass; times are RFC 3339."""
-    return orjson.dumps(value).decode()
+    """Of a dataclass; times are RFC 3339, bytes base64."""
+    return orjson.dumps(value, default=text_of).decode()
+
+
+def text_of(value: Any) -> str:
+    """Bytes as base64: for ``orjson.dumps``, as its default."""
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} has no form in JSON")
+    return base64.b64encode(value).decode()
 
 
 def from_json(kind: type[T], text: str) -> T:
     """Raises ``corrupt``."""
     try:
-        value: T = _reader(cast("Hashable", kind))(orjson.loads(text))
+        value = orjson.loads(text)
+    except ValueError as error:
+        raise _unreadable(kind, error) from error
+    return from_value(kind, value)
+
+
+def from_value(kind: type[T], value: object) -> T:
+    """Of JSON that was read. Raises ``corrupt``."""
+    try:
+        made: T = _reader(cast("Hashable", kind))(value)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LakehouseError(
-            ErrorKind.CORRUPT,
-            "a document of the catalog cannot be read",
-            document=kind.__name__,
-            reason=str(error)[:200],
-        ) from error
-    return value
+        raise _unreadable(kind, error) from error
+    return made
+
+
+def _unreadable(kind: type, error: Exception) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.CORRUPT,
+        "a document of the catalog, or a record, cannot be read",
+        document=kind.__name__,
+        reason=str(error)[:200],
+    )
 
 
 def _scalar(kind: type) -> Callable[[Any], Any]:
@@ -81,6 +102,8 @@ def _reader(annotation: Any) -> Callable[[Any], Any]:
     arguments = typing.get_args(annotation)
     if annotation in _SCALARS:
         return _scalar(annotation)
+    if annotation is bytes:
+        return lambda value: base64.b64decode(value, validate=True)
     if annotation is datetime:
         return datetime.fromisoformat
     if origin is tuple:
