@@ -51,7 +51,7 @@ class Vectors:
         self._indexes = Indexes(parts, documents, maker, self._follower, self.images.forget)
         self._given = Given(parts, documents, publisher, self._builder.weigher)
         self.recorder = Recorder(parts)
-        self.retrievals = Retrievals()
+        self.retrievals = Retrievals(parts, self.recorder)
         self.trials = Trials()
         self.rag = Rag(parts, self.search)
         self.memory = Memory(parts, documents, self.create_index, self.search)
@@ -123,4 +123,5 @@ class Vectors:
         images = self.images
         held = (images.size_bytes, images.loads, images.built)
         self._figures.texts = self._builder.texts
-        return self._figures.figures(self._follower.running, held)
+        yield from self._figures.figures(self._follower.running, held)
+        yield from self.recorder.figures()
