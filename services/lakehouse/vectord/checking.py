@@ -8,6 +8,7 @@ import numpy as np
 
 from lakehouse.contracts import vectors as c
 from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.model.retrieval import SearchMode
 from lakehouse.model.vectors import Distance, IndexVersion
 from lakehouse.vectord.comparing import HITS_MAX
 from lakehouse.vectord.nearest import LENGTH_MAX, too_long
@@ -39,13 +40,21 @@ def check(request: c.SearchRequest) -> None:
             ErrorKind.INVALID, f"ef must be from 0 to {EF_MAX}", ef=request.ef, maximum=EF_MAX
         )
     for at, query in enumerate(request.queries):
-        _check_query(at, query)
+        _check_query(at, query, request.mode)
 
 
-def _check_query(at: int, query: c.VectorQuery) -> None:
-    if query.vector and query.text:
+def _check_query(at: int, query: c.VectorQuery, mode: SearchMode) -> None:
+    if query.vector and query.text and mode is not SearchMode.HYBRID:
         raise LakehouseError(ErrorKind.INVALID, "a query is a text or a vector, not both", query=at)
-    if query.vector:
+    if query.vector and not query.text and mode is not SearchMode.VECTOR:
+        raise LakehouseError(
+            ErrorKind.INVALID,
+            "a vector has no words to search for",
+            query=at,
+            mode=mode.value,
+            hint="give the text too, in mode hybrid, or search in mode vector",
+        )
+    if query.vector and not query.text:
         return
     if not query.text.strip():
         raise LakehouseError(

@@ -16,7 +16,7 @@ from typing import Final
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.vectors import Chunking, ChunkMethod
 
-__all__ = ["Chunk", "check_chunking", "chunks", "digest_of"]
+__all__ = ["Chunk", "check_chunking", "chunks", "digest_of", "sentences"]
 
 SIZE_MAX: Final = 8_192
 # Han, kana, hangul, Thai and their like stand without spaces; a run of other letters counts one
@@ -84,6 +84,13 @@ def chunks(text: str, chunking: Chunking) -> list[Chunk]:
         if part:
             found.append(Chunk(start, start + len(part), part))
     return found
+
+
+def sentences(text: str, size: int) -> list[str]:
+    """The sentences of ``text``, none of them blank, in pieces of at most ``size`` words and
+    marks."""
+    tokens = [match.span() for match in _TOKEN.finditer(text)]
+    return [text[piece.start : piece.end] for piece in _sentences(text, tokens, size)]
 
 
 def _windows(tokens: Sequence[Span], size: int, overlap: int) -> list[Span]:

@@ -16,6 +16,7 @@ from lakehouse.vectord.following import Follower
 from lakehouse.vectord.given import Given
 from lakehouse.vectord.images import Images
 from lakehouse.vectord.indexes import Indexes
+from lakehouse.vectord.lexical.lexical import Lexical
 from lakehouse.vectord.making import Maker
 from lakehouse.vectord.memory.service import Memory
 from lakehouse.vectord.models import Models
@@ -25,6 +26,7 @@ from lakehouse.vectord.publishing import Publisher
 from lakehouse.vectord.rag.service import Rag
 from lakehouse.vectord.records.recorder import Recorder
 from lakehouse.vectord.records.service import Retrievals
+from lakehouse.vectord.retrieval.retrieving import Retrieving
 from lakehouse.vectord.searching import Searching
 from lakehouse.vectord.tuning.service import Trials
 
@@ -51,6 +53,7 @@ class Vectors:
         self._indexes = Indexes(parts, documents, maker, self._follower, self.images.forget)
         self._given = Given(parts, documents, publisher, self._builder.weigher)
         self.recorder = Recorder(parts)
+        self._retrieving = Retrieving(parts, self._searching, Lexical(parts), self.recorder)
         self.retrievals = Retrievals(parts, self.recorder)
         self.trials = Trials()
         self.rag = Rag(parts, self.search)
@@ -66,6 +69,7 @@ class Vectors:
         await self._supervisor.stop()
         await self.memory.close()
         await self._follower.close()
+        await self._retrieving.close()
         await self.recorder.close()
         await self.images.close()
         self._parts.jobs.shutdown(wait=False, cancel_futures=True)
@@ -97,7 +101,7 @@ class Vectors:
         clock = self._parts.clock
         started, outcome = clock.monotonic(), "done"
         try:
-            return await self._searching.search(ctx, request)
+            return await self._retrieving.search(ctx, request)
         except LakehouseError as error:
             outcome = error.kind.value
             raise

@@ -1,1 +1,1 @@
-"""Search by words: BM25 over the chunks of an image. A cache, made of the image's rows."""
+"""Search by words: what is indexed of the rows of an image, and how the best of them are told."""

@@ -1,0 +1,151 @@
+"""BM25 by tantivy: an index of words in a folder of this node, searched where it lies.
+
+What is searched for comes as words, never as a query in tantivy's language. Lengths of texts are
+kept in a byte: to the word up to 40 words, and then in steps of about a twentieth, as in Lucene.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.objectstore.folders import Claim
+from lakehouse.vectord.lexical.port import Ranked
+from lakehouse.vectord.lexical.texts import WORD_BYTES_MAX, prepared
+from lakehouse.vectord.ports import Labels
+
+__all__ = ["TantivyIndex", "words_of"]
+
+FOLDER: Final = "words.tantivy"
+_TEXT: Final = "text"
+_ROW: Final = "row"
+_ANALYZER: Final = "words"
+_INDEXED: Final = "freq"
+_HEAP_BYTES: Final = 64_000_000
+_SMALL_HEAP_BYTES: Final = 16_000_000
+_FEW_TEXTS: Final = 1_000
+
+
+def _analyzer() -> Any:
+    from tantivy import Filter, TextAnalyzerBuilder, Tokenizer
+
+    return (
+        TextAnalyzerBuilder(Tokenizer.simple())
+        .filter(Filter.remove_long(WORD_BYTES_MAX + 1))
+        .filter(Filter.lowercase())
+        .filter(Filter.ascii_fold())
+        .build()
+    )
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in their order, as they are indexed."""
+    found: list[str] = _analyzer().analyze(prepared(pa.array([text], pa.large_string()))[0].as_py())
+    return found
+
+
+class TantivyIndex:
+    """Implements ``lexical.port.WordIndex``.
+
+    Args:
+        claim: whose folder is the index's; it goes with this value.
+    """
+
+    def __init__(self, claim: Claim) -> None:
+        from tantivy import Index, SchemaBuilder
+
+        weakref.finalize(self, claim.release)
+        folder = claim.path / FOLDER
+        builder = SchemaBuilder()
+        builder.add_text_field(_TEXT, tokenizer_name=_ANALYZER, index_option=_INDEXED)
+        builder.add_unsigned_field(_ROW, indexed=True, fast=True)
+        self._schema = builder.build()
+        with _writing():
+            folder.mkdir()
+            self._index = Index(self._schema, path=str(folder))
+            self._index.register_tokenizer(_ANALYZER, _analyzer())
+        self._analyzer = _analyzer()
+        self._searcher = self._index.searcher()
+        self.texts = 0
+
+    def append(self, rows: Labels, texts: pa.Array) -> None:
+        from tantivy import Document
+
+        heap = _SMALL_HEAP_BYTES if len(rows) <= _FEW_TEXTS else _HEAP_BYTES
+        with _writing():
+            # One thread: rows lie in their order, and a node has other things to do.
+            writer = self._index.writer(heap, 1)
+            try:
+                for row, text in zip(rows.tolist(), prepared(texts).to_pylist(), strict=True):
+                    document = Document()
+                    document.add_text(_TEXT, text)
+                    document.add_unsigned(_ROW, row)
+                    writer.add_document(document)
+                writer.commit()
+            finally:
+                writer.wait_merging_threads()
+            self._index.reload()
+            self._searcher = self._index.searcher()
+        self.texts += len(rows)
+
+    def words(self, text: str) -> list[str]:
+        whole = prepared(pa.array([text], pa.large_string()))[0].as_py()
+        return list(dict.fromkeys(self._analyzer.analyze(whole)))
+
+    def frequency(self, word: str) -> int:
+        with _reading():
+            return int(self._searcher.doc_freq(_TEXT, word))
+
+    def search(self, words: Sequence[str], limit: int, only: Labels | None = None) -> Ranked:
+        from tantivy import Occur, Query
+
+        searcher = self._searcher
+        asked = Query.boolean_query(
+            [
+                (Occur.Should, Query.term_query(self._schema, _TEXT, word, _INDEXED))
+                for word in words
+            ]
+        )
+        if only is not None:
+            told = Query.term_set_query(self._schema, _ROW, only.tolist())
+            both = [(Occur.Must, asked), (Occur.Must, Query.const_score_query(told, 0.0))]
+            asked = Query.boolean_query(both)
+        with _reading():
+            most = max(1, min(limit, searcher.num_docs))
+            hits = searcher.search(asked, limit=most, count=False).hits
+            rows = searcher.fast_field_values(_ROW, [address for _, address in hits])
+        scores = np.array([score for score, _ in hits], np.float32)
+        return np.array(rows, np.int64), scores
+
+    def close(self) -> None:
+        """The folder is let go when the last search is done."""
+
+
+@contextmanager
+def _translated(kind: ErrorKind, message: str) -> Iterator[None]:
+    try:
+        yield
+    except LakehouseError:
+        raise
+    except BaseException as error:
+        # What tantivy's own code did not foresee comes as a panic, which is no Exception.
+        panic = type(error).__module__ == "pyo3_runtime"
+        if not panic and not isinstance(error, OSError | ValueError | RuntimeError):
+            raise
+        raise LakehouseError(
+            kind, message, reason=str(error)[:200], hint="it is built anew from the rows"
+        ) from error
+
+
+def _reading() -> Any:
+    return _translated(ErrorKind.CORRUPT, "an index of words cannot be read")
+
+
+def _writing() -> Any:
+    return _translated(ErrorKind.EXHAUSTED, "an index of words cannot be written")

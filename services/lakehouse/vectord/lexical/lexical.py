@@ -1,0 +1,196 @@
+"""Indexes of words over the rows of images: made when somebody searches by words, kept as long as
+the numbering of the rows is, and followed by what is appended.
+
+Rows that are gone stay in an index and are no candidates; when they are more than a tenth of it, it
+is made anew without them. Until then they count in the statistics of BM25.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.vectors import VectorBackend
+from lakehouse.objectstore.folders import Claim, claim
+from lakehouse.vectord.book import Book
+from lakehouse.vectord.image import Image
+from lakehouse.vectord.lexical.port import Ranked, WordIndex
+from lakehouse.vectord.lexical.ranking import best_rows, chosen_words
+from lakehouse.vectord.parts import VectorParts
+
+__all__ = ["Lexical"]
+
+Flags = npt.NDArray[np.bool_]
+
+_PLACE: Final = "words"
+_AT_ONCE: Final = 65_536
+_DEAD_SHARE: Final = 10
+_DEAD_MIN: Final = 1_000
+_KEPT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """``head``: rows that were gone in the image of this version are not in it. ``upto``: rows
+    before this number are, or were gone."""
+
+    index: WordIndex
+    head: int
+    upto: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """Of one numbering. ``made``: the newest last; the one before is for searches under way."""
+
+    backend: VectorBackend
+    made: list[_Made] = field(default_factory=list)
+    work: asyncio.Task[None] | None = None
+
+
+class Lexical:
+    """Belongs to one event loop. ``built``: indexes that were made from the first row on."""
+
+    def __init__(self, parts: VectorParts) -> None:
+        self._parts = parts
+        self._entries: weakref.WeakKeyDictionary[Book, _Entry] = weakref.WeakKeyDictionary()
+        self.built = 0
+
+    async def search(
+        self,
+        image: Image,
+        backend: VectorBackend,
+        texts: Sequence[str],
+        k: int,
+        wanted: Flags | None = None,
+    ) -> list[Ranked]:
+        """The min(k, matches) best rows for each of ``texts``: those that have a word of it.
+
+        Args:
+            wanted: one flag a row; what it does not have is no candidate.
+        """
+        if not image.count:
+            return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in texts]
+        index = await self._index(image, backend)
+        allowed = image.live if wanted is None else image.live & wanted
+        return await run_in(self._parts.jobs, _found, index, image.book, texts, k, allowed)
+
+    async def close(self) -> None:
+        """End what runs in the background; idempotent."""
+        tasks = [each.work for each in self._entries.values() if each.work is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._entries.clear()
+
+    async def _index(self, image: Image, backend: VectorBackend) -> WordIndex:
+        """One that has all rows of ``image``."""
+        entry = self._entries.get(image.book)
+        if entry is None:
+            entry = self._entries[image.book] = _Entry(backend)
+        while True:
+            made = _fitting(entry, image)
+            if made is not None and made.upto >= image.count and not _wasteful(made, image):
+                return made.index
+            if entry.work is None or entry.work.done():
+                entry.work = asyncio.create_task(self._grow(entry, image), name="words")
+                entry.work.add_done_callback(_taken_note_of)
+            # One at a time, whoever waits for it; it goes on when they no longer do.
+            await asyncio.shield(entry.work)
+
+    async def _grow(self, entry: _Entry, image: Image) -> None:
+        made = _fitting(entry, image)
+        if made is not None and not _wasteful(made, image):
+            try:
+                grown = _Made(made.index, made.head, image.count)
+                await run_in(self._parts.jobs, _append, made.index, image, made.upto, None)
+                entry.made = [grown if each is made else each for each in entry.made]
+                return
+            except LakehouseError:
+                # Its folder was cleared away, say: once more, from the first row on.
+                entry.made.remove(made)
+        head = image.head if entry.made else -1
+        index = await self._opened(entry.backend)
+        await run_in(self._parts.jobs, _append, index, image, 0, image.live if head >= 0 else None)
+        entry.made = [*entry.made, _Made(index, head, image.count)][-_KEPT:]
+        self.built += 1
+
+    async def _opened(self, backend: VectorBackend) -> WordIndex:
+        place = await self._place()
+        try:
+            return await run_in(self._parts.jobs, _empty, backend, place)
+        except BaseException:
+            place.release()
+            raise
+
+    async def _place(self) -> Claim:
+        parent = str(Path(self._parts.settings.cache_dir) / _PLACE)
+        try:
+            return await claim(parent, self._parts.ids.ulid())
+        except OSError as error:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE,
+                "the folder for indexes of words cannot be written",
+                folder=parent,
+                reason=str(error)[:200],
+                hint="see vectors.cache_dir in the configuration",
+            ) from error
+
+
+def _empty(backend: VectorBackend, place: Claim) -> WordIndex:
+    from lakehouse.vectord.adapters.tantivy import TantivyIndex
+
+    return TantivyIndex(place)
+
+
+def _fitting(entry: _Entry, image: Image) -> _Made | None:
+    """The newest that lacks nothing of ``image``'s; else the oldest, which lacks least."""
+    found = [each for each in entry.made if each.head <= image.head]
+    return found[-1] if found else next(iter(entry.made), None)
+
+
+def _wasteful(made: _Made, image: Image) -> bool:
+    if made.head > image.head or made.upto < image.count:
+        return False
+    dead = made.index.texts - image.rows
+    return dead > _DEAD_MIN and dead * _DEAD_SHARE > made.index.texts
+
+
+def _append(index: WordIndex, image: Image, start: int, live: Flags | None) -> None:
+    for rows, texts in _texts(image, start):
+        if live is not None:
+            kept = live[rows]
+            rows, texts = rows[kept], texts.filter(pa.array(kept))
+        if len(rows):
+            index.append(rows, texts)
+
+
+def _texts(image: Image, start: int) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
+    """The rows from ``start`` on, many at a time."""
+    while start < image.count:
+        page, at = image.book.place(start)
+        texts = page.text.slice(at, min(_AT_ONCE, image.count - start))
+        yield np.arange(start, start + len(texts)), texts
+        start += len(texts)
+
+
+def _found(
+    index: WordIndex, book: Book, texts: Sequence[str], k: int, allowed: Flags
+) -> list[Ranked]:
+    return [best_rows(index, book, chosen_words(index, text), k, allowed) for text in texts]
+
+
+def _taken_note_of(task: asyncio.Task[None]) -> None:
+    """Those who waited were told; that nobody did is no defect."""
+    if not task.cancelled():
+        task.exception()

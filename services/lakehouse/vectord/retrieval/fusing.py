@@ -1,0 +1,73 @@
+"""Reciprocal rank fusion: several rankings of candidates made one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lakehouse.model.retrieval import Stage, StageScore
+
+__all__ = ["Candidate", "Leg", "fused", "single"]
+
+_K: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """What one stage found in one index, best first.
+
+    Attributes:
+        at: which of the indexes that are searched together.
+        rows: of that index's image, each once.
+    """
+
+    at: int
+    stage: Stage
+    rows: Sequence[int]
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row of an index, with what the stages said of it."""
+
+    at: int
+    row: int
+    score: float
+    stages: tuple[StageScore, ...]
+
+
+Key = Callable[[int, int], tuple[str, str, int]]
+"""Index, entity and chunk of a row: what tells apart candidates that are as good as each other."""
+
+
+def fused(legs: Sequence[Leg], key: Key, most: int) -> list[Candidate]:
+    """The ``most`` best by the sum of ``1 / (60 + rank)`` over the legs that have them; those of
+    one sum by their best rank, then by key."""
+    said: dict[tuple[int, int], list[StageScore]] = {}
+    for leg in legs:
+        for rank, (row, score) in enumerate(zip(leg.rows, leg.scores, strict=True), 1):
+            said.setdefault((leg.at, row), []).append(StageScore(leg.stage, rank, score))
+    order = sorted(
+        (-sum([1.0 / (_K + one.rank) for one in stages]), min([one.rank for one in stages]), place)
+        for place, stages in said.items()
+    )
+    best = order[:most]
+    # Those that are as good as the last one may belong before it, by their keys.
+    while len(best) < len(order) and order[len(best)][:2] == best[-1][:2]:
+        best.append(order[len(best)])
+    best.sort(key=lambda one: (one[0], one[1], key(*one[2])))
+    found = []
+    for rank, (less, _, (at, row)) in enumerate(best[:most], 1):
+        stages = (*said[at, row], StageScore(Stage.FUSION, rank, -less))
+        found.append(Candidate(at, row, -less, stages))
+    return found
+
+
+def single(leg: Leg, most: int) -> list[Candidate]:
+    """The ``most`` best of one leg, as they are."""
+    return [
+        Candidate(leg.at, row, score, (StageScore(leg.stage, rank, score),))
+        for rank, (row, score) in enumerate(zip(leg.rows[:most], leg.scores[:most], strict=True), 1)
+    ]

@@ -1,0 +1,75 @@
+"""An embedder that is waited for a little, by those who can do without it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.clock import Clock
+
+__all__ = ["Patience"]
+
+T = TypeVar("T")
+
+_SECONDS: Final = 2.0
+_SECONDS_A_TEXT: Final = 0.02
+_AWAY_SECONDS: Final = 2.0
+_AWAY: Final = (ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.EXHAUSTED)
+
+
+class Patience:
+    """Belongs to one event loop. What is asked goes on when nobody waits for it any more, so that a
+    server that takes long to start is started all the same."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._away: dict[str, tuple[float, str]] = {}
+        self._slow: dict[str, asyncio.Task[object]] = {}
+
+    async def embedded(
+        self, model: str, texts: int, ask: Callable[[], Awaitable[T]]
+    ) -> tuple[T | None, str]:
+        """What ``ask`` gives; or None and why, where the embedder is away, full or slow. What else
+        ``ask`` raises is raised."""
+        now = self._clock.monotonic()
+        until, reason = self._away.get(model, (0.0, ""))
+        slow = self._slow.get(model)
+        if slow is not None and not slow.done():
+            return None, "the embedding server has not answered yet"
+        if now < until:
+            return None, reason
+        task = asyncio.ensure_future(ask())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=_SECONDS + texts * _SECONDS_A_TEXT)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            self._slow[model] = task
+            task.add_done_callback(_taken_note_of)
+            return None, "the embedding server has not answered in time"
+        try:
+            found = task.result()
+        except LakehouseError as error:
+            if error.kind not in _AWAY:
+                raise
+            self._away[model] = (self._clock.monotonic() + _AWAY_SECONDS, str(error.message))
+            return None, str(error.message)
+        self._away.pop(model, None)
+        return found, ""
+
+    async def close(self) -> None:
+        """End what is still asked; idempotent."""
+        slow = [task for task in self._slow.values() if not task.done()]
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        self._slow.clear()
+
+
+def _taken_note_of(task: asyncio.Task[object]) -> None:
+    """Nobody waits for it; that it failed is found out by who asks next."""
+    if not task.cancelled():
+        task.exception()

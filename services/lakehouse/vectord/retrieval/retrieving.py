@@ -1,0 +1,407 @@
+"""Searches of every mode: by vectors, by words, by both; of several indexes; in another order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lakehouse.contracts import vectors as c
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.identity import Context, Scope
+from lakehouse.model.retrieval import RecordClass, Rerank, SearchedIndex, SearchMode, Stage
+from lakehouse.model.vectors import IndexVersion
+from lakehouse.vectord.asking import Asked, Asking
+from lakehouse.vectord.checking import check_model
+from lakehouse.vectord.image import Image
+from lakehouse.vectord.lexical.lexical import Lexical
+from lakehouse.vectord.nearest import as_scores
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.ports import Vectors
+from lakehouse.vectord.records.recorder import Recorder
+from lakehouse.vectord.retrieval.asked_for import (
+    Bounds,
+    bounds_of,
+    check_purpose,
+    check_retrieval,
+    is_plain,
+)
+from lakehouse.vectord.retrieval.fusing import Candidate, Leg, fused, single
+from lakehouse.vectord.retrieval.noting import Noting
+from lakehouse.vectord.retrieval.patience import Patience
+from lakehouse.vectord.retrieval.reranking import (
+    by_sentences,
+    by_vectors,
+    reordered,
+    sentences_of,
+)
+from lakehouse.vectord.searching import Searching, served_by
+
+__all__ = ["Retrieving"]
+
+Flags = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+BM25: Final = "bm25"
+_FEW_CANDIDATES: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """Vectors of the queries, (queries, dimensions); None where they could not be had, and why.
+    ``asked``: a model was."""
+
+    queries: Vectors | None
+    reason: str = ""
+    asked: bool = False
+    ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An index that is to be searched, as it is now."""
+
+    asking: Asking
+    asked: Asked
+
+    async def on_image(self, ctx: Context, ask: Callable[[Image], Awaitable[T]]) -> tuple[Image, T]:
+        return await self.asking.on_image(ctx, self.asked.version, ask)
+
+    async def wanted(self, ctx: Context, image: Image, predicate: str) -> Flags | None:
+        if not predicate.strip():
+            return None
+        return await self.asking.matching(ctx, self.asked, image, predicate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found in one index. ``legs``: of each query."""
+
+    asked: Asked
+    image: Image
+    legs: list[list[Leg]]
+    embedded: _Embedded
+    served_by: str
+
+
+class Retrieving:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self, parts: VectorParts, searching: Searching, lexical: Lexical, recorder: Recorder
+    ) -> None:
+        self._parts = parts
+        self._searching = searching
+        self._lexical = lexical
+        self._noting = Noting(parts.clock, recorder)
+        self._patience = Patience(parts.clock)
+
+    async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
+        """As ``contracts.vectors.VectorsService.search``."""
+        check_purpose(request.purpose)
+        if not is_plain(request):
+            ctx.require(Scope.READ)
+            check_retrieval(request)
+            return await self._retrieved(ctx, request)
+        answered = await self._searching.answered(ctx, request)
+        if request.record is not RecordClass.NONE:
+            result, noting = answered.result, self._noting
+            indexes = (noting.index(answered.asked, answered.image, result.served_by),)
+            await noting.remember(ctx, request, result, indexes, answered.queries)
+        return answered.result
+
+    async def close(self) -> None:
+        """End what runs in the background; idempotent."""
+        await self._patience.close()
+        await self._lexical.close()
+
+    async def _retrieved(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
+        clock = self._parts.clock
+        bounds = bounds_of(request)
+        names = (request.index, *request.also)
+        opened = await _together([self._open(ctx, request, name) for name in names])
+        _check_comparable(request, [one.asked.version for one in opened])
+        began = clock.monotonic()
+        embedding = self._embeddings(request, opened)
+        try:
+            found = await _together(
+                [
+                    self._of_index(ctx, request, bounds, at, one, embedding[at])
+                    for at, one in enumerate(opened)
+                ]
+            )
+        finally:
+            for task in embedding:
+                if task is not None:
+                    task.cancel()
+        ranked = await self._ranked(request, bounds, found)
+        results, reason = await self._reranked(request, bounds, found, ranked)
+        reason = reason or next((one.embedded.reason for one in found if one.embedded.reason), "")
+        taken = (clock.monotonic() - began) * 1000.0
+        result = self._result(request, found, results, reason, taken)
+        if request.record is not RecordClass.NONE:
+            said = [self._noting.index(one.asked, one.image, one.served_by) for one in found]
+            indexes: tuple[SearchedIndex, ...] = tuple(said)
+            queries = found[0].embedded.queries
+            await self._noting.remember(ctx, request, result, indexes, queries)
+        return result
+
+    async def _open(self, ctx: Context, request: c.SearchRequest, name: str) -> _Opened:
+        asking = self._searching.asking
+        number = request.number if name == request.index else 0
+        asked = await asking.asked(ctx, name, number)
+        if name == request.index:
+            check_model(request, asked.version)
+        if asked.behind:
+            asked = await asking.fresh(ctx, asked, number)
+        return _Opened(asking, asked)
+
+    def _embeddings(
+        self, request: c.SearchRequest, opened: Sequence[_Opened]
+    ) -> list[asyncio.Task[_Embedded] | None]:
+        """For each index the vectors of the queries, which are made once for all indexes of the
+        same model; None where none are needed."""
+        if request.mode is SearchMode.TEXT and request.rerank is Rerank.NONE:
+            return [None for _ in opened]
+        known: dict[tuple[object, ...], asyncio.Task[_Embedded]] = {}
+        found: list[asyncio.Task[_Embedded] | None] = []
+        for one in opened:
+            version = one.asked.version
+            key = (
+                version.model,
+                version.model_digest,
+                version.dimensions,
+                version.profile.distance,
+            )
+            if key not in known:
+                known[key] = asyncio.create_task(self._embedded(request, version))
+            found.append(known[key])
+        return found
+
+    async def _embedded(self, request: c.SearchRequest, version: IndexVersion) -> _Embedded:
+        clock = self._parts.clock
+        began = clock.monotonic()
+
+        async def ask() -> tuple[Vectors, bool]:
+            return await self._searching.queries(version, request.queries)
+
+        if request.mode is SearchMode.VECTOR:
+            queries, asked = await ask()
+            return _Embedded(queries, "", asked, (clock.monotonic() - began) * 1000.0)
+        texts = sum(1 for query in request.queries if not query.vector)
+        if not texts:
+            return _Embedded((await ask())[0])
+        made, reason = await self._patience.embedded(version.model, texts, ask)
+        taken = (clock.monotonic() - began) * 1000.0
+        return _Embedded(None if made is None else made[0], reason, True, taken)
+
+    async def _of_index(
+        self,
+        ctx: Context,
+        request: c.SearchRequest,
+        bounds: Bounds,
+        at: int,
+        opened: _Opened,
+        embedding: asyncio.Task[_Embedded] | None,
+    ) -> _Found:
+        version = opened.asked.version
+        how = (bounds.candidates, request.ef or version.profile.ef_search, request.exact)
+        texts = [query.text for query in request.queries]
+        backend = version.profile.vector_backend
+
+        async def by_words(image: Image, wanted: Flags | None) -> list[Leg]:
+            found = await self._lexical.search(image, backend, texts, bounds.candidates, wanted)
+            return [Leg(at, Stage.TEXT, r.tolist(), s.astype(float).tolist()) for r, s in found]
+
+        async def by_vectors(image: Image, wanted: Flags | None) -> list[Leg]:
+            embedded = await asyncio.shield(embedding) if embedding is not None else _Embedded(None)
+            if embedded.queries is None:
+                return []
+            found = await self._searching.nearest(image, embedded.queries, how, wanted)
+            return [
+                Leg(at, Stage.VECTOR, rows.tolist(), as_scores(far, image.distance).tolist())
+                for rows, far in found
+            ]
+
+        async def ask(image: Image) -> list[list[Leg]]:
+            wanted = await opened.wanted(ctx, image, request.filter if at == 0 else "")
+            legs = []
+            if request.mode is not SearchMode.TEXT:
+                legs.append(by_vectors(image, wanted))
+            if request.mode is not SearchMode.VECTOR:
+                legs.append(by_words(image, wanted))
+            found = [leg for leg in await _together(legs) if leg]
+            return [[leg[place] for leg in found] for place in range(len(texts))]
+
+        image, legs = await opened.on_image(ctx, ask)
+        embedded = await asyncio.shield(embedding) if embedding is not None else _Embedded(None)
+        served = []
+        if request.mode is not SearchMode.TEXT and embedded.queries is not None:
+            served.append("exact" if request.exact else served_by(image))
+        if request.mode is not SearchMode.VECTOR:
+            served.append(BM25)
+        return _Found(opened.asked, image, legs, embedded, "+".join(served))
+
+    async def _ranked(
+        self, request: c.SearchRequest, bounds: Bounds, found: Sequence[_Found]
+    ) -> list[list[Candidate]]:
+        """The best candidates of each query."""
+        most = max(request.k, bounds.reranked)
+        alone = len(found) == 1 and request.mode is not SearchMode.HYBRID
+        key = _key(found)
+
+        def rank() -> list[list[Candidate]]:
+            legs = [
+                [leg for one in found for leg in one.legs[place]]
+                for place in range(len(request.queries))
+            ]
+            return [single(some[0], most) if alone else fused(some, key, most) for some in legs]
+
+        if len(request.queries) * len(found) * bounds.candidates <= _FEW_CANDIDATES:
+            return rank()
+        return await run_in(self._parts.jobs, rank)
+
+    async def _reranked(
+        self,
+        request: c.SearchRequest,
+        bounds: Bounds,
+        found: Sequence[_Found],
+        ranked: list[list[Candidate]],
+    ) -> tuple[list[list[Candidate]], str]:
+        """In the order that is asked for; or as they are, and why."""
+        if request.rerank is Rerank.NONE or not any(ranked):
+            return ranked, ""
+        queries = [one.embedded.queries for one in found]
+        if any(each is None for each in queries):
+            return ranked, next(one.embedded.reason for one in found if one.embedded.reason)
+        images, key = [one.image for one in found], _key(found)
+        ranked = [some[: bounds.reranked] for some in ranked]
+
+        def look() -> list[list[float]]:
+            return [
+                by_vectors(some, images, [each[place] for each in queries if each is not None])
+                for place, some in enumerate(ranked)
+            ]
+
+        jobs = self._parts.jobs
+        if request.rerank is Rerank.VECTORS:
+            scores: Sequence[Sequence[float | None]] = await run_in(jobs, look)
+        else:
+            parts = await run_in(jobs, lambda: [sentences_of(some, images) for some in ranked])
+            first = found[0]
+            texts = list(dict.fromkeys(each for some in parts for part in some for each in part))
+            known, reason = await self._sentences(first.asked.version, texts)
+            if known is None:
+                return ranked, reason
+            wanted = first.embedded.queries
+            assert wanted is not None
+            distance = first.image.distance
+            scores = [
+                by_sentences(some, known, wanted[place], distance)
+                for place, some in enumerate(parts)
+            ]
+        return [reordered(*each, key) for each in zip(ranked, scores, strict=True)], ""
+
+    async def _sentences(
+        self, version: IndexVersion, texts: list[str]
+    ) -> tuple[dict[str, Vectors] | None, str]:
+        if not texts:
+            return {}, ""
+
+        async def ask() -> Vectors:
+            asked = [c.VectorQuery(text) for text in texts]
+            return (await self._searching.queries(version, asked))[0]
+
+        made, reason = await self._patience.embedded(version.model, len(texts), ask)
+        return (None, reason) if made is None else (dict(zip(texts, made, strict=True)), "")
+
+    def _result(
+        self,
+        request: c.SearchRequest,
+        found: Sequence[_Found],
+        ranked: Sequence[Sequence[Candidate]],
+        reason: str,
+        taken: float,
+    ) -> c.SearchResult:
+        first = found[0]
+        asked, version = first.asked, first.asked.version
+        names = self._searching.names(request)
+        shown = [one.asked.info.name if len(found) > 1 else "" for one in found]
+        results = tuple(
+            c.Hits(tuple([_hit(found, shown, one) for one in some[: request.k]]), name)
+            for some, name in zip(ranked, names, strict=True)
+        )
+        embed_ms = max((one.embedded.ms for one in found if one.embedded.asked), default=0.0)
+        return c.SearchResult(
+            results,
+            asked.info.name,
+            version.number,
+            version.model,
+            version.profile.vector_backend.value,
+            "+".join(dict.fromkeys(each for one in found for each in one.served_by.split("+"))),
+            version.source_version,
+            asked.behind,
+            asked.store_version,
+            embed_ms,
+            max(0.0, taken - embed_ms),
+            request.mode,
+            bool(reason),
+            reason,
+        )
+
+
+def _hit(found: Sequence[_Found], shown: Sequence[str], one: Candidate) -> c.Hit:
+    page, at = found[one.at].image.book.place(one.row)
+    return c.Hit(
+        page.entity[at].as_py(),
+        one.score,
+        page.chunk.item(at),
+        page.start.item(at),
+        page.end.item(at),
+        page.text[at].as_py(),
+        page.version.item(at),
+        one.stages if len(one.stages) > 1 else (),
+        shown[one.at],
+    )
+
+
+def _key(found: Sequence[_Found]) -> Callable[[int, int], tuple[str, str, int]]:
+    def key(at: int, row: int) -> tuple[str, str, int]:
+        return (found[at].asked.info.name, *found[at].image.book.key(row))
+
+    return key
+
+
+def _check_comparable(request: c.SearchRequest, versions: Sequence[IndexVersion]) -> None:
+    """Similarities by two models say nothing of each other; ranks do."""
+    if request.rerank is Rerank.NONE:
+        return
+    first = versions[0]
+    for version in versions[1:]:
+        same = (version.model, version.profile.distance) == (first.model, first.profile.distance)
+        if not same or version.model_digest != first.model_digest:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "indexes of different models cannot be ordered anew together",
+                model=first.model,
+                other=version.model,
+                hint="leave rerank out: ranks are fused whatever the models",
+            )
+
+
+async def _together(doing: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All at once; the first error ends the others and is raised."""
+    if len(doing) == 1:
+        return [await doing[0]]
+    tasks = [asyncio.ensure_future(one) for one in doing]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
