@@ -104,7 +104,7 @@ class AppendLog:
                 continue
             line = self._outbox.offer_line(event)
             if line is not None:
-                self._remember(line)
+                self._remember(line, known)
                 accepted += 1
         return accepted
 
@@ -236,7 +236,10 @@ class AppendLog:
         if self._writer.settling:
             raise unavailable("the log is settling a batch whose outcome is not known")
 
-    def _remember(self, line: bytes) -> None:
+    def _remember(self, line: bytes, known: object = None) -> None:
+        if known is not None and not self._settings.ring_events:
+            self._seen.add(known)
+            return
         event = decode_event(line)
         if event is not None and self._seen.add(event.get("id")):
             self._ring.extend([LogEvent(0, event)])

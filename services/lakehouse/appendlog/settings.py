@@ -33,7 +33,8 @@ class LogSettings:
     spool_seconds: an offered event is in the spool file after this long.
     spool_folder: "" keeps offered events in memory alone.
     unspooled_events_max: offered events that wait for the spool's disk; beyond, dropped.
-    ring_events: what ``recent`` can show; ring_batches: read at start to fill it.
+    ring_events: what ``recent`` can show, 0 spares an offer its part of it; ring_batches: read at
+        start to fill it.
     ids_remembered: an event offered again under an id among the last so many is not stored again.
     slots_kept: the newest batches that compaction leaves alone.
     merge_fan: batches, or objects of one tier, that are worth a merge.

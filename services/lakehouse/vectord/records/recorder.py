@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,9 +47,8 @@ HITS_WAITING_MAX: Final = 500_000
 KEEP_SECONDS: Final = 15.0
 UPKEEP_SECONDS: Final = 300.0
 
-_RING: Final = 256
+_RECENT: Final = 256
 _FEW_HITS: Final = 100
-_AT_ONCE: Final = 4
 _LARGE_MAX: Final = 64
 _REOPEN_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
@@ -84,6 +83,7 @@ class Recorder:
         self._waiting: deque[Searched] = deque()
         self._hits = 0
         self._large: dict[str, Retrieval] = {}
+        self._recent: OrderedDict[str, Retrieval] = OrderedDict()
         self._wake = asyncio.Event()
         self._taking = asyncio.Lock()
         self._counts: Counter[str] = Counter()
@@ -143,18 +143,18 @@ class Recorder:
         for one in self._waiting:
             if one.id == known:
                 return Seen((await _recorded(one)).retrieval, False)
+        opened = self._log
+        pending = 0 if opened is None else opened.status().pending
         if known in self._large:
             return Seen(self._large[known], False)
-        opened = self._log
-        if opened is None:
+        if known in self._recent:
+            return Seen(self._recent[known], not pending)
+        if opened is None or not pending:
             return None
-        found = opened.recent(1, lambda event: event.get("id") == known)
-        pending = opened.status().pending
-        if not found and pending > _RING:
-            found = [one for one in await opened.waiting() if one.event.get("id") == known]
-        if not found:
-            return None
-        return Seen(await self.whole(found[0]), not pending)
+        for each in await opened.waiting():
+            if each.event.get("id") == known:
+                return Seen(await self.whole(each), False)
+        return None
 
     async def whole(self, found: LogEvent) -> Retrieval:
         """The retrieval of an event, with all of its hits. Raises ``corrupt``."""
@@ -268,9 +268,8 @@ class Recorder:
                 await self._take(self._log)
 
     async def _take(self, opened: AppendLog) -> None:
-        """Compose what waits, a few at a time: a search that comes meanwhile waits for no more."""
+        """Compose what waits, one at a time: a search that comes meanwhile waits for no more."""
         async with self._taking:
-            done = 0
             while self._waiting:
                 one = self._waiting[0]
                 try:
@@ -280,13 +279,15 @@ class Recorder:
                     log.warning("a retrieval cannot be written", extra={"reason": str(error)[:200]})
                 self._waiting.popleft()
                 self._hits -= len(one.hits.hits)
-                done += 1
-                if done % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
 
     def _offer(self, opened: AppendLog, record: Record) -> None:
         self._counts["noted"] += 1
         if record.body is None:
+            # Whoever is told an id asks for it soon or seldom.
+            self._recent[record.retrieval.id] = record.retrieval
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
             opened.offer([record.event])
             return
         if len(self._large) >= _LARGE_MAX:
@@ -354,7 +355,8 @@ class Recorder:
     def _open(self) -> AppendLog:
         settings = LogSettings(
             spool_folder=self._spool_folder(),
-            ring_events=_RING,
+            ring_events=0,
+            ring_batches=1,
             append_budget_seconds=_BUDGET_SECONDS,
         )
         parts = self._parts
