@@ -166,6 +166,8 @@ class Trial:
         ndcg, mrr, relevant_recall: against the relevant keys of the eval set, each in [0, 1], at
             ``k``; None without any.
         p50_ms, p99_ms: of one search, embedding apart.
+        cpu_ms: processor time of one search, as steady as a busy machine lets it be: of two
+            settings the one with less is the faster one; 0 for a mode.
         build_seconds, size_bytes: of the graph.
         chosen: it was the run's choice.
     """
@@ -196,3 +198,4 @@ class Trial:
     size_bytes: int = 0
     chosen: bool = False
     note: str = ""
+    cpu_ms: float = 0.0

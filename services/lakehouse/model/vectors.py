@@ -103,6 +103,7 @@ class Structure:
         seq: the version of the store whose rows it was made of.
         recall: the part of the ten nearest of some of its own rows that it found when it was made,
             in [0, 1]; None where that was not measured.
+        m, ef_construction: that a graph was built with; 0 where that was not noted.
     """
 
     kind: str
@@ -116,6 +117,8 @@ class Structure:
     bucket: str = "primary"
     seq: int = 0
     recall: float | None = None
+    m: int = 0
+    ef_construction: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Trial(_message.Message):
     ndcg, mrr, relevant_recall: against the relevant keys of the eval set, each in [0, 1], at
         `k`; None without any.
     p50_ms, p99_ms: of one search, embedding apart.
+    cpu_ms: processor time of one search, as steady as a busy machine lets it be: of two
+        settings the one with less is the faster one; 0 for a mode.
     build_seconds, size_bytes: of the graph.
     chosen: it was the run's choice.
     """
@@ -63,6 +65,7 @@ class Trial(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    CPU_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     run: _builtins.str
     actor: _builtins.str
@@ -89,6 +92,7 @@ class Trial(_message.Message):
     size_bytes: _builtins.int
     chosen: _builtins.bool
     note: _builtins.str
+    cpu_ms: _builtins.float
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -120,10 +124,11 @@ class Trial(_message.Message):
         size_bytes: _builtins.int = ...,
         chosen: _builtins.bool = ...,
         note: _builtins.str = ...,
+        cpu_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_mrr", b"_mrr", "_ndcg", b"_ndcg", "_recall", b"_recall", "_relevant_recall", b"_relevant_recall", "at", b"at", "mode", b"mode", "mrr", b"mrr", "ndcg", b"ndcg", "recall", b"recall", "relevant_recall", b"relevant_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_mrr", b"_mrr", "_ndcg", b"_ndcg", "_recall", b"_recall", "_relevant_recall", b"_relevant_recall", "actor", b"actor", "at", b"at", "build_seconds", b"build_seconds", "chosen", b"chosen", "ef", b"ef", "ef_construction", b"ef_construction", "eval_set", b"eval_set", "id", b"id", "index", b"index", "k", b"k", "kind", b"kind", "m", b"m", "mode", b"mode", "mrr", b"mrr", "ndcg", b"ndcg", "note", b"note", "number", b"number", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms", "queries", b"queries", "recall", b"recall", "relevant_recall", b"relevant_recall", "rows", b"rows", "run", b"run", "sampled", b"sampled", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_mrr", b"_mrr", "_ndcg", b"_ndcg", "_recall", b"_recall", "_relevant_recall", b"_relevant_recall", "actor", b"actor", "at", b"at", "build_seconds", b"build_seconds", "chosen", b"chosen", "cpu_ms", b"cpu_ms", "ef", b"ef", "ef_construction", b"ef_construction", "eval_set", b"eval_set", "id", b"id", "index", b"index", "k", b"k", "kind", b"kind", "m", b"m", "mode", b"mode", "mrr", b"mrr", "ndcg", b"ndcg", "note", b"note", "number", b"number", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms", "queries", b"queries", "recall", b"recall", "relevant_recall", b"relevant_recall", "rows", b"rows", "run", b"run", "sampled", b"sampled", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015

@@ -35,6 +35,7 @@ class Structure(_message.Message):
     seq: the version of the store whose rows it was made of.
     recall: the part of the ten nearest of some of its own rows that it found when it was made,
         in [0, 1]; absent where that was not measured.
+    m, ef_construction: that a graph was built with; 0 where that was not noted.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -50,6 +51,8 @@ class Structure(_message.Message):
     BUCKET_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
     RECALL_FIELD_NUMBER: _builtins.int
+    M_FIELD_NUMBER: _builtins.int
+    EF_CONSTRUCTION_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     key: _builtins.str
     rows: _builtins.int
@@ -62,6 +65,8 @@ class Structure(_message.Message):
     """default primary"""
     seq: _builtins.int
     recall: _builtins.float
+    m: _builtins.int
+    ef_construction: _builtins.int
     def __init__(
         self,
         *,
@@ -76,10 +81,12 @@ class Structure(_message.Message):
         bucket: _builtins.str | None = ...,
         seq: _builtins.int = ...,
         recall: _builtins.float | None = ...,
+        m: _builtins.int = ...,
+        ef_construction: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_recall", b"_recall", "bucket", b"bucket", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_recall", b"_recall", "bucket", b"bucket", "key", b"key", "kind", b"kind", "labels_key", b"labels_key", "labels_sha256", b"labels_sha256", "lance_version", b"lance_version", "recall", b"recall", "rows", b"rows", "seq", b"seq", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "_recall", b"_recall", "bucket", b"bucket", "ef_construction", b"ef_construction", "key", b"key", "kind", b"kind", "labels_key", b"labels_key", "labels_sha256", b"labels_sha256", "lance_version", b"lance_version", "m", b"m", "recall", b"recall", "rows", b"rows", "seq", b"seq", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015
