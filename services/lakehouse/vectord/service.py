@@ -26,6 +26,7 @@ from lakehouse.vectord.publishing import Publisher
 from lakehouse.vectord.rag.service import Rag
 from lakehouse.vectord.records.recorder import Recorder
 from lakehouse.vectord.records.service import Retrievals
+from lakehouse.vectord.retrieval.earlier import Earlier
 from lakehouse.vectord.retrieval.retrieving import Retrieving
 from lakehouse.vectord.searching import Searching
 from lakehouse.vectord.tuning.service import Trials
@@ -53,9 +54,12 @@ class Vectors:
         self._indexes = Indexes(parts, documents, maker, self._follower, self.images.forget)
         self._given = Given(parts, documents, publisher, self._builder.weigher)
         self.recorder = Recorder(parts)
-        self._retrieving = Retrieving(parts, self._searching, Lexical(parts), self.recorder)
+        searching = self._searching
+        earlier = Earlier(parts, documents, searching.asking, self.images.loader)
+        lexical = Lexical(parts)
+        self._retrieving = Retrieving(parts, searching, lexical, earlier, self.recorder)
         self.retrievals = Retrievals(parts, self.recorder)
-        self.trials = Trials()
+        self.trials = Trials(parts, documents, self.images, self._searching, self)
         self.rag = Rag(parts, self.search)
         self.memory = Memory(parts, documents, self.create_index, self.search)
 
@@ -71,6 +75,7 @@ class Vectors:
         await self._follower.close()
         await self._retrieving.close()
         await self.recorder.close()
+        await self.trials.close()
         await self.images.close()
         self._parts.jobs.shutdown(wait=False, cancel_futures=True)
         await self._parts.embedder.close()

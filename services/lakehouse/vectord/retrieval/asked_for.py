@@ -13,7 +13,15 @@ from lakehouse.model.refs import name_key
 from lakehouse.model.retrieval import Rerank, SearchMode
 from lakehouse.vectord.checking import check
 
-__all__ = ["Bounds", "bounds_of", "check_retrieval", "is_plain"]
+__all__ = [
+    "Bounds",
+    "bounds_of",
+    "check_purpose",
+    "check_reached",
+    "check_retrieval",
+    "is_now",
+    "is_plain",
+]
 
 _NOW: Final = AsOf()
 _PURPOSE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -40,6 +48,22 @@ def is_plain(request: c.SearchRequest) -> bool:
         and request.rerank is Rerank.NONE
         and (request.as_of is _NOW or request.as_of == _NOW)
     )
+
+
+def is_now(as_of: AsOf) -> bool:
+    """Whether no point of the past is asked for."""
+    return as_of.version is None and as_of.time is None and not as_of.tag
+
+
+def check_reached(as_of: AsOf, version: int) -> None:
+    """Raise ``unavailable`` where the store has not reached the version that is asked for."""
+    if as_of.min_version is not None and as_of.min_version > version:
+        raise LakehouseError(
+            ErrorKind.UNAVAILABLE,
+            "the store has not reached this version",
+            min_version=as_of.min_version,
+            version=version,
+        )
 
 
 def check_purpose(purpose: str) -> None:

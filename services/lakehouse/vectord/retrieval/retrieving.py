@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,12 @@ from lakehouse.vectord.retrieval.asked_for import (
     Bounds,
     bounds_of,
     check_purpose,
+    check_reached,
     check_retrieval,
+    is_now,
     is_plain,
 )
+from lakehouse.vectord.retrieval.earlier import Earlier
 from lakehouse.vectord.retrieval.fusing import Candidate, Leg, fused, single
 from lakehouse.vectord.retrieval.noting import Noting
 from lakehouse.vectord.retrieval.patience import Patience
@@ -70,7 +73,8 @@ class _Opened:
     asked: Asked
 
     async def on_image(self, ctx: Context, ask: Callable[[Image], Awaitable[T]]) -> tuple[Image, T]:
-        return await self.asking.on_image(ctx, self.asked.version, ask)
+        asked = self.asked
+        return await self.asking.on_image(ctx, asked.version, ask, asked.store_version)
 
     async def wanted(self, ctx: Context, image: Image, predicate: str) -> Flags | None:
         if not predicate.strip():
@@ -89,15 +93,36 @@ class _Found:
     served_by: str
 
 
+class _Index(Protocol):
+    """An index that is to be searched, as it is or as it was."""
+
+    @property
+    def asked(self) -> Asked: ...
+
+    async def on_image(
+        self, ctx: Context, ask: Callable[[Image], Awaitable[T]]
+    ) -> tuple[Image, T]: ...
+
+    async def wanted(self, ctx: Context, image: Image, predicate: str) -> Flags | None:
+        """One flag a row; None where all are candidates."""
+        ...
+
+
 class Retrieving:
     """Belongs to one event loop."""
 
     def __init__(
-        self, parts: VectorParts, searching: Searching, lexical: Lexical, recorder: Recorder
+        self,
+        parts: VectorParts,
+        searching: Searching,
+        lexical: Lexical,
+        earlier: Earlier,
+        recorder: Recorder,
     ) -> None:
         self._parts = parts
         self._searching = searching
         self._lexical = lexical
+        self._earlier = earlier
         self._noting = Noting(parts.clock, recorder)
         self._patience = Patience(parts.clock)
 
@@ -118,6 +143,7 @@ class Retrieving:
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
         await self._patience.close()
+        await self._earlier.close()
         await self._lexical.close()
 
     async def _retrieved(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
@@ -148,21 +174,28 @@ class Retrieving:
             said = [self._noting.index(one.asked, one.image, one.served_by) for one in found]
             indexes: tuple[SearchedIndex, ...] = tuple(said)
             queries = found[0].embedded.queries
-            await self._noting.remember(ctx, request, result, indexes, queries)
+            then = 0 if is_now(request.as_of) else result.version
+            await self._noting.remember(ctx, request, result, indexes, queries, then)
         return result
 
-    async def _open(self, ctx: Context, request: c.SearchRequest, name: str) -> _Opened:
+    async def _open(self, ctx: Context, request: c.SearchRequest, name: str) -> _Index:
         asking = self._searching.asking
         number = request.number if name == request.index else 0
+        if not is_now(request.as_of):
+            past = await self._earlier.opened(ctx, name, number, request.as_of)
+            if name == request.index:
+                check_model(request, past.asked.version)
+            return past
         asked = await asking.asked(ctx, name, number)
         if name == request.index:
             check_model(request, asked.version)
+            check_reached(request.as_of, asked.store_version)
         if asked.behind:
             asked = await asking.fresh(ctx, asked, number)
         return _Opened(asking, asked)
 
     def _embeddings(
-        self, request: c.SearchRequest, opened: Sequence[_Opened]
+        self, request: c.SearchRequest, opened: Sequence[_Index]
     ) -> list[asyncio.Task[_Embedded] | None]:
         """For each index the vectors of the queries, which are made once for all indexes of the
         same model; None where none are needed."""
@@ -206,7 +239,7 @@ class Retrieving:
         request: c.SearchRequest,
         bounds: Bounds,
         at: int,
-        opened: _Opened,
+        opened: _Index,
         embedding: asyncio.Task[_Embedded] | None,
     ) -> _Found:
         version = opened.asked.version
