@@ -296,7 +296,12 @@ class _Run:
             there = version_of(info, self._number)
             if _mark(there) not in (self._mark, _mark(version)):
                 raise Overtaken
-            told = replace(version, structures=there.structures, cut_over=there.cut_over)
+            told = replace(
+                version,
+                structures=there.structures,
+                cut_over=there.cut_over,
+                profile=there.profile,
+            )
             return replace(with_version(info, told), dataset=dataset or info.dataset)
 
         await self._b._documents.change(self._ctx, self._name, edit)

@@ -59,13 +59,17 @@ def tail_max(image: Image, version: IndexVersion, most: int, *, quiet: bool) -> 
 
 def wanted(image: Image, profile: Profile, most: int) -> tuple[Part, ...] | None:
     """The parts that new structures take the place of; None where there is nothing to do: no more
-    than ``most`` rows in the tail, and few dead labels."""
+    than ``most`` rows in the tail, few dead labels, and graphs in the shape of the profile."""
     rows = image.rows
     if rows <= profile.exact_rows_max:
         return None
     tail = len(image.tail_rows) - image.tail_dead
     live = {id(p): p.index.rows - dead for p, dead in zip(image.parts, image.dead, strict=True)}
-    worn = {id(part) for part in image.parts if live[id(part)] < part.index.rows * _KEPT_SHARE}
+    worn = {
+        id(part)
+        for part in image.parts
+        if live[id(part)] < part.index.rows * _KEPT_SHARE or _is_misshapen(part, profile)
+    }
     if not worn and tail <= most:
         return None
     # What is small beside the tail goes into the same: each row is built in few times, and parts
@@ -76,6 +80,13 @@ def wanted(image: Image, profile: Profile, most: int) -> tuple[Part, ...] | None
     while len(kept) >= _PARTS_MAX:
         dropped.append(kept.pop(0))
     return tuple(dropped)
+
+
+def _is_misshapen(part: Part, profile: Profile) -> bool:
+    """A graph that was built with another setting than the profile has now."""
+    shape = getattr(part.index, "shape", None)
+    m = profile.hnsw_m
+    return shape is not None and shape != (m, max(m, profile.ef_construction))
 
 
 def plan_of(image: Image, profile: Profile, most: int) -> Plan | None:

@@ -142,6 +142,7 @@ class Structures:
         store = ScopedStore(self._parts.buckets.get(bucket), (VECTORS_FOLDER,))
         digest = await run_in(self._builders, _sha256, content)
         labels = await run_in(self._builders, _parquet, built.labels)
+        m, ef_construction = built.index.shape
         await _put(store, f"{name}.labels.parquet", labels)
         await _put(store, f"{name}.hnsw", content)
         built.index.release_pages()
@@ -155,6 +156,8 @@ class Structures:
             await run_in(self._builders, _sha256, labels),
             bucket=bucket,
             seq=seq,
+            m=m,
+            ef_construction=ef_construction,
         )
 
     async def load(self, version: IndexVersion, structure: Structure) -> Built:

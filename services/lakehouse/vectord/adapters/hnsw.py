@@ -166,6 +166,11 @@ class HnswIndex:
         _laid_out(_content(file), dimensions, None)
         return cls(_loaded(file, dimensions, distance), file, distance)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """M and ef_construction, which is M at least."""
+        return self._graph.M, self._graph.ef_construction
+
     def search(
         self, queries: Vectors, k: int, ef: int, allowed: Flags | None = None
     ) -> tuple[Labels, Vectors]:

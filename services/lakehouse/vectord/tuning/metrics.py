@@ -6,13 +6,14 @@ chunks may be found.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lakehouse.contracts.trials import EvalQuery
 
-__all__ = ["Figures", "figures", "gains_of", "mean", "ndcg", "recall", "reciprocal_rank"]
+__all__ = ["Figures", "figures", "gains_of", "mean", "ndcg", "recall", "reciprocal_rank", "spelled"]
 
 
 def gains_of(query: EvalQuery) -> dict[str, float]:
@@ -71,6 +72,21 @@ def figures(
         mean([recall(found, gains, k) for found, gains in known]),
         len(known),
     )
+
+
+def _spellings(key: str) -> tuple[str, ...]:
+    """How a key may be that is written so: one of a single column without its brackets, and a text
+    without its quotes."""
+    if key.startswith("["):
+        return (key,)
+    text = json.dumps([key], ensure_ascii=False, separators=(",", ":"))
+    return (key, f"[{key}]", text)
+
+
+def spelled(found: Sequence[str], wanted: Mapping[str, float]) -> list[str]:
+    """Keys that were found, as those who want them write them."""
+    known = {spelling: key for key in wanted for spelling in _spellings(key)}
+    return [known.get(key, key) for key in found]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from lakehouse.vectord.tuning.measuring import (
     measure,
     try_shape,
 )
-from lakehouse.vectord.tuning.metrics import Figures, figures
+from lakehouse.vectord.tuning.metrics import Figures, figures, spelled
 
 __all__ = ["Attempt", "Ended", "Job", "Tuner"]
 
@@ -46,6 +46,7 @@ class Job:
         start: the shape that the index has now.
         rows_max: at most so many rows, 0 as many as the budget allows; ``bytes_max`` of them in any
             case.
+        exact_rows_max: an index of no more rows has no graph.
     """
 
     image: Image
@@ -60,6 +61,12 @@ class Job:
     samples: int = 0
     queries: Vectors | None = None
     wanted: tuple[Mapping[str, float], ...] = ()
+    exact_rows_max: int = 0
+
+    @property
+    def exact_only(self) -> bool:
+        """Every vector is compared: there is nothing to tune."""
+        return self.image.rows <= self.exact_rows_max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +118,9 @@ class Tuner:
         ended = "enough"
         try:
             ground, sampled = self._ground()
+            if job.exact_only:
+                self._measured(Tried(ground.image, 0.0, 0), ground, sampled, ((0, 0), 0))
+                return Ended("all", 0, True)
             while True:
                 shape = next_shape(job.grid, job.start, self._known, every=job.every)
                 if shape is None:
@@ -164,28 +174,37 @@ class Tuner:
         tried = self._try(ground, shape)
         best = min((s.cost for s in self._known.values() if s.cost is not None), default=math.inf)
         standing = Standing(None, 0.0)
-        least = job.recall - _REACHED
         for ef in job.grid.ef:
-            found = measure(ground, tried.image, ef, least, (self.clock, self._stop))
-            self._piece_ms = self._piece_ms or found.piece_ms
-            attempt = Attempt(
-                shape,
-                ef,
-                found,
-                ground.image.rows,
-                len(ground.queries),
-                sampled,
-                tried.seconds,
-                tried.size_bytes,
-                found.cost * self._piece_ms,
-                None if sampled else self._figures(ground, found),
-            )
-            self.attempts.append(attempt)
-            self.tell(attempt)
+            attempt = self._measured(tried, ground, sampled, (shape, ef))
+            found = attempt.measured
             standing = self._after(standing, attempt)
             if not job.every and (standing.cost is not None or found.cost > best * NEAR):
                 break  # to look at more costs more
         self._known[shape] = standing
+
+    def _measured(
+        self, tried: Tried, ground: Ground, sampled: bool, setting: tuple[Shape, int]
+    ) -> Attempt:
+        """One setting; told."""
+        shape, ef = setting
+        least = self.job.recall - _REACHED
+        found = measure(ground, tried.image, ef, least, (self.clock, self._stop))
+        self._piece_ms = self._piece_ms or found.piece_ms
+        attempt = Attempt(
+            shape,
+            ef,
+            found,
+            ground.image.rows,
+            len(ground.queries),
+            sampled,
+            tried.seconds,
+            tried.size_bytes,
+            found.cost * self._piece_ms,
+            None if sampled else self._figures(ground, found),
+        )
+        self.attempts.append(attempt)
+        self.tell(attempt)
+        return attempt
 
     def _after(self, standing: Standing, attempt: Attempt) -> Standing:
         found, at = attempt.measured, len(self.attempts) - 1
@@ -205,7 +224,10 @@ class Tuner:
         if not any(self.job.wanted):
             return None
         key = ground.image.book.key
-        answers = [[key(row)[0] for row in rows.tolist()] for rows in found.found]
+        answers = [
+            spelled([key(row)[0] for row in rows.tolist()], wanted)
+            for rows, wanted in zip(found.found, self.job.wanted, strict=True)
+        ]
         return figures(answers, self.job.wanted, self.job.k)
 
     def _ended(self, ended: str) -> Ended:

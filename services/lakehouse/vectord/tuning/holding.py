@@ -1,0 +1,53 @@
+"""Whether a run is still run: its process holds a file locked meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+__all__ = ["Hold", "is_held"]
+
+
+def _file(folder: str, run: str) -> Path:
+    return Path(folder, f"{run}.running")
+
+
+class Hold:
+    """A run of this process, until ``release`` or the end of the process, whichever way it ends. A
+    folder that cannot be written holds nothing: then time alone tells."""
+
+    def __init__(self, folder: str, run: str) -> None:
+        self._path = _file(folder, run)
+        self._descriptor = -1
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Idempotent."""
+        if self._descriptor < 0:
+            return
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def is_held(folder: str, run: str) -> bool | None:
+    """Whether a process of this machine is at it; None where nothing is known here."""
+    path = _file(folder, run)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    # The file stays: it says also next time that the process is gone.
+    return False

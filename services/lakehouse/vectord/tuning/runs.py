@@ -1,0 +1,202 @@
+"""Runs under way, and what is told of them and of those that have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
+
+from lakehouse.contracts.trials import TrialsReport
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_blocking
+from lakehouse.kit.clock import to_datetime
+from lakehouse.model.identity import Context
+from lakehouse.model.refs import name_key
+from lakehouse.model.retrieval import Trial
+from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.tuning.events import Began, Run, RunEnd
+from lakehouse.vectord.tuning.holding import Hold, is_held
+from lakehouse.vectord.tuning.journal import TrialLog
+
+__all__ = ["Active", "Outcome", "Runs", "Subject"]
+
+_GRACE: Final = timedelta(minutes=2)
+_ERROR_MAX: Final = 1_000
+_ENDED_REMEMBERED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a run is about. ``seconds``: it may take so long; ``planned``: settings to try."""
+
+    index: str
+    number: int
+    kind: str
+    planned: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``chosen``: a trial's id, "" for none; ``error``: "" unless it failed."""
+
+    chosen: str = ""
+    reached: bool = False
+    ended: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Active:
+    """A run of this process. ``stopping`` is read in its thread."""
+
+    began: Began
+    hold: Hold
+    since: float
+    trials: list[Trial] = field(default_factory=list)
+    end: RunEnd | None = None
+    stopping: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class Runs:
+    """Belongs to one event loop."""
+
+    def __init__(self, parts: VectorParts, log: TrialLog) -> None:
+        self._parts = parts
+        self._log = log
+        self._folder = f"{parts.retrievals.spool_dir}/running"
+        self._active: dict[str, Active] = {}
+        self._by_index: dict[str, str] = {}
+
+    def check_free(self, index: str) -> None:
+        """Raise ``conflict`` while a run of ``index`` is under way."""
+        run = self._by_index.get(name_key(index))
+        if run is not None:
+            raise LakehouseError(
+                ErrorKind.CONFLICT,
+                "a run of this index is under way",
+                index=index,
+                run=run,
+                hint="wait for it: see the run",
+            )
+
+    async def begin(self, ctx: Context, subject: Subject) -> Active:
+        """In the log when this returns. Raises ``conflict``, and what the log does."""
+        self.check_free(subject.index)
+        parts, key = self._parts, name_key(subject.index)
+        run, now = parts.ids.ulid(), to_datetime(parts.clock.now_us())
+        self._by_index[key] = run
+        hold = await run_blocking(Hold, self._folder, run)
+        began = Began(
+            run,
+            now,
+            now + timedelta(seconds=subject.seconds) + _GRACE,
+            subject.index,
+            subject.number,
+            subject.kind,
+            ctx.principal.id,
+            subject.planned,
+            platform.node(),
+        )
+        try:
+            await self._log.append([began])
+        except BaseException:
+            self._by_index.pop(key, None)
+            hold.release()
+            raise
+        active = Active(began, hold, parts.clock.monotonic())
+        self._active[run] = active
+        return active
+
+    async def add(self, active: Active, trials: Iterable[Trial]) -> None:
+        """Trials that are done."""
+        more = list(trials)
+        active.trials += more
+        if more:
+            await self._log.keep(more)
+
+    async def finish(self, active: Active, outcome: Outcome) -> None:
+        """Over, in the log as here."""
+        parts, run = self._parts, active.began.id
+        end = RunEnd(
+            parts.ids.ulid(),
+            to_datetime(parts.clock.now_us()),
+            run,
+            "failed" if outcome.error else "done",
+            outcome.chosen,
+            outcome.reached,
+            parts.clock.monotonic() - active.since,
+            outcome.ended,
+            outcome.error[:_ERROR_MAX],
+        )
+        try:
+            await self._log.keep([end])
+        finally:
+            active.end = end
+            active.hold.release()
+            self._by_index.pop(name_key(active.began.index), None)
+            self._forget()
+
+    def active(self) -> list[Active]:
+        """Those under way."""
+        return [one for one in self._active.values() if one.end is None]
+
+    async def report(self, run: str, version: int) -> TrialsReport:
+        """Raises ``not_found``."""
+        active = self._active.get(run)
+        if active is not None:
+            trials = {one.id: one for one in active.trials}
+            found = Run(active.began, trials, active.end)
+            seconds = self._parts.clock.monotonic() - active.since
+            return _report(found, run, version, ("running", "", seconds))
+        found = await self._log.run(run)
+        if found.began is None and not found.trials and found.end is None:
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND,
+                "there is no run of this name",
+                run=run[:80],
+                hint="list the trials to see the runs that there were",
+            )
+        state, error = await self._state(found, run)
+        return _report(found, run, version, (state, error, 0.0))
+
+    async def _state(self, found: Run, run: str) -> tuple[str, str]:
+        """Of a run that is not known to have ended."""
+        held = await run_blocking(is_held, self._folder, run)
+        now = to_datetime(self._parts.clock.now_us())
+        late = found.began is None or now > found.began.until
+        if held or (held is None and not late):
+            return "running", ""
+        return "failed", "its process ended before it was done; the trials that were done are there"
+
+    def _forget(self) -> None:
+        ended = [run for run, one in self._active.items() if one.end is not None]
+        for run in ended[:-_ENDED_REMEMBERED]:
+            del self._active[run]
+
+
+def _report(found: Run, run: str, version: int, now: tuple[str, str, float]) -> TrialsReport:
+    """``now``: state, error and seconds where it has not ended."""
+    began, end = found.began, found.end
+    trials = sorted(found.trials.values(), key=lambda one: one.id)
+    if end is not None:
+        trials = [replace(one, chosen=one.id == end.chosen) for one in trials]
+        now = end.state, end.error, end.seconds
+    state, error, seconds = now
+    return TrialsReport(
+        run,
+        began.index if began else (trials[0].index if trials else ""),
+        state,
+        tuple(trials),
+        version,
+        next((one for one in trials if one.chosen), None),
+        end is not None and end.reached,
+        began.planned if began else 0,
+        seconds,
+        end.ended if end else "",
+        error,
+    )
