@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import dataclasses
 import json
 import sys
@@ -21,7 +22,8 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def to_record(value: Any) -> Any:
-    """A contract value as JSON: objects by field name, times RFC 3339 in UTC, enums by value."""
+    """A contract value as JSON: objects by field name, times RFC 3339 in UTC, enums by value, bytes
+    in base64."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: to_record(getattr(value, field.name)) for field in fields}
@@ -29,6 +31,8 @@ def to_record(value: Any) -> Any:
         return value.value
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return binascii.b2a_base64(value, newline=False).decode()
     if isinstance(value, Mapping):
         return {str(key): to_record(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

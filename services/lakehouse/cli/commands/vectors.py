@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lakehouse.cli.calls import Invocation, node_command
+from lakehouse.cli.commands.vectors_tuning import autotune, evals, promote, trials
 from lakehouse.cli.output import counted
 from lakehouse.errors import ErrorKind, LakehouseError
 
@@ -35,7 +36,11 @@ _COLUMNS: Final = (
 
 @click.group()
 def command() -> None:
-    """Indexes for searching by meaning: make, build, compare, cut over."""
+    """Indexes for searching by meaning: make, build, compare, cut over, tune."""
+
+
+for _tuning in (evals, autotune, trials, promote):
+    command.add_command(_tuning)
 
 
 @command.command("list")
@@ -93,7 +98,7 @@ async def create(invocation: Invocation, name: str, **given: Any) -> None:
         result = await clients.vectors.create_index(_keyed(invocation), request)
         if given["wait"]:
             result = await watch(invocation, clients, result)
-    _show(invocation, result)
+    show_index(invocation, result)
 
 
 @command.command()
@@ -105,7 +110,7 @@ async def show(invocation: Invocation, name: str) -> None:
 
     async with invocation.clients() as clients:
         result = await clients.vectors.get_index(invocation.context(), IndexRequest(name))
-    _show(invocation, result)
+    show_index(invocation, result)
 
 
 @command.command()
@@ -131,7 +136,7 @@ async def build(invocation: Invocation, name: str, wait: bool, **given: Any) -> 
         result = await clients.vectors.build(_keyed(invocation), request)
         if wait:
             result = await watch(invocation, clients, result)
-    _show(invocation, result)
+    show_index(invocation, result)
 
 
 @command.command("cut-over")
@@ -145,7 +150,7 @@ async def cut_over(invocation: Invocation, name: str, number: int) -> None:
     async with invocation.clients() as clients:
         request = CutOverRequest(name, number)
         result = await clients.vectors.cut_over(_keyed(invocation), request)
-    _show(invocation, result)
+    show_index(invocation, result)
 
 
 @command.command()
@@ -245,7 +250,8 @@ def _bar(wanted: bool) -> Iterator[Callable[[IndexVersion | None], None]]:
         yield advance
 
 
-def _show(invocation: Invocation, result: IndexResult) -> None:
+def show_index(invocation: Invocation, result: IndexResult) -> None:
+    """An index for people, or as JSON."""
     output, index = invocation.output, result.index
     if output.as_json:
         output.record(result, {})
