@@ -23,6 +23,7 @@ _BOTTOM: Final = 56
 _TICKS: Final = 6
 _NAME_MAX: Final = 28
 _LEGEND_MAX: Final = 20
+_LARGEST: Final = 1e100
 # Told apart also by those who see colours alike: each has another brightness.
 _COLOURS: Final = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#8c510a",
@@ -95,7 +96,8 @@ class _Scale:
 
 
 def scatter(title: str, series: Sequence[Series], x: Axis, y: Axis) -> str:
-    """An SVG document. Points that are no finite numbers are left out; without any it says so."""
+    """An SVG document. Points that no picture can show (no numbers, beyond 1e100) are left out;
+    without any it says so."""
     shown = [
         Series(one.name, tuple(mark for mark in one.marks if _can_show(mark, x, y)), one.joined)
         for one in series
@@ -122,7 +124,7 @@ def scatter(title: str, series: Sequence[Series], x: Axis, y: Axis) -> str:
 
 def _can_show(mark: Mark, x: Axis, y: Axis) -> bool:
     return all(
-        math.isfinite(value) and (value > 0.0 or not axis.log)
+        abs(value) <= _LARGEST and (value >= 1.0 / _LARGEST or not axis.log)
         for value, axis in ((mark.x, x), (mark.y, y))
     )
 
