@@ -339,6 +339,7 @@ class Node:
         query.use_storage(self._wiring.contracts.get("storage"))
         query.use_journal(self._wiring.contracts.get("journal"))
         query.use_vectors(self._wiring.contracts.get("vectors"))
+        query.use_retrievals(self._wiring.contracts.get("retrievals"))
         try:
             with act_as("queryd"):
                 await query.start()

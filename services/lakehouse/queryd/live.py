@@ -1,15 +1,15 @@
-"""``system.bucket_errors`` and ``system.buckets``, what the storage contract knows now, and
-``system.events``, what the journal has.
+"""``system.bucket_errors`` and ``system.buckets``, what the storage contract knows now,
+``system.events``, what the journal has, and ``system.retrievals``, what searches left behind.
 
 Unlike the catalog's tables they are not kept: each query asks, reads what it was told, and leaves
-nothing behind. Scopes as the contracts have them: operator for storage, read for the journal.
+nothing behind. Scopes as the contracts have them: operator for storage, read for the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +17,19 @@ import pyarrow as pa
 from sqlglot import exp
 
 from lakehouse.contracts.journal import EventsRequest, JournalService
+from lakehouse.contracts.retrievals import (
+    ListRetrievalsRequest,
+    RetrievalRequest,
+    RetrievalsService,
+)
 from lakehouse.contracts.storage import BucketsRequest, ErrorsRequest, StorageService
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import Clock, to_datetime
-from lakehouse.model.events import EventKind
 from lakehouse.model.identity import Context
+from lakehouse.model.retrieval import Retrieval
 from lakehouse.model.schema import Schema
-from lakehouse.queryd.pushdown import comparisons, conjuncts, constant
+from lakehouse.queryd.narrowing import narrowed, narrowed_events, narrowed_retrievals
 from lakehouse.table.types import arrow_schema
 
 LIVE_COLUMNS: Final[dict[str, str]] = {
@@ -41,19 +46,22 @@ LIVE_COLUMNS: Final[dict[str, str]] = {
     " operation:string entity:string field:string old:string new:string actor:string"
     " source:string workspace:string reason:string request_id:string rows:int64"
     " base_version:int64 object_key:string",
+    "retrievals": "id:string at:timestamptz actor:string purpose:string mode:string index:string"
+    " number:int64 model:string indexes:list<string> text:string k:int64 filter:string hits:int64"
+    " keys:list<string> scores:list<float64> top_key:string top_score:float64 degraded:bool"
+    " degraded_reason:string behind:bool version:int64 as_of_version:int64 digest:string"
+    " record:string pinned:bool embed_ms:float64 search_ms:float64 request_id:string"
+    " workspace:string source:string",
 }
 ROWS_MAX: Final = 100_000
 """Of ``system.bucket_errors`` a query sees the newest so many that its filters select; of
-``system.events`` it sees all, or is refused where they are more."""
+``system.events`` and ``system.retrievals`` it sees all, or is refused where they are more."""
 
 _PAGE: Final = 10_000
 _STEP: Final = timedelta(microseconds=1)
-_UNITS: Final = ("SECOND", "MINUTE", "HOUR", "DAY", "WEEK")
-_EQUAL: Final = ("bucket", "operation", "error_kind")
-_EVENT_EQUAL: Final = ("dataset", "field", "kind", "actor", "workspace", "request_id")
+_LISTED: Final = 1_000
+_HITS: Final = 100
 _OTHER_NAMES: Final = {"old": "old_json", "new": "new_json"}
-_KINDS: Final = tuple(kind.value for kind in EventKind)
-_VERSION_MAX: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,11 @@ class LiveTable:
 
 
 class LiveTables:
-    """Asks the contracts for storage and for the journal, if there are some."""
+    """Asks the contracts for storage, for the journal and for retrievals, if there are some.
+
+    Attributes:
+        retrievals: may be set later.
+    """
 
     def __init__(
         self,
@@ -76,6 +88,7 @@ class LiveTables:
     ) -> None:
         self._storage = storage
         self._journal = journal
+        self.retrievals: RetrievalsService | None = None
         self._folder = folder
         self._clock = clock
         self._made = 0
@@ -94,6 +107,10 @@ class LiveTables:
             pages = await self._events(ctx, schema, tree, version)
             await run_blocking(_write_table, path, pages)
             return LiveTable(str(path), pages.num_rows)
+        if table == "retrievals":
+            found = await self._retrieved(ctx, tree)
+            await run_blocking(_write_retrievals, path, found, schema)
+            return LiveTable(str(path), len(found))
         if self._storage is None:
             raise LakehouseError(
                 ErrorKind.UNAVAILABLE,
@@ -138,10 +155,36 @@ class LiveTables:
             pages.append(await run_blocking(_table, result.events, schema))
             rows += len(result.events)
             if rows > ROWS_MAX:
-                raise _too_many_events()
+                raise _too_many(
+                    "events", "dataset, entity, field, kind, actor, version or at", "journal/events"
+                )
             if not result.cursor:
                 return pa.concat_tables(pages)
             asked = replace(asked, cursor=result.cursor)
+
+    async def _retrieved(self, ctx: Context, tree: exp.Expr | None) -> list[Retrieval]:
+        if self.retrievals is None:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE,
+                "nobody whom this process knows remembers retrievals",
+                table="system.retrievals",
+                hint='set node.peers.vectord = "host:port", or run vectord in this process',
+            )
+        now = to_datetime(self._clock.now_us())
+        wanted = {} if tree is None else narrowed_retrievals(tree, now)
+        known = wanted.pop("id", "")
+        if known:
+            return await _one_retrieval(ctx, self.retrievals, known)
+        asked = ListRetrievalsRequest(limit=_LISTED, **wanted)
+        found: list[Retrieval] = []
+        while True:
+            page = await self.retrievals.list(ctx, asked)
+            found += page.retrievals
+            if len(found) > ROWS_MAX:
+                raise _too_many("retrievals", "index, actor, mode, purpose, id or at", "retrievals")
+            if not page.cursor:
+                return found
+            asked = replace(asked, cursor=page.cursor)
 
     async def _errors(
         self, ctx: Context, storage: StorageService, tree: exp.Expr | None
@@ -166,114 +209,28 @@ class LiveTables:
             asked = replace(asked, cursor=result.next, until=result.errors[-1].at + _STEP)
 
 
-def narrowed(tree: exp.Expr, now: datetime) -> dict[str, Any]:
-    """The filters of an ``ErrorsRequest`` that every row must pass to matter to ``tree``.
-
-    Of a statement with one SELECT from one relation only, and of its WHERE the comparisons with
-    constants; ``now()`` less an interval bounds from below, for the engine's now is a later one.
-    """
-    found: dict[str, Any] = {}
-    for name, operator, value in _compared(tree):
-        if name in _EQUAL and operator == "=":
-            text = constant(value, "string")
-            if text:
-                found.setdefault(name, text)
-        elif name == "at":
-            _bound(found, operator, value, now)
-    return found
-
-
-def narrowed_events(tree: exp.Expr, now: datetime) -> dict[str, Any]:
-    """The same for an ``EventsRequest``."""
-    found: dict[str, Any] = {}
-    for name, operator, value in _compared(tree):
-        text = constant(value, "string") if operator == "=" else None
-        if text and (name in _EVENT_EQUAL or name == "entity"):
-            if name != "kind" or text in _KINDS:
-                found.setdefault("entity_json" if name == "entity" else name, text)
-        elif name == "at":
-            _bound(found, operator, value, now)
-        elif name == "version":
-            _between(found, operator, value)
-    if "dataset" not in found:
-        found.pop("entity_json", None)
-    return found
-
-
-def _between(found: dict[str, Any], operator: str, value: exp.Expr) -> None:
-    text = constant(value, "int64") or ""
-    if not text.isdecimal() or not 0 < int(text) < _VERSION_MAX:
-        return
-    version = int(text)
-    if operator in (">", ">=", "="):
-        after = version if operator == ">" else version - 1
-        found["after_version"] = max(after, found.get("after_version", 0))
-    if operator in ("<", "<=", "="):
-        # 0 would be no bound; version 1 has what no row of an older one could add.
-        before = max(1, version - 1 if operator == "<" else version)
-        found["before_version"] = min(before, found.get("before_version", before))
-
-
-def _compared(tree: exp.Expr) -> Iterator[tuple[str, str, exp.Expr]]:
-    """(column, operator, constant) of what every row must pass, of the plainest statements."""
-    if len(list(tree.find_all(exp.Table))) != 1 or len(list(tree.find_all(exp.Select))) != 1:
-        return
-    select = tree.find(exp.Select)
-    where = None if select is None else select.args.get("where")
-    for conjunct in conjuncts(where.this) if where is not None else ():
-        for _, column, operator, (value, *more) in comparisons(conjunct):
-            if not more:
-                yield column.lower(), operator, value
-
-
-def _bound(found: dict[str, Any], operator: str, value: exp.Expr, now: datetime) -> None:
-    point = _point(value)
-    if operator in (">", ">=", "="):
-        low = point or _ago(value, now)
-        if low is not None:
-            found["since"] = max(low, found.get("since", low))
-    if operator in ("<", "<=", "=") and point is not None:
-        found["until"] = min(point + _STEP, found.get("until", point + _STEP))
-
-
-def _point(value: exp.Expr) -> datetime | None:
-    """A time with its zone, written as a constant."""
-    text = constant(value, "timestamptz")
-    try:
-        when = datetime.fromisoformat(text) if text else None
-        return when.astimezone(UTC) if when is not None and when.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _ago(value: exp.Expr, now: datetime) -> datetime | None:
-    """``now() - interval '1 hour'``; None for anything else."""
-    while isinstance(value, exp.Paren):
-        value = value.this
-    span = value.expression if isinstance(value, exp.Sub) else None
-    if not (isinstance(span, exp.Interval) and isinstance(value.this, exp.CurrentTimestamp)):
-        return None
-    unit = str(span.args.get("unit") or "").upper().removesuffix("S")
-    number = constant(span.this, "string") if isinstance(span.this, exp.Literal) else None
-    if unit not in _UNITS or number is None or not number.isdecimal() or len(number) > 6:
-        return None
-    try:
-        return now - timedelta(**{f"{unit.lower()}s": int(number)})
-    except OverflowError:
-        return None
-
-
-def _too_many_events() -> LakehouseError:
+def _too_many(table: str, columns: str, route: str) -> LakehouseError:
     return LakehouseError(
         ErrorKind.EXHAUSTED,
-        "the statement needs more events than a query may have",
+        f"the statement needs more {table} than a query may have",
         http_status=422,
-        table="system.events",
+        table=f"system.{table}",
         limit="rows",
         value=ROWS_MAX,
-        hint="compare dataset, entity, field, kind, actor, version or at with constants in WHERE of"
-        " a statement that has one SELECT, from system.events; or page GET /journal/events",
+        hint=f"compare {columns} with constants in WHERE of a statement that has one SELECT, from"
+        f" system.{table}; or page GET /{route}",
     )
+
+
+async def _one_retrieval(
+    ctx: Context, retrievals: RetrievalsService, known: str
+) -> list[Retrieval]:
+    try:
+        return [(await retrievals.get(ctx, RetrievalRequest(known))).retrieval]
+    except LakehouseError as error:
+        if error.kind is not ErrorKind.NOT_FOUND:
+            raise
+        return []
 
 
 def _table(rows: Sequence[object], schema: Schema) -> pa.Table:
@@ -282,6 +239,30 @@ def _table(rows: Sequence[object], schema: Schema) -> pa.Table:
         for column in schema.columns
     }
     return pa.table(columns, arrow_schema(schema))
+
+
+def _write_retrievals(path: Path, found: Sequence[Retrieval], schema: Schema) -> None:
+    rows = [_retrieval_row(one) for one in found]
+    _write_table(path, pa.Table.from_pylist(rows, arrow_schema(schema)))
+
+
+def _retrieval_row(one: Retrieval) -> dict[str, Any]:
+    """``keys`` and ``scores`` are of the first hits, ``hits`` counts all of them."""
+    first, top = one.indexes[0], one.hits[0] if one.hits else None
+    told = {
+        "hits": one.hits_total or len(one.hits),
+        "index": first.index,
+        "number": first.number,
+        "model": first.model,
+        "indexes": [each.index for each in one.indexes],
+        "behind": any(each.behind for each in one.indexes),
+        "keys": [hit.key for hit in one.hits[:_HITS]],
+        "scores": [hit.score for hit in one.hits[:_HITS]],
+        "top_key": top.key if top is not None else None,
+        "top_score": top.score if top is not None else None,
+    }
+    names = (item.split(":", 1)[0] for item in LIVE_COLUMNS["retrievals"].split())
+    return {name: told[name] if name in told else getattr(one, name) for name in names}
 
 
 def _write(path: Path, rows: Sequence[object], schema: Schema) -> None:

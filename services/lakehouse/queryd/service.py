@@ -28,6 +28,7 @@ from lakehouse.contracts.query import (
     RunningRequest,
     RunningResult,
 )
+from lakehouse.contracts.retrievals import RetrievalsService
 from lakehouse.contracts.storage import StorageService
 from lakehouse.contracts.vectors import VectorsService
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -125,6 +126,8 @@ class Query:
         self._storage: StorageService | None = None
         self._journal: JournalService | None = None
         self._vectors: VectorsService | None = None
+        self._retrievals: RetrievalsService | None = None
+        self._live: LiveTables | None = None
         self._running: dict[str, _Running] = {}
         self._figures = QueryFigures()
         self._planning = Planning(settings, clock, ids)
@@ -141,6 +144,12 @@ class Query:
         """Whom to ask for ``vector_search``; also after ``start``."""
         self._vectors = vectors
 
+    def use_retrievals(self, retrievals: RetrievalsService | None) -> None:
+        """Whom to ask for ``system.retrievals``; also after ``start``."""
+        self._retrievals = retrievals
+        if self._live is not None:
+            self._live.retrievals = retrievals
+
     async def start(self) -> None:
         """Claim the scratch folders and start the warm workers. Raises ``unavailable``."""
         settings = self._settings
@@ -149,7 +158,8 @@ class Query:
         self._cache = ReadCache(
             folder, settings.cache_bytes_max, self._buckets, settings.fetches_max, self._known
         )
-        live = LiveTables(self._storage, folder, self._clock, self._journal)
+        self._live = live = LiveTables(self._storage, folder, self._clock, self._journal)
+        live.retrievals = self._retrievals
         self._pinning = Pinning(
             self._catalog,
             self._buckets,

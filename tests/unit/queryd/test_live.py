@@ -25,7 +25,8 @@ from lakehouse.model.events import EventKind, JournalEvent
 from lakehouse.model.failures import FailedAttempt
 from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.queryd import live
-from lakehouse.queryd.live import LiveTables, narrowed, narrowed_events
+from lakehouse.queryd.live import LiveTables
+from lakehouse.queryd.narrowing import narrowed, narrowed_events
 from lakehouse.queryd.system import SYSTEM_TABLES, SystemTables, schema_of
 from lakehouse.testing.clocks import ManualClock
 from unit.gateway.fakes import failed_attempt
