@@ -113,8 +113,9 @@ class Recaller:
         table = await self._reader.rows(ctx, sql, opened.version)
         chunking = Chunking() if version is None else version.profile.chunking
         turns = await run_in(self._parts.jobs, turns_of, table)
+        fused = request.mode is SearchMode.HYBRID or bool(request.also)
         hits = await run_in(
-            self._parts.jobs, found_among, turns, request.text, request.k, chunking, request.mode
+            self._parts.jobs, found_among, turns, request.text, request.k, chunking, fused
         )
         if not request.also or info is None:
             return hits

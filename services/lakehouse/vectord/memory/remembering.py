@@ -52,6 +52,11 @@ class _Noted:
     created: bool
     had: tuple[int, ...]
 
+    @property
+    def answer(self) -> dict[str, object]:
+        """As it is kept."""
+        return {"version": self.version, "created": self.created, "had": list(self.had)}
+
 
 class Rememberer:
     """The use case behind ``MemoryService.remember``. Belongs to one event loop."""
@@ -70,15 +75,18 @@ class Rememberer:
         commit = asked(ctx, _ROUTE, _digest(request, turns))
         done = await recall(self._parts.catalog, ctx, commit)
         noted = None if done is None else _noted(done[1])
-        # The key is this call's: those that it makes of others are known by what they do.
-        near = replace(ctx, idempotency_key=None)
-        opened = await self._spaces.open(near, request.memory, request.profile)
-        await self._spaces.want_index(near, opened.dataset)
+        made = answered(commit, _Noted(0, True, ()).answer)
+        opened = await self._spaces.open(ctx, request.memory, request.profile, made)
+        await self._spaces.want_index(ctx, opened.dataset)
         once = list({turn.id: turn for turn in turns}.values())
         ids = tuple([turn.id for turn in turns])
-        again = noted is not None
-        if commit.request_sha256 and noted is None:
+        again = noted is not None or opened.again
+        if commit.request_sha256 and opened.created:
+            noted = _Noted(0, True, ())
+        elif commit.request_sha256 and noted is None:
             noted, again = await self._note(ctx, commit, opened, once, request.profile)
+        # The key is this call's: those that it makes of others are known by what they do.
+        near = replace(ctx, idempotency_key=None)
         if noted is None:
             version, remembered = await self._write(near, opened, once)
         else:
@@ -165,10 +173,9 @@ class Rememberer:
         whether that one was another call, made at the same time."""
         known = await self._known(ctx, opened, turns)
         had = tuple([place for place, turn in enumerate(turns) if turn.id in known])
-        noted = _Noted(opened.version, opened.created, had)
-        answer = {"version": noted.version, "created": noted.created, "had": list(had)}
+        noted = _Noted(opened.version, False, had)
         about = memory_document(opened.dataset.id, profile)
-        whole = replace(answered(commit, answer), changes=(about,))
+        whole = replace(answered(commit, noted.answer), changes=(about,))
         result = await self._parts.catalog.commit(ctx, whole)
         if result.replayed:
             return _noted(orjson.loads(result.answer_json)), True

@@ -56,11 +56,13 @@ Search = Callable[[Context, SearchRequest], Awaitable[SearchResult]]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A memory at ``version`` of the store. ``created``: by this call."""
+    """A memory at ``version`` of the store. ``created``: by this call, or (``again``) by an earlier
+    one of its idempotency key."""
 
     dataset: Dataset
     version: int
     created: bool = False
+    again: bool = False
 
 
 class Spaces:
@@ -89,9 +91,13 @@ class Spaces:
             raise
         return _opened(found)
 
-    async def open(self, ctx: Context, name: str, profile: str) -> Opened:
+    async def open(self, ctx: Context, name: str, profile: str, noting: CommitRequest) -> Opened:
         """Find it, or make it. Raises ``conflict``, and ``not_found`` for the profile of one that
-        is to be made."""
+        is to be made.
+
+        Args:
+            noting: what is said of the caller's call with the commit that makes it.
+        """
         error: LakehouseError | None = None
         for _ in range(_ATTEMPTS):
             try:
@@ -101,13 +107,13 @@ class Spaces:
                     raise
             await self._check_index_name(ctx, checked_name(name))
             try:
-                await self._make(ctx, checked_name(name), profile)
+                again = await self._make(ctx, checked_name(name), profile, noting)
             except LakehouseError as refused:
                 if refused.kind not in (ErrorKind.CONFLICT, ErrorKind.ALREADY_EXISTS):
                     raise
                 error = refused
                 continue
-            return replace(await self.find(ctx, name), created=True)
+            return replace(await self.find(ctx, name), created=True, again=again)
         assert error is not None
         raise error
 
@@ -153,7 +159,8 @@ class Spaces:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _make(self, ctx: Context, name: str, profile: str) -> None:
+    async def _make(self, ctx: Context, name: str, profile: str, noting: CommitRequest) -> bool:
+        """Whether this very call had made it before."""
         chosen = (await self._profiles.get(ctx, ProfileRequest(profile))).profile
         dataset_id = self._parts.ids.ulid()
         made = CreateDataset(
@@ -167,7 +174,10 @@ class Spaces:
             self._parts.buckets.settings(PRIMARY).residency,
         )
         about = memory_document(dataset_id, chosen.name)
-        await self._parts.catalog.commit(ctx, CommitRequest((made, about)))
+        # Without a key to note the commit is not this call's alone: the rows are another.
+        keyed = ctx if noting.request_sha256 else replace(ctx, idempotency_key=None)
+        whole = replace(noting, changes=(made, about))
+        return (await self._parts.catalog.commit(keyed, whole)).replayed
 
     async def _check_index_name(self, ctx: Context, name: str) -> None:
         """Raise ``conflict`` where the index's name is another one's."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from lakehouse.contracts.memory import Turn
 from lakehouse.contracts.vectors import Hit
-from lakehouse.model.retrieval import SearchMode, Stage, StageScore
+from lakehouse.model.retrieval import Stage, StageScore
 from lakehouse.model.vectors import Chunking
 from lakehouse.vectord.chunking import chunks
 from lakehouse.vectord.memory.turns import entity_of
@@ -28,7 +28,9 @@ _K1: Final = 1.2
 _B: Final = 0.75
 _RANK_OFFSET: Final = 60
 _WORDS_MAX: Final = 1_024
-_WORD: Final = re.compile(r"\w+")
+# Letters of scripts that put nothing between words are words by themselves.
+_UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_WORD: Final = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,10 @@ def words(text: str) -> list[str]:
 
 
 def found_among(
-    turns: Sequence[Turn], query: str, k: int, chunking: Chunking, mode: SearchMode
+    turns: Sequence[Turn], query: str, k: int, chunking: Chunking, fused: bool
 ) -> list[Hit]:
     """The best ``k`` chunks of ``turns`` that have a word of ``query``, with the scores that a
-    search of an index gives: of BM25, or fused of ranks."""
+    search of an index gives: of BM25, or ``fused`` of ranks."""
     wanted = list(dict.fromkeys(words(query)))[:_WORDS_MAX]
     pieces = [piece for turn in turns for piece in _pieces(turn, chunking)]
     if not pieces or not wanted:
@@ -65,7 +67,7 @@ def found_among(
         [(score, hit) for score, hit in weighed if score > 0],
         key=lambda one: (-one[0], one[1].key, one[1].chunk),
     )[:k]
-    return [_shown(hit, rank, score, mode) for rank, (score, hit) in enumerate(best, 1)]
+    return [_shown(hit, rank, score, fused) for rank, (score, hit) in enumerate(best, 1)]
 
 
 def merged(found: Sequence[Hit], waiting: Sequence[Hit], k: int) -> tuple[Hit, ...]:
@@ -94,9 +96,10 @@ def _score(piece: _Piece, weight: dict[str, float], mean: float) -> float:
     )
 
 
-def _shown(hit: Hit, rank: int, score: float, mode: SearchMode) -> Hit:
-    stages: tuple[StageScore, ...] = (StageScore(Stage.TEXT, rank, score),)
-    if mode is SearchMode.HYBRID:
+def _shown(hit: Hit, rank: int, score: float, fused: bool) -> Hit:
+    stages: tuple[StageScore, ...] = ()
+    if fused:
+        first = StageScore(Stage.TEXT, rank, score)
         score = 1.0 / (_RANK_OFFSET + rank)
-        stages = (*stages, StageScore(Stage.FUSION, rank, score))
+        stages = (first, StageScore(Stage.FUSION, rank, score))
     return Hit(hit.key, score, hit.chunk, hit.start, hit.end, hit.text, hit.version, stages)

@@ -40,6 +40,7 @@ class Words:
         self._held: Generated | None = None
         self._said: list[str] = []
         self._size = 0
+        self._end: AnswerEnd | None = None
         self._ended = False
 
     async def begin(self) -> None:
@@ -50,6 +51,9 @@ class Words:
         return self
 
     async def __anext__(self) -> AnswerPart:
+        if self._end is not None:
+            end, self._end = self._end, None
+            return AnswerPart(end=end)
         while not self._ended:
             held, self._held = self._held, None
             part = held or await self._next()
@@ -59,9 +63,10 @@ class Words:
             long = self._size > _ANSWER_MAX and not part.done
             if part.done or long:
                 await self.aclose()
-                # Its words first, if it has any: the end has none.
-                end = self._end(part, "length" if long else part.done_reason)
-                return AnswerPart(part.text, end)
+                end = self._ending(part, "length" if long else part.done_reason)
+                if not part.text:
+                    return AnswerPart(end=end)
+                self._end = end
             if part.text:
                 return AnswerPart(part.text)
         raise StopAsyncIteration
@@ -103,7 +108,7 @@ class Words:
             error.fields["answered_characters"] = self._size
         return error
 
-    def _end(self, last: Generated, reason: str) -> AnswerEnd:
+    def _ending(self, last: Generated, reason: str) -> AnswerEnd:
         answer = "".join(self._said)
         known, unknown = cited(answer, self._asked.context)
         return AnswerEnd(
