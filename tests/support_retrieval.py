@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lakehouse.contracts import vectors as c
+from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.errors import LakehouseError
+from lakehouse.model.vectors import Profile
 from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.ports import Generated
+from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.service import Vectors
 from support_vectors import ADA, Shelf, shelf
 
@@ -85,6 +88,9 @@ async def library(folder: Path) -> AsyncIterator[Library]:
         parts.generator = writer
         role = Vectors(parts)
         await role.start()
+        # Graphs are made of few rows already.
+        graphs = Profile("graphs", exact_rows_max=100, hnsw_m=4, ef_construction=10)
+        await Profiles(parts).put(ADA, PutProfileRequest(graphs))
         try:
             here = Library(store, role, embedder, writer)
             await role.create_index(ADA, c.CreateIndexRequest("books", "books", ("title", "body")))

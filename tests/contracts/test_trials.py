@@ -46,7 +46,7 @@ async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Librar
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-        made = v.CreateIndexRequest("points", dimensions=DIMENSIONS)
+        made = v.CreateIndexRequest("points", profile="graphs", dimensions=DIMENSIONS)
         await found.role.create_index(ADA, made)
         await found.role.put_vectors(ADA, v.PutVectorsRequest("points", bytes(sink.getvalue())))
         yield found

@@ -83,8 +83,8 @@ def test_a_retrieval_is_shown_again_whatever_becomes_of_its_index(node: Node) ->
     call(node, "DELETE", "/vectors/indexes/work?number=1")
     call(node, "POST", "/ingest/datasets/trades/compact")
     node.stop()
-    shutil.rmtree(node.bucket / "_vectors", ignore_errors=True)
-    shutil.rmtree(node.folder / "data", ignore_errors=True)
+    shutil.rmtree(node.folder.parent / "bucket" / "_vectors", ignore_errors=True)
+    shutil.rmtree(node.folder / "data")
     node.start()
 
     after = replay(node, name)
