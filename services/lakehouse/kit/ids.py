@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from lakehouse.kit.clock import Clock
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_DIGITS: Final = {letter: digit for digit, letter in enumerate(_CROCKFORD)}
 _PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 _SHIFTS: Final = tuple(range(120, -1, -10))
 _RANDOM_BITS: Final = 80
@@ -43,13 +44,11 @@ def ulid_millis(ulid: str) -> int:
     """The milliseconds since the epoch in a ULID. Raises ValueError for what is none."""
     if len(ulid) != _ULID_LENGTH or ulid[0] > "7":
         raise ValueError("a ULID has 26 characters, and 128 bits")
+    if not _DIGITS.keys() >= set(ulid):
+        raise ValueError("a ULID is made of digits and upper-case letters without I, L, O, U")
     millis = 0
-    for place, letter in enumerate(ulid):
-        digit = _CROCKFORD.find(letter)
-        if digit < 0:
-            raise ValueError("a ULID is made of digits and upper-case letters without I, L, O, U")
-        if place < _TIME_LENGTH:
-            millis = millis << 5 | digit
+    for letter in ulid[:_TIME_LENGTH]:
+        millis = millis << 5 | _DIGITS[letter]
     return millis
 
 
