@@ -46,6 +46,10 @@ from vector_search('occupations', 'somebody who repairs broken machines', 5) v
 join occupations o on o.synset = v.synset
 order by v.rank"""
 
+_ASKED: Final = "laces up shoes and books"
+_LATER: Final = (
+    b'{"key": "n10242439", "set": {"meaning": "a workman whose work a machine does now"}}'
+)
 _CONTACTS: Final = b"id,name,phone\n7,Ann,+49 351 1\n8,Bob,+49 351 2\n"
 _PATCH: Final = b'{"key": 7, "set": {"phone": "+43 316 5"}}'
 
@@ -62,7 +66,7 @@ _PATCH: Final = b'{"key": 7, "set": {"phone": "+43 316 5"}}'
 @config_option
 def command(data: Path, no_serve: bool, config_path: Path | None) -> None:
     """Ingest two messy exports into an embedded bucket, ask SQL across them, change a row, search
-    by meaning, and keep serving.
+    by meaning, see why and see it again, and keep serving.
 
     Running it again changes nothing: the same files are known by their content.
     """
@@ -93,6 +97,7 @@ def _demo_config(config: Config, data: Path) -> Config:
         ingest=replace(config.ingest, spool_dir=str(data / "spool")),
         query=replace(config.query, cache_dir=str(data / "cache"), spill_dir=str(data / "spill")),
         vectors=replace(config.vectors, cache_dir=str(data / "vectors")),
+        retrievals=replace(config.retrievals, spool_dir=str(data / "retrievals")),
     )
 
 
@@ -126,6 +131,11 @@ async def _tour(invocation: Invocation) -> None:
         await _change(invocation, clients)
         output.say("\n8. Found by what it means, with the model that comes along", "bold cyan")
         await _meaning(invocation, clients)
+        output.say(
+            "\n9. By words and meaning together: why each is there, and the same again later",
+            "bold cyan",
+        )
+        await _trusted(invocation, clients)
 
 
 async def _change(invocation: Invocation, clients: Clients) -> None:
@@ -156,15 +166,17 @@ async def _change(invocation: Invocation, clients: Clients) -> None:
 
 async def _meaning(invocation: Invocation, clients: Clients) -> None:
     """What WordNet says of occupations, embedded and searched, joined with its rows in SQL."""
-    from lakehouse.contracts.ingest import CardHints, IngestOptions, IngestRequest
+    from lakehouse.contracts.ingest import CardHints, IngestMode, IngestOptions, IngestRequest
     from lakehouse.contracts.vectors import BuildRequest, CreateIndexRequest
 
     ctx = invocation.context()
     card = CardHints(owner=_OWNER, tags=("demo",), source_system="WordNet 3.0")
     options = IngestOptions(file_name=_OCCUPATIONS)
-    request = IngestRequest("occupations", key=("synset",), options=options, card=card)
-    report = await clients.ingest.ingest(ctx, request, _file(_OCCUPATIONS))
-    show(invocation, report)
+    request = IngestRequest(
+        "occupations", IngestMode.CREATE, ("synset",), options=options, card=card
+    )
+    with _once():
+        show(invocation, await clients.ingest.ingest(ctx, request, _file(_OCCUPATIONS)))
     wanted = CreateIndexRequest("occupations", "occupations", ("words", "meaning"))
     await clients.vectors.create_index(ctx, wanted)
     built = await clients.vectors.build(ctx, BuildRequest("occupations"))
@@ -174,6 +186,39 @@ async def _meaning(invocation: Invocation, clients: Clients) -> None:
     invocation.output.say(told, "dim")
     invocation.output.say(_NEAR, "dim")
     await _sql(invocation, clients, _NEAR)
+
+
+async def _trusted(invocation: Invocation, clients: Clients) -> None:
+    """A hybrid search that is remembered, explained, and replayed after a row of it changed."""
+    from lakehouse.contracts.retrievals import RetrievalRequest
+    from lakehouse.contracts.rows import ChangeRowsRequest, RowChange
+    from lakehouse.contracts.vectors import SearchRequest, VectorQuery
+    from lakehouse.model.retrieval import RecordClass, SearchMode
+
+    ctx, output = invocation.context(), invocation.output
+    asked = SearchRequest(
+        "occupations",
+        (VectorQuery(text=_ASKED),),
+        k=4,
+        mode=SearchMode.HYBRID,
+        record=RecordClass.DURABLE,
+    )
+    found = await clients.vectors.search(ctx, asked)
+    name = found.results[0].retrieval_id
+    told = await clients.retrievals.explain(ctx, RetrievalRequest(name))
+    output.say(f"{_ASKED!r}, retrieval {name}", "dim")
+    rows = [(hit.rank, f"{hit.score:.4f}", hit.text or "", hit.sentence) for hit in told.hits]
+    output.table(("rank", "score", "text", "why"), rows)
+    output.say(f"{_LATER.decode()}  -- times change", "dim")
+    change = ChangeRowsRequest("occupations", RowChange.PATCH, _LATER, reason="times change")
+    await clients.rows.change(ctx, change)
+    again = await clients.retrievals.replay(ctx, RetrievalRequest(name))
+    output.table(
+        ("rank", "score", "text then", "row now"),
+        [(hit.rank, f"{hit.score:.4f}", hit.text or "(gone)", hit.row) for hit in again.hits],
+    )
+    same = "the same" if again.same else "ANOTHER"
+    output.say(f"{same} digest as recorded: {again.digest}", "dim")
 
 
 @contextmanager
@@ -242,5 +287,6 @@ def _farewell(output: Output, node: Node, stays: bool) -> None:
     output.say(f"  curl -s {base}/journal/rows/contacts/7")
     output.say(f"  curl -s {base}/vectors/search \\")
     output.say("""       -d '{"index": "occupations", "text": "sells things in a shop", "k": 3}'""")
+    output.say(f"  curl -s {base}/retrievals?limit=3")
     output.say(f"  curl -s {base}/ingest/datasets/mine --data-binary @mine.csv \\")
     output.say("       -H 'content-type: text/csv'")
