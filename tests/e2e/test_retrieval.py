@@ -143,7 +143,7 @@ def test_without_the_embedder_words_are_found_and_it_says_so(tmp_path: Path) -> 
         for name in gone:
             del node.env[name]
         node.start()
-        assert not ask(node, "herring and cod")["degraded"]
+        eventually(lambda: not ask(node, "herring and cod")["degraded"], "it stayed degraded")
 
 
 def test_text_that_gives_orders_is_text(node: Node) -> None:

@@ -14,8 +14,12 @@ __all__ = ["Patience"]
 T = TypeVar("T")
 
 _SECONDS: Final = 2.0
+# Started with the first text, a model loads for some seconds: that is not being away.
+_FIRST_SECONDS: Final = 10.0
 _SECONDS_A_TEXT: Final = 0.02
 _AWAY_SECONDS: Final = 2.0
+# Started with the first text, a model loads for some seconds: that is not being away.
+_FIRST_SECONDS: Final = 10.0
 _AWAY: Final = (ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.EXHAUSTED)
 
 
@@ -25,6 +29,7 @@ class Patience:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._met: set[str] = set()
         self._away: dict[str, tuple[float, str]] = {}
         self._slow: dict[str, asyncio.Task[object]] = {}
 
@@ -42,10 +47,12 @@ class Patience:
             return None, reason
         task = asyncio.ensure_future(ask())
         try:
-            done, _ = await asyncio.wait({task}, timeout=_SECONDS + texts * _SECONDS_A_TEXT)
+            seconds = _SECONDS if model in self._met else _FIRST_SECONDS
+            done, _ = await asyncio.wait({task}, timeout=seconds + texts * _SECONDS_A_TEXT)
         except asyncio.CancelledError:
             task.cancel()
             raise
+        self._met.add(model)
         if not done:
             self._slow[model] = task
             task.add_done_callback(_taken_note_of)
