@@ -18,8 +18,6 @@ _SECONDS: Final = 2.0
 _FIRST_SECONDS: Final = 10.0
 _SECONDS_A_TEXT: Final = 0.02
 _AWAY_SECONDS: Final = 2.0
-# Started with the first text, a model loads for some seconds: that is not being away.
-_FIRST_SECONDS: Final = 10.0
 _AWAY: Final = (ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.EXHAUSTED)
 
 
