@@ -231,12 +231,12 @@ async def test_names_that_are_no_memory(service: Service, store: Shelf) -> None:
         memory.catch_up(READER, c.CatchUpRequest("plain")),
     ):
         assert (await refused(doing)).kind is ErrorKind.CONFLICT
-    for doing in (
+    for asking in (
         memory.recall(READER, c.RecallRequest("nobody", "a")),
         memory.catch_up(READER, c.CatchUpRequest("nobody")),
         memory.remember(ADA, c.RememberRequest("new", (Turn("a"),), "no such profile")),
     ):
-        assert (await refused(doing)).kind is ErrorKind.NOT_FOUND
+        assert (await refused(asking)).kind is ErrorKind.NOT_FOUND
     assert (await refused(remembered(service, "talk", Turn("a"), ctx=READER))).kind is (
         ErrorKind.FORBIDDEN
     )

@@ -28,8 +28,9 @@ If the documents do not hold the answer, say that they do not."""
 _LAST: Final = "Answer the question from the documents, with the numbers of the documents in [ ]."
 _CALLER: Final = "Besides, whoever asks wants this:"
 _ESCAPED: Final = re.compile(
-    "[<>\\[\\]\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f"
-    "\ufe00-\ufe0f\ufeff\ufff9-\uffff\U000e0000-\U000e0fff]"
+    r"[<>\[\]\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f"
+    r"\u2028-\u202f\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\uffff\U000110bd\U000110cd"
+    r"\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
 
