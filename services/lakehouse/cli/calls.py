@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from lakehouse.cli.output import Output
 from lakehouse.errors import ErrorKind, LakehouseError
 
 if TYPE_CHECKING:
+    from lakehouse.kit.clock import Clock
     from lakehouse.model.identity import Context
     from lakehouse.node.config import Config
     from lakehouse.rpc.catalog import CatalogClient
@@ -43,9 +45,9 @@ WORKSPACE_VARIABLE: Final = "LAKEHOUSE_WORKSPACE"
 CONFIG_VARIABLE: Final = "LAKEHOUSE_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
 class Clients:
-    """The contracts of the node that was called."""
+    """The contracts of the node that was called; each is loaded when it is first asked for, as few
+    commands need more than one and loading all would take most of a command's time."""
 
     catalog: CatalogClient
     ingest: IngestClient
@@ -61,6 +63,18 @@ class Clients:
     trials: TrialsClient
     rag: RagClient
     memory: MemoryClient
+
+    def __init__(self, channel: Any, clock: Clock) -> None:
+        self._channel = channel
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in Clients.__annotations__:
+            raise AttributeError(name)
+        module = importlib.import_module(f"lakehouse.rpc.{name}")
+        client = getattr(module, Clients.__annotations__[name])(self._channel, self._clock)
+        setattr(self, name, client)
+        return client
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,42 +121,13 @@ class Invocation:
     async def clients(self) -> AsyncIterator[Clients]:
         """The node's contracts over gRPC. A node that is not there is an error with a hint."""
         from lakehouse.kit.clock import SystemClock
-        from lakehouse.rpc.catalog import CatalogClient
         from lakehouse.rpc.channel import open_channel
-        from lakehouse.rpc.ingest import IngestClient
-        from lakehouse.rpc.journal import JournalClient
-        from lakehouse.rpc.memory import MemoryClient
-        from lakehouse.rpc.objects import ObjectsClient
-        from lakehouse.rpc.profiles import ProfilesClient
-        from lakehouse.rpc.query import QueryClient
-        from lakehouse.rpc.rag import RagClient
-        from lakehouse.rpc.retrievals import RetrievalsClient
-        from lakehouse.rpc.rows import RowsClient
-        from lakehouse.rpc.storage import StorageClient
-        from lakehouse.rpc.tokens import TokensClient
-        from lakehouse.rpc.trials import TrialsClient
-        from lakehouse.rpc.vectors import VectorsClient
 
         address = self.address()
         clock = SystemClock()
         channel = open_channel(address)
         try:
-            yield Clients(
-                CatalogClient(channel, clock),
-                IngestClient(channel, clock),
-                QueryClient(channel, clock),
-                StorageClient(channel, clock),
-                ObjectsClient(channel, clock),
-                TokensClient(channel, clock),
-                RowsClient(channel, clock),
-                JournalClient(channel, clock),
-                VectorsClient(channel, clock),
-                ProfilesClient(channel, clock),
-                RetrievalsClient(channel, clock),
-                TrialsClient(channel, clock),
-                RagClient(channel, clock),
-                MemoryClient(channel, clock),
-            )
+            yield Clients(channel, clock)
         except LakehouseError as error:
             raise _with_hint(error, address) from error
         finally:
