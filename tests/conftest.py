@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import ssl
 from pathlib import Path
 
 import pytest
@@ -32,8 +34,16 @@ settings.load_profile("lakehouse")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A client of httpx reads the root certificates of the whole web when it is made, a node's first
+# wait for an answer makes eighty of them, and no test speaks TLS with the world: read once.
+ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    again = pytest.mark.flaky(reruns=1)
+    of_processes = functools.cache(
+        lambda path: any(path.is_relative_to(at) for at in WHOLE_PROCESSES)
+    )
     for item in items:
-        if any(folder in item.path.parents for folder in WHOLE_PROCESSES):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+        if of_processes(item.path):
+            item.add_marker(again)
