@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from enum import StrEnum
 from typing import Any, Final
 
@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lakehouse.contracts.rag import AnswerHeader, AnswerPart, AnswerStream
-from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
 from lakehouse.gateway.accepts import preferred
 from lakehouse.gateway.answer_shapes import answer_shape, end_shape, header_shape
 from lakehouse.gateway.replies import VERSION_HEADER, ChunkedReply, reply, while_connected
+from lakehouse.gateway.vector_shapes import key_value
 
 
 class AnswerForm(StrEnum):
@@ -47,6 +48,31 @@ def answer_form(request: Request, streamed: bool) -> AnswerForm:
     return AnswerForm.EVENTS if "text/event-stream" in (accept or "") else AnswerForm.LINES
 
 
+async def answered(work: Awaitable[AnswerStream]) -> AnswerStream:
+    """The answer's beginning. Where no model answers, the error has what was retrieved in the form
+    that an answer would have it in."""
+    try:
+        return await work
+    except LakehouseError as error:
+        raise _told(error) from error
+
+
+def _told(error: LakehouseError) -> LakehouseError:
+    context = error.fields.get("context")
+    if not isinstance(context, list):
+        return error
+    pieces: list[FieldValue] = [_piece(one) for one in context]
+    return LakehouseError(error.kind, error.message, **{**error.fields, "context": pieces})
+
+
+def _piece(one: FieldValue) -> FieldValue:
+    """A piece of context as a citation has it: the key's values, and the span as one."""
+    if not isinstance(one, dict) or not {"key", "start", "end"} <= one.keys():
+        return one
+    rest = {name: value for name, value in one.items() if name not in ("key", "start", "end")}
+    return {"key": key_value(str(one["key"])), "span": [one["start"], one["end"]], **rest}
+
+
 async def answer_reply(request: Request, stream: AnswerStream, form: AnswerForm) -> Response:
     """The whole answer, or one that streams; a client that goes away stops the model."""
     if form is not AnswerForm.WHOLE:
@@ -54,6 +80,8 @@ async def answer_reply(request: Request, stream: AnswerStream, form: AnswerForm)
         return ChunkedReply(_Words(stream, form), form.value, headers)
     try:
         return await while_connected(request, _whole(stream))
+    except LakehouseError as error:
+        raise _told(error) from error
     finally:
         await _close(stream.parts)
 
@@ -94,11 +122,11 @@ class _Words:
         if self._ended:
             raise StopAsyncIteration
         try:
-            return self._told(await anext(self._parts, None))
+            return self._part(await anext(self._parts, None))
         except LakehouseError as error:
-            return self._failed(error)
+            return self._failed(_told(error))
 
-    def _told(self, part: AnswerPart | None) -> bytes:
+    def _part(self, part: AnswerPart | None) -> bytes:
         if part is None:
             return self._failed(_cut(self._header))
         if part.end is None:

@@ -199,6 +199,7 @@ _TRIAL: Final[JsonObject] = {
     "size_bytes": 37_610_200,
     "chosen": True,
     "note": "",
+    "cpu_ms": 0.29,
 }
 _MODE_TRIAL: Final[JsonObject] = {
     **_TRIAL,

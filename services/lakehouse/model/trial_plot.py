@@ -16,7 +16,7 @@ def setting(one: Trial) -> str:
     """``M 16, ef_construction 100, ef 64``; a mode by its name."""
     if one.kind == "mode":
         return f"mode {one.mode.value}"
-    return f"{_graph(one)}, ef {one.ef}"
+    return f"{_graph(one)}, ef {one.ef}" if one.m else _graph(one)
 
 
 def recall_plot(trials: Iterable[Trial]) -> str:
@@ -46,7 +46,7 @@ def quality_plot(trials: Iterable[Trial]) -> str:
 
 
 def _graph(one: Trial) -> str:
-    return f"M {one.m}, ef_construction {one.ef_construction}"
+    return f"M {one.m}, ef_construction {one.ef_construction}" if one.m else "no graph"
 
 
 def _by_run_and_ef(one: Trial) -> tuple[str, int]:

@@ -34,6 +34,7 @@ from unit.gateway.retrieval_fakes import (
     FakeRetrievals,
     FakeTrials,
     retrieval,
+    trial,
 )
 from unit.gateway.vector_fakes import FakeVectors, hit
 
@@ -356,6 +357,19 @@ def test_tuning_is_watched_to_its_end(node: Clients, tmp_path: Path) -> None:
 def test_tuning_that_fails_and_tuning_that_is_taken(node: Clients) -> None:
     shown("vectors", "autotune", "i", "--promote")
     assert node.trials.last("promote")[1] == e.PromoteRequest("T2")
+    shown("vectors", "evals", "run", "s")
+    exact = dataclasses.replace(trial(), m=0, note="all are compared", chosen=True)
+    mode = dataclasses.replace(trial(), kind="mode", mode=r.SearchMode.TEXT, ndcg=0.75)
+    for chosen, told_of in ((exact, "all are compared"), (mode, "best: mode text (nDCG 0.7500)")):
+        report = e.TrialsReport("run-1", "i", "done", (chosen,), 812, chosen, True)
+
+        async def ended(ctx: object, request: object, report: Any = report) -> e.TrialsReport:
+            return report
+
+        node.trials.evaluate = ended  # type: ignore[method-assign]
+        told = shown("vectors", "evals", "run", "s")
+        assert told_of in told
+        assert "promote" not in told
     node.trials.looks, node.trials.failed = 1, "no vectors"
     error = refused("vectors", "autotune", "i")
     assert (error.kind, error.fields["reason"]) == (ErrorKind.UNAVAILABLE, "no vectors")

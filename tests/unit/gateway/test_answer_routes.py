@@ -191,14 +191,16 @@ async def test_an_answer_without_an_end_is_an_error(media: str) -> None:
 @pytest.mark.parametrize("media", ["application/json", LINES, EVENTS])
 async def test_without_a_model_the_error_carries_what_was_retrieved(media: str) -> None:
     world = World()
-    context: Any = [{"number": 1, "text": TEXT}]
+    where = {"number": 1, "text": TEXT, "version": 790}
+    context: Any = [{**where, "key": "[7]", "start": 3, "end": 8}, "else"]
     world.rag.failing["answer"] = LakehouseError(
         ErrorKind.UNAVAILABLE, "no model answers", retrieval_id="R7", context=context
     )
     answer = await asked(world, media)
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
-    assert (answer.json()["retrieval_id"], answer.json()["context"]) == ("R7", context)
+    assert answer.json()["retrieval_id"] == "R7"
+    assert answer.json()["context"] == [{**where, "key": [7], "span": [3, 8]}, "else"]
 
 
 class Slow(FakeRag):

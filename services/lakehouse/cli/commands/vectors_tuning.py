@@ -181,7 +181,7 @@ async def autotune(
         report = await clients.trials.autotune(_keyed(invocation), request)
         if wait or promoted:
             report = await watch(invocation, clients, report)
-        if promoted and report.chosen is not None:
+        if promoted and report.chosen is not None and report.chosen.m:
             await _promoted(invocation, clients, report.chosen)
     _plotted(plot, report.trials)
     _show(invocation, report)
@@ -319,12 +319,23 @@ def _show(invocation: Invocation, report: TrialsReport) -> None:
     took = f"{counted(len(report.trials), 'setting')} in {report.seconds:.1f} s"
     output.say(f"run {report.run}: {took}{_ended(report)}", "dim")
     if report.chosen is not None:
-        from lakehouse.model.trial_plot import setting
+        _show_chosen(invocation, report, report.chosen)
 
-        fell_short = "" if report.reached else ", though less than was asked for"
-        found = f"recall {_share(report.chosen.recall)}{fell_short}"
-        output.say(f"chosen: {setting(report.chosen)} ({found})", "bold")
-        output.say(f"take it with: lakehouse vectors promote {report.chosen.id}", "dim")
+
+def _show_chosen(invocation: Invocation, report: TrialsReport, chosen: Trial) -> None:
+    from lakehouse.model.trial_plot import setting
+
+    output = invocation.output
+    if chosen.kind == "mode":
+        output.say(f"best: {setting(chosen)} (nDCG {_share(chosen.ndcg)})", "bold")
+        return
+    fell_short = "" if report.reached else ", though less than was asked for"
+    found = f"recall {_share(chosen.recall)}{fell_short}"
+    output.say(f"chosen: {setting(chosen)} ({found})", "bold")
+    if chosen.note:
+        output.say(chosen.note)
+    if chosen.m:
+        output.say(f"take it with: lakehouse vectors promote {chosen.id}", "dim")
 
 
 def _ended(report: TrialsReport) -> str:

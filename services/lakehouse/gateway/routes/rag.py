@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from lakehouse.contracts.rag import RagService
 from lakehouse.gateway import retrieval_examples as examples
-from lakehouse.gateway.answer_replies import answer_form, answer_reply
+from lakehouse.gateway.answer_replies import answer_form, answer_reply, answered
 from lakehouse.gateway.answer_shapes import AnswerShape
 from lakehouse.gateway.auth import Reader
 from lakehouse.gateway.bodies import read_json
@@ -32,7 +32,8 @@ def routes(rag: RagService, settings: GatewaySettings) -> APIRouter:
         model answers, the 503 has the `context` that was retrieved and its `retrieval_id`."""
         body = await read_json(request, RagBody, settings.json_bytes_max)
         form = answer_form(request, body.stream)
-        return await answer_reply(request, await rag.answer(ctx, body.request()), form)
+        stream = await answered(rag.answer(ctx, body.request()))
+        return await answer_reply(request, stream, form)
 
     return router
 
