@@ -9,6 +9,7 @@ second brought, and a bucket that does not answer costs nothing but room in the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections import Counter, OrderedDict, deque
@@ -92,6 +93,7 @@ class Recorder:
         self._log: AppendLog | None = None
         self._refusal = "it was not opened yet"
         self._closed = False
+        self._settled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -144,6 +146,8 @@ class Recorder:
         for one in self._waiting:
             if one.id == known:
                 return Seen((await _recorded(one)).retrieval, False)
+        if self._tasks:
+            await self._until_settled(_HASTE_SECONDS)
         opened = self._log
         pending = 0 if opened is None else opened.status().pending
         if known in self._large:
@@ -224,6 +228,8 @@ class Recorder:
             # What was noted before anybody began to write.
             await self.start()
         self._closed = True
+        if self._tasks:
+            await self._until_settled(_CLOSE_SECONDS)
         opened = self._log
         if opened is not None:
             await self._take(opened)
@@ -251,14 +257,23 @@ class Recorder:
             self._log.abandon()
 
     async def _opened(self) -> AppendLog:
+        """The log, with what an earlier process had left in the spool."""
         await self.start()
-        if self._log is None:
+        if not self._closed:
+            await self._settled.wait()
+        if self._log is None or self._closed:
             raise LakehouseError(
                 ErrorKind.UNAVAILABLE,
                 "the log of retrievals is not open",
                 cause="the process is at its end" if self._closed else self._refusal,
             )
         return self._log
+
+    async def _until_settled(self, seconds: float) -> None:
+        """Wait for the log to be open, or refused; for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._settled.wait()
 
     async def _compose(self) -> None:
         while True:
@@ -320,12 +335,14 @@ class Recorder:
         while True:
             try:
                 await opened.start()
+                self._settled.set()
                 break
             except LakehouseError as error:
                 self._log, self._refusal = None, str(error)
                 self._dropped.update(opened.status().dropped)
                 told = {"reason": str(error)}
                 log.error("the log of retrievals cannot be opened", extra=told)
+                self._settled.set()
             await self._clock.sleep(_REOPEN_SECONDS)
             opened = self._open()
         rounds, flushed = 0, -1
