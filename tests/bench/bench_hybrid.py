@@ -193,10 +193,11 @@ def _agreement(
         hits = _search(client, mode="text", text=text)["hits"]
         scores = oracle.scores(text)
         ours = [int(hit["key"]) for hit in hits]
-        best = np.sort(scores)[::-1][:K]
+        best = np.sort(scores[scores > 0])[::-1][:K]
         theirs = scores[ours]
         falls = np.all(theirs[1:] <= theirs[:-1] * (1 + ALIKE))
-        equal += bool(falls and np.all(theirs >= best * (1 - ALIKE)))
+        whole = len(theirs) == len(best) and np.all(theirs >= best * (1 - ALIKE))
+        equal += bool(falls and whole)
         given = np.array([hit["score"] for hit in hits])
         apart.append(float(np.max(np.abs(given - theirs) / theirs)))
     note = f"of {len(queries)} queries, where scores differ by over 1 %; BM25 written with NumPy"
