@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context
 from lakehouse.model.vectors import IndexVersion, VectorIndexInfo, VersionState
 from lakehouse.vectord.documents import Documents, version_of
-from lakehouse.vectord.filters import matching_entities
+from lakehouse.vectord.filters import Filters
 from lakehouse.vectord.image import Image
 from lakehouse.vectord.images import Images
 from lakehouse.vectord.parts import VectorParts
@@ -58,6 +57,7 @@ class Asking:
         self._images = images
         self._documents = documents
         self._sources = SourceReader(parts, MISSED_SECONDS)
+        self._filters = Filters(parts)
         self.nudge: Callable[[], None] | None = None
 
     async def asked(self, ctx: Context, name: str, number: int) -> Asked:
@@ -92,11 +92,15 @@ class Asking:
         return asked
 
     async def on_image(
-        self, ctx: Context, version: IndexVersion, ask: Callable[[Image], Awaitable[T]]
+        self,
+        ctx: Context,
+        version: IndexVersion,
+        ask: Callable[[Image], Awaitable[T]],
+        at: int = 0,
     ) -> tuple[Image, T]:
         """What ``ask`` finds in the version's image; asked once more of another one where files
-        that it reads were damaged or cleared away."""
-        image = await self._images.image(ctx, version)
+        that it reads were damaged or cleared away. ``at``: as ``Images.image`` has it."""
+        image = await self._images.image(ctx, version, at)
         try:
             return image, await ask(image)
         except LakehouseError as error:
@@ -128,5 +132,4 @@ class Asking:
                 index=asked.info.name,
                 hint="leave the filter out, or make an index over a dataset",
             )
-        entities = await matching_entities(ctx, self._parts, asked.source, predicate)
-        return await run_in(self._parts.jobs, image.matching, entities)
+        return await self._filters.matching(ctx, asked.source, image, predicate)

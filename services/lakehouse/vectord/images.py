@@ -63,13 +63,15 @@ _LOOK_SECONDS: Final = 0.25
 @dataclass(slots=True, eq=False)
 class _Entry:
     """One index version. ``lock``: whoever makes ``image`` another; what was written meanwhile is
-    in ``pending``. ``numbering``: another one where rows have other numbers."""
+    in ``pending``. ``numbering``: another one where rows have other numbers.
+    ``seen``: a version of the store whose rows ``image`` has all."""
 
     dataset_id: str
     image: Image | None = None
     used: int = 0
     numbering: int = 0
     unseen: int = 0
+    seen: int = 0
     pending: list[RowsWritten] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     told: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,11 +104,20 @@ class Images:
         self.loads = 0
         self.built = 0
 
-    async def image(self, ctx: Context, version: IndexVersion) -> Image:
+    async def image(self, ctx: Context, version: IndexVersion, at: int = 0) -> Image:
         """All rows of ``version`` that were committed when this was called, or later.
 
         Raises ``not_found`` where the dataset of the vectors is gone, and what reading raises.
+
+        Args:
+            at: a version of the store that the caller has read ``version`` at, since it was asked:
+                rows that were committed by then are enough, and where the image is known to have
+                them the catalog is not asked again.
         """
+        entry = self._entries.get(version.vectors_dataset_id)
+        if entry is not None and entry.image is not None and 0 < at <= entry.seen:
+            entry.used = next(self._uses)
+            return entry.image
         found = await self._head(ctx, version)
         entry = self._entries.get(version.vectors_dataset_id)
         if entry is None:
@@ -116,6 +127,7 @@ class Images:
         for _ in range(_ATTEMPTS):
             image = entry.image
             if image is not None and image.head >= found.dataset.rows_version:
+                entry.seen = max(entry.seen, found.version)
                 return image
             await self._catch_up(entry, version)
             self.consider(version)

@@ -96,7 +96,7 @@ class Searching:
                 wanted = await self.asking.matching(ctx, asked, image, request.filter)
             return await self.nearest(image, queries, how, wanted)
 
-        image, found = await self.asking.on_image(ctx, version, ask)
+        image, found = await self.asking.on_image(ctx, version, ask, asked.store_version)
         names = self.names(request)
         if request.k * len(found) <= _FEW_HITS:
             results = _all_hits(image, found, names)
@@ -152,7 +152,7 @@ class Searching:
             beside = image.on_disk or len(request.keys) > _FEW_KEYS
             return await run_in(self.jobs, look, image) if beside else look(image)
 
-        _, (found, missing) = await self.asking.on_image(ctx, version, ask)
+        _, (found, missing) = await self.asking.on_image(ctx, version, ask, store_version)
         return c.GetVectorsResult(tuple(found), tuple(missing), version.number, store_version)
 
     async def compare(self, ctx: Context, request: c.CompareRequest) -> c.CompareReport:

@@ -321,3 +321,34 @@ async def test_comparisons_are_bounded_as_searches_are(store: Shelf, asked: Any)
             await vectors.compare(ADA, c.CompareRequest(name, 1, 1, k=1_000, **asked))
         assert refused.value.kind is ErrorKind.INVALID
         assert refused.value.fields["maximum"] == 200_000
+
+
+async def test_the_catalog_is_asked_for_rows_only_after_a_commit(
+    store: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(store) as one, service(store) as other:
+        made = await make(one, "seen", 80)
+        await other.put_vectors(ADA, c.PutVectorsRequest("seen", body(["old"], vectors_of(1, 3))))
+        catalog, asked = one.images._parts.catalog, 0
+        get = catalog.get
+
+        async def counted(*args: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return await get(*args)
+
+        monkeypatch.setattr(catalog, "get", counted)
+        assert len(keys(await search(one, "seen", made[0], k=100))) == 81
+        before = asked
+        assert before > 0, "another process wrote"
+        for query in made[:5]:
+            await search(one, "seen", query)
+        assert asked == before
+        fresh = vectors_of(1, 4)
+        await put(other, "seen", ["new"], fresh)
+        assert keys(await search(one, "seen", fresh[0]))[0] == "new"
+        assert asked > before
+        await other.delete_index(ADA, c.DeleteIndexRequest("seen"))
+        with pytest.raises(LakehouseError) as refused:
+            await search(one, "seen", made[0])
+        assert refused.value.kind is ErrorKind.NOT_FOUND
