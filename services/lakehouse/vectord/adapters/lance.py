@@ -25,6 +25,7 @@ import pyarrow as pa
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.vectors import Distance
 from lakehouse.objectstore.folders import Claim
+from lakehouse.vectord.adapters.translating import translated
 from lakehouse.vectord.nearest import Matrix, blank
 from lakehouse.vectord.ports import Labels, Vectors
 
@@ -82,7 +83,7 @@ def build_table(
     dimensions = vectors.shape[1]
     schema = labels.schema.append(pa.field(_VECTOR, pa.list_(pa.float32(), dimensions)))
     reader = pa.RecordBatchReader.from_batches(schema, _batches(vectors, labels, schema, stop))
-    with _stoppable(stop), _translated(ErrorKind.EXHAUSTED, "a Lance table cannot be written"):
+    with _stoppable(stop), translated(ErrorKind.EXHAUSTED, "a Lance table cannot be written"):
         # One file: then a row's address is its place.
         one_file = {"max_rows_per_file": _ROWS_NO_BOUND, "max_bytes_per_file": _BYTES_NO_BOUND}
         table = lance.write_dataset(reader, path, schema, **one_file)
@@ -284,24 +285,8 @@ class LanceIndex:
         return values.reshape(len(column), self._dimensions)
 
 
-@contextmanager
-def _translated(kind: ErrorKind, message: str) -> Iterator[None]:
-    try:
-        yield
-    except LakehouseError:
-        raise
-    except BaseException as error:
-        # What Lance's own code did not foresee comes as a panic, which is no Exception.
-        panic = type(error).__module__ == "pyo3_runtime"
-        if not panic and not isinstance(error, OSError | ValueError | RuntimeError):
-            raise
-        raise LakehouseError(
-            kind, message, reason=str(error)[:200], hint="it is built anew from the rows"
-        ) from error
-
-
 def _reading() -> Any:
-    return _translated(ErrorKind.CORRUPT, "a Lance table cannot be read")
+    return translated(ErrorKind.CORRUPT, "a Lance table cannot be read")
 
 
 def _corrupt(reason: str) -> LakehouseError:

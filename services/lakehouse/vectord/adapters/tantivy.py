@@ -7,15 +7,15 @@ kept in a byte: to the word up to 40 words, and then in steps of about a twentie
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.errors import ErrorKind
 from lakehouse.objectstore.folders import Claim
+from lakehouse.vectord.adapters.translating import translated
 from lakehouse.vectord.lexical.port import Ranked
 from lakehouse.vectord.lexical.texts import WORD_BYTES_MAX, prepared
 from lakehouse.vectord.ports import Labels
@@ -127,25 +127,9 @@ class TantivyIndex:
         """The folder is let go when the last search is done."""
 
 
-@contextmanager
-def _translated(kind: ErrorKind, message: str) -> Iterator[None]:
-    try:
-        yield
-    except LakehouseError:
-        raise
-    except BaseException as error:
-        # What tantivy's own code did not foresee comes as a panic, which is no Exception.
-        panic = type(error).__module__ == "pyo3_runtime"
-        if not panic and not isinstance(error, OSError | ValueError | RuntimeError):
-            raise
-        raise LakehouseError(
-            kind, message, reason=str(error)[:200], hint="it is built anew from the rows"
-        ) from error
-
-
 def _reading() -> Any:
-    return _translated(ErrorKind.CORRUPT, "an index of words cannot be read")
+    return translated(ErrorKind.CORRUPT, "an index of words cannot be read")
 
 
 def _writing() -> Any:
-    return _translated(ErrorKind.EXHAUSTED, "an index of words cannot be written")
+    return translated(ErrorKind.EXHAUSTED, "an index of words cannot be written")

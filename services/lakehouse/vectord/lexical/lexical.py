@@ -148,6 +148,10 @@ class Lexical:
 
 
 def _empty(backend: VectorBackend, place: Claim) -> WordIndex:
+    if backend is VectorBackend.LANCE:
+        from lakehouse.vectord.adapters.lance_words import LanceWords
+
+        return LanceWords(place)
     from lakehouse.vectord.adapters.tantivy import TantivyIndex
 
     return TantivyIndex(place)

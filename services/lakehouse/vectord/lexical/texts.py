@@ -23,4 +23,6 @@ def prepared(texts: pa.Array) -> pa.Array:
     if pc.all(pc.string_is_ascii(texts)).as_py() is not False:
         return texts
     whole = pc.utf8_normalize(texts, "NFKC")
+    # In lower case it is an i and a mark, and the mark would end the word.
+    whole = pc.replace_substring(whole, "\u0130", "I")
     return pc.replace_substring_regex(whole, _ALONE, r" \1 ")

@@ -10,9 +10,9 @@ from lakehouse.contracts import vectors as c
 from lakehouse.kit.clock import Clock
 from lakehouse.model.identity import Context
 from lakehouse.model.retrieval import RecordClass, SearchedIndex
-from lakehouse.model.vectors import IndexVersion, VectorIndexInfo
+from lakehouse.model.vectors import IndexVersion, Structure, VectorIndexInfo
 from lakehouse.vectord.asking import Asked
-from lakehouse.vectord.image import Image, Part
+from lakehouse.vectord.image import Image
 from lakehouse.vectord.ports import Vectors
 from lakehouse.vectord.records.recorder import Recorder
 from lakehouse.vectord.retrieval.searched import Searched
@@ -21,7 +21,7 @@ __all__ = ["Noting"]
 
 _FLOAT = np.dtype("<f4")
 _REMEMBERED = 1_000
-_Told = tuple[VectorIndexInfo, IndexVersion, tuple[Part, ...], int, bool, str]
+_Told = tuple[VectorIndexInfo, IndexVersion, tuple[Structure, ...], int, bool, str]
 
 
 class Noting:
@@ -84,7 +84,9 @@ class Noting:
         """An index as it was searched; said once as long as it is the same."""
         info, version = asked.info, asked.version
         key = (info.name, version.number)
-        told = (info, version, image.parts, image.head, asked.behind, served_by)
+        # Not the parts: an image goes when nobody searches it any more.
+        structures = tuple([part.structure for part in image.parts])
+        told = (info, version, structures, image.head, asked.behind, served_by)
         known = self._said.get(key)
         if known is not None and _same(known[0], told):
             return known[1]
@@ -104,7 +106,7 @@ class Noting:
             version.source_version,
             image.head,
             asked.behind,
-            tuple([part.structure.sha256 for part in image.parts if part.structure.sha256]),
+            tuple([each.sha256 for each in structures if each.sha256]),
         )
         if len(self._said) >= _REMEMBERED:
             self._said.clear()
@@ -113,9 +115,4 @@ class Noting:
 
 
 def _same(known: _Told, told: _Told) -> bool:
-    return (
-        known[0] is told[0]
-        and known[1] is told[1]
-        and known[2] is told[2]
-        and known[3:] == told[3:]
-    )
+    return known[0] is told[0] and known[1] is told[1] and known[2:] == told[2:]
