@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import ssl
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # A client of httpx reads the root certificates of the whole web when it is made, a node's first
 # wait for an answer makes eighty of them, and no test speaks TLS with the world: read once.
 ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nothing of what collecting makes is garbage before the end: looking for some was nearly half
+    of its work, and would be of each look for garbage that a test asks for."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
