@@ -14,6 +14,7 @@ from lakehouse.gateway.answer_shapes import AnswerShape
 from lakehouse.gateway.auth import Reader
 from lakehouse.gateway.bodies import read_json
 from lakehouse.gateway.openapi import told, with_json
+from lakehouse.gateway.replies import while_connected
 from lakehouse.gateway.retrieval_bodies import RagBody
 from lakehouse.gateway.settings import GatewaySettings
 from lakehouse.gateway.strict import StrictRoute
@@ -32,7 +33,8 @@ def routes(rag: RagService, settings: GatewaySettings) -> APIRouter:
         model answers, the 503 has the `context` that was retrieved and its `retrieval_id`."""
         body = await read_json(request, RagBody, settings.json_bytes_max)
         form = answer_form(request, body.stream)
-        stream = await answered(rag.answer(ctx, body.request()))
+        # A client that goes away before the first word stops the model as well.
+        stream = await while_connected(request, answered(rag.answer(ctx, body.request())))
         return await answer_reply(request, stream, form)
 
     return router
