@@ -237,6 +237,7 @@ async def test_a_promoted_setting_is_searched_with_and_its_graph_built(
     assert report.chosen is not None
     ctx = replace(ADA, idempotency_key="promote-1")
     done = await vectors.trials.promote(ctx, t.PromoteRequest(report.chosen.id))
+    assert done.building
     profile = done.index.versions[0].profile
     assert (profile.hnsw_m, profile.ef_construction, profile.ef_search) == (12, 60, 25)
     query = c.VectorQuery(vector=np.ones(16, "<f4").tobytes())
@@ -252,6 +253,7 @@ async def test_a_promoted_setting_is_searched_with_and_its_graph_built(
     assert (await version(vectors, "points")).profile == profile
     again = await vectors.trials.promote(ctx, t.PromoteRequest(report.chosen.id))
     assert again.index.versions[0].profile == profile
+    assert not again.building
 
 
 async def test_a_promoted_setting_outlives_a_build(vectors: Vectors, store: Shelf) -> None:

@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-__all__ = ["Hold", "is_held"]
+__all__ = ["Hold", "forget", "is_held"]
 
 
 def _file(folder: str, run: str) -> Path:
@@ -49,5 +49,10 @@ def is_held(folder: str, run: str) -> bool | None:
         return True
     finally:
         os.close(descriptor)
-    # The file stays: it says also next time that the process is gone.
     return False
+
+
+def forget(folder: str, run: str) -> None:
+    """It was noted that the run has ended."""
+    with contextlib.suppress(OSError):
+        _file(folder, run).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from lakehouse.vectord.repeating import answered, asked, recall
 from lakehouse.vectord.structures import HNSW
 from lakehouse.vectord.tuning.checking import check_graph
 
-__all__ = ["promote"]
+__all__ = ["is_reshaped", "promote"]
 
 _ATTEMPTS: Final = 8
 
@@ -79,3 +79,13 @@ def with_setting(version: IndexVersion, trial: Trial) -> IndexVersion:
         ef_search=trial.ef,
     )
     return replace(version, profile=profile, structures=told)
+
+
+def is_reshaped(version: IndexVersion) -> bool:
+    """Whether a graph of ``version`` has another shape than its profile."""
+    m = version.profile.hnsw_m
+    shape = (m, max(m, version.profile.ef_construction))
+    return any(
+        one.kind == HNSW and (one.m, max(one.m, one.ef_construction)) != shape
+        for one in version.structures
+    )

@@ -18,7 +18,7 @@ from lakehouse.model.refs import name_key
 from lakehouse.model.retrieval import Trial
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.tuning.events import Began, Run, RunEnd
-from lakehouse.vectord.tuning.holding import Hold, is_held
+from lakehouse.vectord.tuning.holding import Hold, forget, is_held
 from lakehouse.vectord.tuning.journal import TrialLog
 
 __all__ = ["Active", "Outcome", "Runs", "Subject"]
@@ -26,6 +26,7 @@ __all__ = ["Active", "Outcome", "Runs", "Subject"]
 _GRACE: Final = timedelta(minutes=2)
 _ERROR_MAX: Final = 1_000
 _ENDED_REMEMBERED: Final = 20
+_DIED: Final = "its process ended before it was done; the trials that were done are there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,11 @@ class Runs:
         return active
 
     async def add(self, active: Active, trials: Iterable[Trial]) -> None:
-        """Trials that are done."""
+        """Trials that are done; who asks is told of them when they are kept."""
         more = list(trials)
-        active.trials += more
         if more:
             await self._log.keep(more)
+        active.trials += more
 
     async def finish(self, active: Active, outcome: Outcome) -> None:
         """Over, in the log as here."""
@@ -161,17 +162,20 @@ class Runs:
                 run=run[:80],
                 hint="list the trials to see the runs that there were",
             )
-        state, error = await self._state(found, run)
-        return _report(found, run, version, (state, error, 0.0))
+        if found.end is None and not await self._goes_on(found, run):
+            parts = self._parts
+            now = to_datetime(parts.clock.now_us())
+            found.end = RunEnd(parts.ids.ulid(), now, run, "failed", "", False, 0.0, "", _DIED)
+            await self._log.keep([found.end])
+            await run_blocking(forget, self._folder, run)
+        return _report(found, run, version, ("running", "", 0.0))
 
-    async def _state(self, found: Run, run: str) -> tuple[str, str]:
-        """Of a run that is not known to have ended."""
+    async def _goes_on(self, found: Run, run: str) -> bool:
+        """Whether the process of a run is still at it, as far as can be known here."""
         held = await run_blocking(is_held, self._folder, run)
         now = to_datetime(self._parts.clock.now_us())
         late = found.began is None or now > found.began.until
-        if held or (held is None and not late):
-            return "running", ""
-        return "failed", "its process ended before it was done; the trials that were done are there"
+        return held or (held is None and not late)
 
     def _forget(self) -> None:
         ended = [run for run, one in self._active.items() if one.end is not None]

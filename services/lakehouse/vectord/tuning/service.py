@@ -33,7 +33,7 @@ from lakehouse.vectord.tuning.evaluating import Answers, Asker, modes_of
 from lakehouse.vectord.tuning.grid import grid_of
 from lakehouse.vectord.tuning.journal import TrialLog
 from lakehouse.vectord.tuning.metrics import gains_of
-from lakehouse.vectord.tuning.promoting import promote
+from lakehouse.vectord.tuning.promoting import is_reshaped, promote
 from lakehouse.vectord.tuning.runs import Active, Outcome, Runs, Subject
 from lakehouse.vectord.tuning.trying import Job
 
@@ -181,7 +181,8 @@ class Trials:
         info, version, _ = await promote(self._parts, self._documents, ctx, request, trial)
         # Who keeps its structures sees that they are of another shape.
         self._images.consider(version)
-        return await self._vectors.get_index(ctx, IndexRequest(info.name))
+        found = await self._vectors.get_index(ctx, IndexRequest(info.name))
+        return replace(found, building=found.building or is_reshaped(version))
 
     async def _version(self, ctx: Context) -> int:
         return (await self._parts.catalog.status(ctx, StatusRequest())).version
