@@ -63,7 +63,7 @@ class Part:
     labels: pa.Table | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Image:
     """Rows ``[0, count)`` of ``book`` that are ``live``.
 
