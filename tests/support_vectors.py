@@ -125,8 +125,9 @@ class Shelf:
 
 
 @asynccontextmanager
-async def shelf(folder: Path) -> AsyncIterator[Shelf]:
-    """An empty store with a bucket of its own, ``eu`` and ``eu_two`` in the EU, and all roles."""
+async def shelf(folder: Path, **told: Any) -> AsyncIterator[Shelf]:
+    """An empty store with a bucket of its own, ``eu`` and ``eu_two`` in the EU, and all roles;
+    ``told``: settings of the catalog."""
     clock = SystemClock()
     ids = SystemIds(clock)
     async with AsyncExitStack() as stack:
@@ -139,7 +140,7 @@ async def shelf(folder: Path) -> AsyncIterator[Shelf]:
         stack.push_async_callback(buckets.close)
         await init_store(buckets.raw("primary"), clock, ids)
         writer = WriterInfo(ids.ulid(), "")
-        catalog = await open_catalog(CatalogSettings(), buckets, writer, clock, ids)
+        catalog = await open_catalog(CatalogSettings(**told), buckets, writer, clock, ids)
         stack.push_async_callback(catalog.close)
         spool = IngestSettings(spool_dir=str(folder / "spool"))
         ingest = Ingest(spool, catalog, buckets, clock, ids)

@@ -1,8 +1,8 @@
 """Texts of hits as they were, and what became of their rows since: read, never computed.
 
 A text is taken for the one that was found only where its SHA-256 is the one that was noted. It is
-looked for among the rows of the index as of then, or now; in the dataset as of then; in what the
-journal makes of the row at its version; and in the row of now. No model and no index is asked.
+looked for among the rows of the index as of then, or now; in the dataset, as of now and of then;
+and in what the journal makes of the row at its version. No model and no index is asked.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ class PastReader:
             return [group.past(at, state, version) for at, state in enumerate(states)]
         source = await self._now(ctx, group)
         texts = None if source is None else await self._texts(ctx, source, group, group.hits)
+        # These were read anyway, and mostly they are what they were.
+        group.take(group.left(), texts or {}, TABLE)
         await self._from_source(ctx, group, source)
-        if texts is not None:
-            group.take(group.left(), texts, TABLE)
         if source is None or texts is None:
             return [group.past(at, "unknown", 0) for at in range(len(group.hits))]
         there = await self._there(ctx, source, group, texts)
