@@ -34,7 +34,7 @@ class Curl:
         curl, words = cls(), iter(shlex.split(line)[1:])
         for word in words:
             match word:
-                case "-sf":
+                case "-sf" | "-s":
                     pass
                 case "-sfI":
                     curl.method = "HEAD"
@@ -77,10 +77,15 @@ async def test_every_curl_line_works(tmp_path: Path) -> None:
     lines = re.findall(r"^curl .*$", PAGE.read_text(), re.MULTILINE)
     assert len(lines) > 10
     answers: dict[str, httpx.Response] = {}
+    retrieval = ""
     async with http_stack(tmp_path) as stack, stack.client() as client:
         for line in lines:
-            answers[line] = answer = await Curl.parsed(line).sent(client)
-            assert answer.status_code < 300, f"{line}\n{answer.text}"
+            named = line.replace("$ID", retrieval)
+            answers[line] = answer = await Curl.parsed(named).sent(client)
+            # Without -f an error is what the page shows.
+            assert answer.status_code < 300 or " -s " in line, f"{line}\n{answer.text}"
+            if "hybrid" in line and "search" in line:
+                retrieval = answer.json()["retrieval_id"]
     joined = next(a for line, a in answers.items() if "join events" in line)
     assert joined.text.splitlines() == ["name,n", "Ada,2"]
     parameterised = next(a for line, a in answers.items() if "007" in line)
@@ -93,3 +98,10 @@ async def test_every_curl_line_works(tmp_path: Path) -> None:
     assert [hit["key"] for hit in found.json()["hits"]] == [["010"], ["007"]]
     given = next(a for line, a in answers.items() if '"vector": [0.9' in line)
     assert [hit["key"] for hit in given.json()["hits"]] == ["a", "b"]
+    replayed = next(a for line, a in answers.items() if "/replay" in line)
+    assert (replayed.json()["same"], replayed.json()["id"]) == (True, retrieval)
+    asked = [a for line, a in answers.items() if "/vectors/rag" in line]
+    assert [a.status_code for a in asked] == [503, 503]
+    assert [len(a.json()["context"]) for a in asked] == [2, 2]
+    recalled = next(a for line, a in answers.items() if "/recall" in line)
+    assert recalled.json()["hits"][0]["turn"]["text"] == "The roof leaks"
