@@ -127,6 +127,9 @@ class LanceWords:
         order = np.argsort(-scores, kind="stable")
         return rows[places[order]], scores[order]
 
+    def exact(self, words: Sequence[str], texts: Sequence[str]) -> list[float] | None:
+        return None
+
     def close(self) -> None:
         """The folder is let go when the last search is done."""
 

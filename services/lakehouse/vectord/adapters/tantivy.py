@@ -1,22 +1,26 @@
 """BM25 by tantivy: an index of words in a folder of this node, searched where it lies.
 
-What is searched for comes as words, never as a query in tantivy's language. Lengths of texts are
-kept in a byte: to the word up to 40 words, and then in steps of about a twentieth, as in Lucene.
+What is searched for comes as words, never as a query in tantivy's language. It keeps the length of
+a text in a byte, as Lucene does: of more than 40 words as somewhat less than it is. So the best
+texts are scored again with what they really have (``exact``).
 """
 
 from __future__ import annotations
 
+import math
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from lakehouse.errors import ErrorKind
 from lakehouse.objectstore.folders import Claim
 from lakehouse.vectord.adapters.translating import translated
-from lakehouse.vectord.lexical.port import Ranked
+from lakehouse.vectord.lexical.port import K1, B, Ranked
 from lakehouse.vectord.lexical.texts import WORD_BYTES_MAX, prepared
 from lakehouse.vectord.ports import Labels
 
@@ -72,6 +76,7 @@ class TantivyIndex:
             self._index.register_tokenizer(_ANALYZER, _analyzer())
         self._analyzer = _analyzer()
         self._searcher = self._index.searcher()
+        self._told: tuple[Any, float | None] | None = None
         self.texts = 0
 
     def append(self, rows: Labels, texts: pa.Array) -> None:
@@ -123,8 +128,51 @@ class TantivyIndex:
         scores = np.array([score for score, _ in hits], np.float32)
         return np.array(rows, np.int64), scores
 
+    def exact(self, words: Sequence[str], texts: Sequence[str]) -> list[float] | None:
+        searcher, analyze = self._searcher, self._analyzer.analyze
+        average, count = self._average(searcher, words), searcher.num_docs
+        if average is None:
+            return None
+        weights = {}
+        for word in words:
+            there = searcher.doc_freq(_TEXT, word)
+            weights[word] = (K1 + 1.0) * math.log(1.0 + (count - there + 0.5) / (there + 0.5))
+        found = []
+        for text in prepared(pa.array(texts, pa.large_string())).to_pylist():
+            tokens = analyze(text)
+            norm = K1 * (1.0 - B + B * len(tokens) / average)
+            times = Counter([token for token in tokens if token in weights])
+            found.append(sum([weights[word] * n / (n + norm) for word, n in sorted(times.items())]))
+        return found
+
+    def _average(self, searcher: Any, words: Sequence[str]) -> float | None:
+        """Words a text, which tantivy tells where it explains a hit."""
+        from tantivy import Query
+
+        known = self._told
+        if known is not None and known[0] is searcher:
+            return known[1]
+        for word in words:
+            asked = Query.term_query(self._schema, _TEXT, word, _INDEXED)
+            hits = searcher.search(asked, limit=1, count=False).hits
+            if hits:
+                said = _average_in(orjson.loads(asked.explain(searcher, hits[0][1]).to_json()))
+                self._told = searcher, said
+                return said
+        return None
+
     def close(self) -> None:
         """The folder is let go when the last search is done."""
+
+
+def _average_in(explained: dict[str, Any]) -> float | None:
+    if str(explained.get("description", "")).startswith("avgdl"):
+        return float(explained["value"])
+    for each in explained.get("details", ()):
+        found = _average_in(each)
+        if found is not None:
+            return found
+    return None
 
 
 def _reading() -> Any:

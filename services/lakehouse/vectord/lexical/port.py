@@ -59,6 +59,11 @@ class WordIndex(Protocol):
         """
         ...
 
+    def exact(self, words: Sequence[str], texts: Sequence[str]) -> list[float] | None:
+        """The scores of texts that are in it; those that ``search`` gives are never less. None
+        where they are the same."""
+        ...
+
     def close(self) -> None:
         """Let go of what is on the disk, when the last search is done."""
         ...
