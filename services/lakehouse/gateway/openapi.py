@@ -20,6 +20,7 @@ from lakehouse.gateway.auth import NEEDS, PUBLIC_PATHS
 from lakehouse.gateway.docs_page import docs_page
 from lakehouse.gateway.problems import PROBLEM_TYPE, TITLES, TYPE_PREFIX
 from lakehouse.gateway.replies import reply
+from lakehouse.gateway.strict import StrictRoute
 
 JsonObject = dict[str, Any]
 
@@ -227,11 +228,12 @@ def scope_of(route: APIRoute) -> str | None:
 
 
 def _build(app: FastAPI, models: list[type[BaseModel]]) -> JsonObject:
+    routes = [each.documented() if isinstance(each, StrictRoute) else each for each in app.routes]
     document = get_openapi(
         title="lakehouse",
         version=app.version,
         description=_DESCRIPTION,
-        routes=app.routes,
+        routes=routes,
     )
     _, shared = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     schemas = document["components"]["schemas"]
@@ -245,7 +247,7 @@ def _build(app: FastAPI, models: list[type[BaseModel]]) -> JsonObject:
     document["components"]["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "description": "lh_<id>.<secret>"}
     }
-    for route in app.routes:
+    for route in routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
                 _finish(document["paths"][route.path_format][method.lower()], route, method)
