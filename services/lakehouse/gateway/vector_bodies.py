@@ -199,6 +199,15 @@ class SearchBody(QueryBody):
     as_of: Point | None = None
     record: RecordClass = RecordClass.BEST_EFFORT
 
+    @classmethod
+    def quickly(cls, body: bytes) -> SearchBody:
+        """Of JSON, in half the time: most of it are the numbers of a vector. What is wrong with a
+        body is told as of any other."""
+        try:
+            return cls.model_validate(orjson.loads(body))
+        except ValueError:
+            return cls.model_validate_json(body)
+
     @property
     def many(self) -> bool:
         """Whether the answer is a list of answers."""

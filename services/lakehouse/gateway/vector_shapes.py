@@ -208,7 +208,9 @@ def _version(one: IndexVersion) -> VersionShape:
     return VersionShape(**{name: getattr(one, name) for name in same}, comparison=compared)
 
 
-def search_shape(result: SearchResult, many: bool) -> OneSearchShape | ManySearchShape:
+def search_json(result: SearchResult, many: bool) -> dict[str, Any]:
+    """As ``ManySearchShape``, or as ``OneSearchShape``. Made without them: a search is asked most,
+    and what it found is read once, by who writes it down."""
     answered: dict[str, Any] = {
         "index": result.index,
         "number": result.number,
@@ -225,14 +227,30 @@ def search_shape(result: SearchResult, many: bool) -> OneSearchShape | ManySearc
         "degraded_reason": result.degraded_reason,
     }
     if many:
-        return ManySearchShape(**answered, results=tuple(map(_hits, result.results)))
+        answered["results"] = [
+            {"hits": _hits(found), "retrieval_id": found.retrieval_id} for found in result.results
+        ]
+        return answered
     found = result.results[0]
-    hits = tuple(map(hit_shape, found.hits))
-    return OneSearchShape(**answered, retrieval_id=found.retrieval_id, hits=hits)
+    answered["retrieval_id"] = found.retrieval_id
+    answered["hits"] = _hits(found)
+    return answered
 
 
-def _hits(found: Hits) -> HitsShape:
-    return HitsShape(tuple(map(hit_shape, found.hits)), found.retrieval_id)
+def _hits(found: Hits) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": key_value(one.key),
+            "score": one.score,
+            "chunk": one.chunk,
+            "span": (one.start, one.end),
+            "text": one.text,
+            "version": one.version,
+            "stages": one.stages,
+            "index": one.index,
+        }
+        for one in found.hits
+    ]
 
 
 def hit_shape(one: Hit) -> HitShape:

@@ -49,7 +49,7 @@ from lakehouse.gateway.vector_shapes import (
     VectorsShape,
     index_shape,
     indexes_shape,
-    search_shape,
+    search_json,
     vectors_shape,
 )
 
@@ -126,7 +126,7 @@ def _add_search(router: APIRouter, vectors: VectorsService) -> None:
         `retrieval_id` names the answer for as long as it is kept: `GET /retrievals/{id}`."""
         body = await read_json(request, SearchBody, VECTORS_BYTES_MAX)
         found = await vectors.search(ctx, body.request())
-        return reply(search_shape(found, body.many), found.version)
+        return reply(search_json(found, body.many), found.version)
 
 
 def _add_indexes(router: APIRouter, vectors: VectorsService, settings: GatewaySettings) -> None:
