@@ -33,10 +33,20 @@ NOT_MUTATING = {
     ("PUT", "/storage/objects/{bucket}/{key}"),
     ("DELETE", "/storage/objects/{bucket}/{key}"),
     ("POST", "/vectors/search"),
+    ("POST", "/vectors/rag"),
+    ("POST", "/memory/{name}/recall"),
+    ("POST", "/retrievals/{id}/replay"),
     ("POST", "/vectors/indexes/{name}/compare"),
+    # Each is measured anew, and has an id of its own; a second one of an index at a time is a 409.
+    ("POST", "/vectors/evals/{name}/run"),
+    ("POST", "/hnsw/autotune"),
+    # Twice is once by nature: tests/contracts/test_retrievals.py.
+    ("POST", "/retrievals/{id}/pin"),
+    ("DELETE", "/retrievals/{id}/pin"),
 }
 # One key is one effect there too: tests/contracts/test_profiles.py and, of all calls that change
-# an index, tests/unit/vectord/test_indexes.py and test_given.py, with a service of their own.
+# an index, tests/unit/vectord/test_indexes.py, test_given.py and test_evals.py, with a service of
+# their own.
 AT_THE_CONTRACT = {
     ("PUT", "/profiles/{name}"),
     ("DELETE", "/profiles/{name}"),
@@ -46,6 +56,7 @@ AT_THE_CONTRACT = {
     ("POST", "/vectors/indexes/{name}/cut-over"),
     ("POST", "/vectors/indexes/{name}/vectors"),
     ("DELETE", "/vectors/indexes/{name}/vectors"),
+    ("POST", "/hnsw/trials/{id}/promote"),
 }
 # The answer has figures of the moment: it has a test of its own.
 WITH_FIGURES = {("POST", "/storage/buckets"), ("POST", "/ingest/datasets/{name}/compact")}
@@ -285,6 +296,31 @@ async def remove_tag(world: World) -> Call:
     return Call("DELETE", "/catalog/tags/april", other_path="/catalog/tags/may")
 
 
+async def remember(world: World) -> Call:
+    body = {"text": "the roof leaks", "who": "ann"}
+    return Call("POST", "/memory/talk/turns", body, other={"text": "it drips"}, status=201)
+
+
+async def given_index(world: World) -> None:
+    made = await world.client.post("/vectors/indexes", json={"name": "given", "dimensions": 2})
+    assert made.status_code < 300, made.text
+
+
+async def put_eval(world: World) -> Call:
+    await given_index(world)
+    body = {"name": "set", "index": "given", "queries": [{"vector": [1, 0]}]}
+    other = body | {"queries": [{"vector": [0, 1]}]}
+    return Call("POST", "/vectors/evals", body, other=other, status=201)
+
+
+async def delete_eval(world: World) -> Call:
+    await given_index(world)
+    for name in ("one", "two"):
+        body = {"name": name, "index": "given", "queries": [{"vector": [1, 0]}]}
+        assert (await world.client.post("/vectors/evals", json=body)).status_code == 201
+    return Call("DELETE", "/vectors/evals/one", other_path="/vectors/evals/two")
+
+
 CASES: dict[str, tuple[str, str, Arrange]] = {
     "register": ("POST", "/catalog/datasets", register),
     "ingest create": ("POST", "/ingest/datasets/{name}", ingest_create),
@@ -311,6 +347,9 @@ CASES: dict[str, tuple[str, str, Arrange]] = {
     "collect": ("POST", "/catalog/collect", collect),
     "token": ("POST", "/tokens", token),
     "revoke": ("DELETE", "/tokens/{id}", revoke),
+    "remember": ("POST", "/memory/{name}/turns", remember),
+    "put eval": ("POST", "/vectors/evals", put_eval),
+    "delete eval": ("DELETE", "/vectors/evals/{name}", delete_eval),
     "remove bucket": ("DELETE", "/storage/buckets/{name}", remove_bucket),
 }
 
