@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -52,15 +52,38 @@ def fitted(table: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=ROW_SCHEMA).combine_chunks()
 
 
+class Texts:
+    """A column of texts without nulls, read where it lies, without an Arrow scalar for each.
+
+    Args:
+        column: of strings, or of large ones.
+    """
+
+    __slots__ = ("_bytes", "_ends")
+
+    def __init__(self, column: pa.Array) -> None:
+        _, ends, data = column.buffers()
+        width = np.int64 if pa.types.is_large_string(column.type) else np.int32
+        first, count = column.offset, len(column)
+        whole = np.frombuffer(ends, width) if ends is not None else np.zeros(1, width)
+        self._ends = whole[first : first + count + 1]
+        self._bytes = memoryview(data) if data is not None else memoryview(b"")
+
+    def __getitem__(self, at: int) -> str:
+        ends = self._ends
+        return str(self._bytes[ends.item(at) : ends.item(at + 1)], "utf-8")
+
+
 class Page:
     """Rows in one piece, with their columns as they are read fastest."""
 
-    __slots__ = ("chunk", "end", "entity", "start", "table", "text", "version")
+    __slots__ = ("chunk", "end", "entities", "entity", "start", "table", "text", "texts", "version")
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
         self.entity: pa.Array = _whole(table.column("entity"))
         self.text: pa.Array = _whole(table.column("text"))
+        self.entities, self.texts = Texts(self.entity), Texts(self.text)
         self.chunk, self.start, self.end, self.version = (
             _whole(table.column(name)).to_numpy(zero_copy_only=False)
             for name in ("chunk", "start", "end", "version")
@@ -122,19 +145,14 @@ class Book:
 
     def key(self, row: int) -> tuple[str, int]:
         page, at = self.place(row)
-        return page.entity[at].as_py(), int(page.chunk[at])
+        return page.entities[at], page.chunk.item(at)
 
     def rows_of(self, entity: str) -> list[int]:
         """All rows of ``entity``, those that are no longer there too."""
-        page = self._pages[1][0]
-        entities = page.entity
-
-        def name(row: int) -> Any:
-            return entities[row].as_py()
-
-        first = bisect_left(range(self._sorted), entity, key=name)
+        entities = self._pages[1][0].entities
+        first = bisect_left(range(self._sorted), entity, key=entities.__getitem__)
         last = first
-        while last < self._sorted and name(last) == entity:
+        while last < self._sorted and entities[last] == entity:
             last += 1
         return [*range(first, last), *self._recent.get(entity, ())]
 

@@ -229,12 +229,12 @@ def hits_of(image: Image, found: Found, name: str = "") -> c.Hits:
         page, at = place(row)
         hits.append(
             c.Hit(
-                page.entity[at].as_py(),
+                page.entities[at],
                 score,
                 page.chunk.item(at),
                 page.start.item(at),
                 page.end.item(at),
-                page.text[at].as_py(),
+                page.texts[at],
                 page.version.item(at),
             )
         )
@@ -254,11 +254,11 @@ def stored(image: Image, rows: list[int]) -> list[c.StoredVector]:
         page, at = image.book.place(row)
         found.append(
             c.StoredVector(
-                page.entity[at].as_py(),
+                page.entities[at],
                 page.chunk.item(at),
                 page.start.item(at),
                 page.end.item(at),
-                page.text[at].as_py(),
+                page.texts[at],
                 page.version.item(at),
                 vector.astype(_FLOAT, copy=False).tobytes(),
             )
