@@ -27,8 +27,9 @@ up: setup ## run every role in one process as lakehouse.toml says
 	@$(BIN)/lakehouse up
 
 test: setup ## all tests that need nothing but this machine; the house rules are in check
-	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not s3 and not soak and not bench' \
-	  --ignore=tests/house $(PYTEST_ARGS)
+	@# Some hundred processes are started: without bytecode, each would compile all that it imports.
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist worksteal \
+	  -m 'not s3 and not soak and not bench' --ignore=tests/house $(PYTEST_ARGS)
 
 test-s3: setup ## the tests that need a real S3 server (Ceph radosgw, installed by apt if missing)
 	@bash tools/install_ceph.sh
