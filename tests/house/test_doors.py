@@ -28,7 +28,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "lance": ("lakehouse/vectord/adapters/",),
     "lancedb": ("lakehouse/vectord/adapters/",),
     "tantivy": ("lakehouse/vectord/adapters/",),
-    "httpx": ("lakehouse/vectord/adapters/sidecar.py",),
+    "httpx": ("lakehouse/vectord/adapters/sidecar.py", "lakehouse/vectord/adapters/writer.py"),
     # The model and its server are the sidecar's, in processes of their own.
     "ollama": (),
     "onnxruntime": (),
