@@ -94,6 +94,9 @@ class Gateway(FastAPI):
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
+            # Traces and figures are ours (``kit.tracing``); to ask whether FastAPI has any would
+            # be part of every request.
+            telemetry={"tracing": False, "metrics": False, "logs": False},
         )
         self._edge = (authenticator, settings, clock, ids, metrics)
 

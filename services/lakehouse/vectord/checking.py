@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -101,19 +102,23 @@ def given(data: bytes, version: IndexVersion) -> Vectors:
             hint="embed queries by the model of the index",
         )
     vector: Vectors = np.frombuffer(data, _FLOAT)
-    if not np.isfinite(vector).all():
+    whole = vector.astype(np.float64)
+    # Squares of float32 in float64 neither overflow nor vanish: their sum tells all at once.
+    square = float(whole @ whole)
+    if not math.isfinite(square):
         at = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise LakehouseError(
             ErrorKind.INVALID, "the vector has a value that is no finite number", position=at
         )
-    if too_long(vector[None, :], version.profile.distance)[0]:
-        raise LakehouseError(
-            ErrorKind.INVALID,
-            "the vector is too long to be compared",
-            maximum=LENGTH_MAX,
-            hint="scale the vectors of the index and of its queries down",
-        )
-    if version.profile.distance is Distance.COSINE and not vector.any():
+    if version.profile.distance is not Distance.COSINE:
+        if too_long(vector[None, :], version.profile.distance)[0]:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "the vector is too long to be compared",
+                maximum=LENGTH_MAX,
+                hint="scale the vectors of the index and of its queries down",
+            )
+    elif square == 0.0:
         raise LakehouseError(
             ErrorKind.INVALID,
             "a vector of zeros points nowhere: no cosine can be told of it",

@@ -34,17 +34,19 @@ def distances(vectors: Vectors, query: Vectors, distance: Distance) -> Vectors:
     1), minus the product, the squared distance."""
     rows = vectors.astype(np.float64)
     wanted = query.astype(np.float64)
+    if distance is Distance.COSINE:
+        found = np.einsum("ij,j->i", rows, wanted)
+        np.subtract(1.0, found, out=found)
+        np.maximum(found, 0.0, out=found)
+        np.minimum(found, 2.0, out=found)
+        near: Vectors = found.astype(np.float32)
+        return near
     if distance is Distance.L2:
         rows -= wanted
         found = np.einsum("ij,ij->i", rows, rows)
     else:
         found = np.einsum("ij,j->i", rows, wanted)
-        if distance is Distance.DOT:
-            np.negative(found, out=found)
-        else:
-            np.subtract(1.0, found, out=found)
-            np.maximum(found, 0.0, out=found)
-            np.minimum(found, 2.0, out=found)
+        np.negative(found, out=found)
     # Infinitely far is what is not there (``blank``); whatever is there is nearer.
     most = float(np.finfo(np.float32).max)
     rounded: Vectors = found.clip(-most, most).astype(np.float32)
