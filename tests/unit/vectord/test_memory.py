@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from lakehouse.contracts import memory as c
 from lakehouse.contracts import vectors as v
-from lakehouse.contracts.catalog import PageRequest
+from lakehouse.contracts.catalog import PageRequest, RenameRequest
 from lakehouse.contracts.memory import Turn
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
@@ -38,7 +38,7 @@ TALK = (
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(store: Shelf) -> AsyncIterator[Service]:
-    async with store.vectors(follow=True, follow_seconds=0.05) as made:
+    async with store.vectors(follow=True, follow_seconds=5.0) as made:
         yield made
 
 
@@ -129,7 +129,7 @@ async def test_who_catches_up_while_others_write_misses_none_and_is_told_none_tw
     writing = True
 
     async def write(vectors: Vectors, who: str) -> None:
-        for at in range(4):
+        for at in range(3):
             turns = (
                 Turn(f"{who} says {at}", who),
                 Turn("said by all", at=TEN),
@@ -146,13 +146,14 @@ async def test_who_catches_up_while_others_write_misses_none_and_is_told_none_tw
                 READER, c.CatchUpRequest("busy", limit=4, cursor=cursor)
             )
             told.extend(page.turns)
+            await asyncio.sleep(0.02)
             last, cursor = last and not page.more, page.cursor
 
     async with another(store) as other, asyncio.TaskGroup() as group:
         group.create_task(read())
         await asyncio.gather(write(service[0], "ada"), write(other, "bob"), write(other, "eve"))
         writing = False
-    assert len(told) == 1 + 3 * 4 * 2 + 1
+    assert len(told) == 1 + 3 * 3 * 2 + 1
     assert len({turn.id for turn in told}) == len(told)
     times = [turn.remembered_at for turn in told]
     assert times == sorted(set(times), key=str)
@@ -252,6 +253,8 @@ async def test_names_that_are_no_memory(service: Service, store: Shelf) -> None:
         (Turn("a", at=datetime.fromisoformat("0001-01-01T00:00:00+14:00")), "at is out of range"),
         (Turn("a", tags=("",)), "tags are too many, too long or empty"),
         (Turn("a", who="\udc00"), "who is too long or no text"),
+        (Turn("a", session="a\0b"), "session is too long or no text"),
+        (Turn("a", tags=("a\0b",)), "a tag is no text"),
     ],
 )
 async def test_what_is_no_turn_is_named_by_its_place(
@@ -367,3 +370,26 @@ async def test_a_turn_that_was_deleted_is_recalled_no_more(service: Service, sto
     assert await texts(service, c.RecallRequest("forget", "secret", k=1))
     await store.delete("forget", report.ids[0])
     assert await texts(service, c.RecallRequest("forget", "secret")) == ["a secret of bob"]
+
+
+async def test_a_memory_goes_by_its_new_name(service: Service, store: Shelf) -> None:
+    await remembered(service, "old", Turn("what was said of old"))
+    await store.catalog.rename(ADA, RenameRequest("old", "newer"))
+    report = await remembered(service, "newer", Turn("what is said anew"), Turn("silence"))
+    assert (report.memory, report.created) == ("newer", False)
+    heard = await texts(service, c.RecallRequest("NEWER", "said", k=2))
+    assert sorted(heard) == ["what is said anew", "what was said of old"]
+    listed = await service[0].memory.memories(READER, c.MemoriesRequest())
+    assert {one.name: one.index for one in listed.memories}["newer"] == "old"
+    error = await refused(remembered(service, "old", Turn("a")))
+    assert (error.kind, error.fields["index"]) == (ErrorKind.CONFLICT, "old")
+
+
+async def test_a_model_that_is_not_there_loses_no_turn(store: Shelf) -> None:
+    async with store.vectors(HashingEmbedder(models=("other",))) as service:
+        report = await remembered(service, "modelless", Turn("kept all the same"))
+        assert report.remembered == 1
+        assert await texts(service, c.RecallRequest("modelless", "kept")) == ["kept all the same"]
+        request = c.RecallRequest("modelless", "kept", mode=SearchMode.VECTOR)
+        error = await refused(service[0].memory.recall(READER, request))
+        assert "has no such model" in str(error.fields["cause"])

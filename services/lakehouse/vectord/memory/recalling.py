@@ -56,7 +56,7 @@ class Recaller:
         _check(request)
         opened = await self._spaces.find(ctx, request.memory)
         info = await self._spaces.want_index(ctx, opened.dataset)
-        result = await self._searched(ctx, request, info)
+        result = await self._searched(ctx, request, opened, info)
         hits = result.results[0].hits if result is not None else ()
         behind = info is None or (result is not None and result.behind)
         if behind and request.mode is not SearchMode.VECTOR:
@@ -74,7 +74,7 @@ class Recaller:
         )
 
     async def _searched(
-        self, ctx: Context, request: RecallRequest, info: VectorIndexInfo | None
+        self, ctx: Context, request: RecallRequest, opened: Opened, info: VectorIndexInfo | None
     ) -> SearchResult | None:
         """What the indexes have; None where there is none to ask."""
         indexes = (*([info.name] if info is not None else []), *request.also)
@@ -83,8 +83,9 @@ class Recaller:
                 raise LakehouseError(
                     ErrorKind.UNAVAILABLE,
                     "the turns of the memory are not embedded yet",
-                    memory=request.memory,
-                    hint="the embedding server was away when they came; recall by text meanwhile",
+                    memory=opened.dataset.name,
+                    cause=self._spaces.why(opened.dataset),
+                    hint="recall by text meanwhile",
                 )
             return None
         wanted = SearchRequest(

@@ -79,6 +79,7 @@ class Spaces:
         self._create = create
         self._making: dict[str, asyncio.Task[None]] = {}
         self._again: dict[str, float] = {}
+        self._why: dict[str, str] = {}
 
     async def find(self, ctx: Context, name: str) -> Opened:
         """Raises ``not_found``, and ``conflict`` for a dataset that is no memory."""
@@ -132,7 +133,7 @@ class Spaces:
 
     async def want_index(self, ctx: Context, dataset: Dataset) -> VectorIndexInfo | None:
         """The index; one that is missing is being made from now on, and waited for where that is
-        tried for the first time. Raises what is wrong with its definition."""
+        tried for the first time. Whatever is in its way is in nobody else's (``why``)."""
         info = await self.index(ctx, dataset)
         if info is not None:
             return info
@@ -146,11 +147,12 @@ class Spaces:
         task.add_done_callback(lambda done: self._made(dataset, done))
         if not first:
             return None
-        done, _ = await asyncio.wait([task], timeout=_INDEX_SECONDS)
-        error = task.exception() if done and not task.cancelled() else None
-        if error is not None and not (isinstance(error, LakehouseError) and error.retryable):
-            raise error
+        await asyncio.wait([task], timeout=_INDEX_SECONDS)
         return await self.index(ctx, dataset)
+
+    def why(self, dataset: Dataset) -> str:
+        """What was in the way of its index when that was tried last; "" where nothing was."""
+        return self._why.get(dataset.id, "")
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
@@ -209,7 +211,9 @@ class Spaces:
         error = None if task.cancelled() else task.exception()
         if error is None:
             self._again.pop(dataset.id, None)
+            self._why.pop(dataset.id, None)
         else:
+            self._why[dataset.id] = str(error)
             told = {"memory": dataset.name, "reason": str(error)}
             log.warning("the index of a memory could not be made", extra=told)
 

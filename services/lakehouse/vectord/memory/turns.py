@@ -103,7 +103,7 @@ def checked(turns: Sequence[Turn]) -> tuple[Turn, ...]:
 def checked_names(session: str, who: str, tags: Sequence[str]) -> None:
     """Raise ``invalid`` for what no turn can have."""
     for field, value in (("session", session), ("who", who)):
-        if len(value) > _NAME_MAX or not _encodes(value):
+        if len(value) > _NAME_MAX or not _names(value):
             raise bad(f"{field} is too long or no text", maximum=_NAME_MAX)
     if len(tags) > _TAGS_MAX or any(not 0 < len(tag) <= _NAME_MAX for tag in tags):
         raise bad(
@@ -112,7 +112,7 @@ def checked_names(session: str, who: str, tags: Sequence[str]) -> None:
             maximum=_TAGS_MAX,
             characters_maximum=_NAME_MAX,
         )
-    if not all(_encodes(tag) for tag in tags):
+    if not all(_names(tag) for tag in tags):
         raise bad("a tag is no text")
 
 
@@ -207,6 +207,11 @@ def _check(turn: Turn) -> None:
 
 def _tags(turn: Turn) -> tuple[str, ...]:
     return tuple(dict.fromkeys(turn.tags))
+
+
+def _names(text: str) -> bool:
+    """SQL has no text with a NUL, and what cannot be asked for is no name."""
+    return "\0" not in text and _encodes(text)
 
 
 def _encodes(text: str) -> bool:
