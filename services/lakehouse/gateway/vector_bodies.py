@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import math
+import struct
 import sys
 from array import array
 from contextlib import suppress
@@ -115,6 +116,12 @@ def _little_endian(numbers: array[float]) -> array[float]:
 
 
 def _vector(given: object) -> bytes:
+    if isinstance(given, list) and 0 < len(given) <= DIMENSIONS_MAX:
+        # Nearly always: numbers that float32 holds. What is wrong with others is told below.
+        with suppress(struct.error, OverflowError, TypeError):
+            packed = struct.pack(f"<{len(given)}f", *given)
+            if math.isfinite(sum(given)):
+                return packed
     return _little_endian(float32(given)).tobytes()
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic_core import PydanticCustomError
 
 from lakehouse.contracts.vectors import Hit, Hits, SearchResult
 from lakehouse.errors import LakehouseError
+from lakehouse.gateway import vector_bodies
 from lakehouse.gateway.bodies import parse_body
 from lakehouse.gateway.vector_bodies import SearchBody
 from lakehouse.gateway.vector_shapes import (
@@ -67,6 +69,36 @@ def test_a_body_is_read_as_any_other(body: bytes, monkeypatch: pytest.MonkeyPatc
     got = read(body)
     monkeypatch.setattr(SearchBody, "quickly", SearchBody.model_validate_json)
     assert got == read(body)
+
+
+GIVEN: list[Any] = [
+    [0.1, -2, 3e38, 1e-45, -0.0, True],
+    [3.4028235677973366e38],
+    [1e39],
+    [float("inf")],
+    [float("nan"), 1.0],
+    [1.0, None],
+    [1.0, "1"],
+    [10**400],
+    [[1.0]],
+    [],
+    [0.5] * 8_193,
+    "AACAPwAAgD8=",
+    {},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=lambda given: repr(given)[:30])
+def test_numbers_are_packed_as_float32_has_them(given: Any) -> None:
+    def of(make: Any) -> Any:
+        try:
+            return make(given)
+        except PydanticCustomError as error:
+            return str(error)
+
+    packed = of(vector_bodies._vector)
+    one = of(vector_bodies.float32)
+    assert packed == (one if isinstance(one, str) else one.tobytes())
 
 
 def test_an_answer_is_laid_out_as_it_is_described() -> None:
