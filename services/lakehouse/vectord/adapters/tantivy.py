@@ -1,4 +1,4 @@
-"""BM25 by tantivy: an index of words in a folder of this node, searched where it lies.
+"""BM25 by tantivy: an index of words in memory, or in a folder of this node where it is searched.
 
 What is searched for comes as words, never as a query in tantivy's language. It keeps the length of
 a text in a byte, as Lucene does: of more than 40 words as somewhat less than it is. So the best
@@ -8,6 +8,7 @@ texts are scored again with what they really have (``exact``).
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -58,21 +59,24 @@ class TantivyIndex:
     """Implements ``lexical.port.WordIndex``.
 
     Args:
-        claim: whose folder is the index's; it goes with this value.
+        claim: whose folder is the index's; it goes with this value. None keeps it in memory, where
+            it takes about half as much as the texts.
     """
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim | None) -> None:
         from tantivy import Index, SchemaBuilder
 
-        weakref.finalize(self, claim.release)
-        folder = claim.path / FOLDER
         builder = SchemaBuilder()
         builder.add_text_field(_TEXT, tokenizer_name=_ANALYZER, index_option=_INDEXED)
         builder.add_unsigned_field(_ROW, indexed=True, fast=True)
         self._schema = builder.build()
         with _writing():
-            folder.mkdir()
-            self._index = Index(self._schema, path=str(folder))
+            path = None
+            if claim is not None:
+                weakref.finalize(self, claim.release)
+                path = str(claim.path / FOLDER)
+                os.mkdir(path)
+            self._index = Index(self._schema, path=path)
             self._index.register_tokenizer(_ANALYZER, _analyzer())
         self._analyzer = _analyzer()
         self._searcher = self._index.searcher()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,16 +37,19 @@ _AT_ONCE: Final = 65_536
 _DEAD_SHARE: Final = 10
 _DEAD_MIN: Final = 1_000
 _KEPT: Final = 2
+# Of rows without their vectors; an index of more is on the disk.
+_SMALL_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
     """``head``: rows that were gone in the image of this version are not in it. ``upto``: rows
-    before this number are, or were gone."""
+    before this number are, or were gone. ``small``: in memory."""
 
     index: WordIndex
     head: int
-    upto: int = 0
+    upto: int
+    small: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -112,7 +115,7 @@ class Lexical:
         made = _fitting(entry, image)
         if made is not None and not _wasteful(made, image):
             try:
-                grown = _Made(made.index, made.head, image.count)
+                grown = replace(made, upto=image.count)
                 await run_in(self._parts.jobs, _append, made.index, image, made.upto, None)
                 entry.made = [grown if each is made else each for each in entry.made]
                 return
@@ -120,12 +123,15 @@ class Lexical:
                 # Its folder was cleared away, say: once more, from the first row on.
                 entry.made.remove(made)
         head = image.head if entry.made else -1
-        index = await self._opened(entry.backend)
+        small = image.book.size_bytes <= _SMALL_BYTES and entry.backend is not VectorBackend.LANCE
+        index = await self._opened(entry.backend, small)
         await run_in(self._parts.jobs, _append, index, image, 0, image.live if head >= 0 else None)
-        entry.made = [*entry.made, _Made(index, head, image.count)][-_KEPT:]
+        entry.made = [*entry.made, _Made(index, head, image.count, small)][-_KEPT:]
         self.built += 1
 
-    async def _opened(self, backend: VectorBackend) -> WordIndex:
+    async def _opened(self, backend: VectorBackend, small: bool) -> WordIndex:
+        if small:
+            return await run_in(self._parts.jobs, _empty, backend, None)
         place = await self._place()
         try:
             return await run_in(self._parts.jobs, _empty, backend, place)
@@ -147,8 +153,8 @@ class Lexical:
             ) from error
 
 
-def _empty(backend: VectorBackend, place: Claim) -> WordIndex:
-    if backend is VectorBackend.LANCE:
+def _empty(backend: VectorBackend, place: Claim | None) -> WordIndex:
+    if backend is VectorBackend.LANCE and place is not None:
         from lakehouse.vectord.adapters.lance_words import LanceWords
 
         return LanceWords(place)
@@ -166,6 +172,8 @@ def _fitting(entry: _Entry, image: Image) -> _Made | None:
 def _wasteful(made: _Made, image: Image) -> bool:
     if made.head > image.head or made.upto < image.count:
         return False
+    if made.small and image.book.size_bytes > 2 * _SMALL_BYTES:
+        return True
     dead = made.index.texts - image.rows
     return dead > _DEAD_MIN and dead * _DEAD_SHARE > made.index.texts
 

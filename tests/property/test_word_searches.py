@@ -1,0 +1,137 @@
+"""Random mixes of filters, deletions, appends, folds and k: searches by words against a model."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lakehouse.kit.clock import SystemClock
+from lakehouse.kit.ids import SystemIds
+from lakehouse.model.vectors import Distance, VectorBackend
+from lakehouse.vectord.book import ROW_SCHEMA, sorted_rows
+from lakehouse.vectord.image import Image
+from lakehouse.vectord.lexical import lexical as keeping
+from lakehouse.vectord.lexical.lexical import Lexical
+from lakehouse.vectord.parts import VectorParts
+
+WORDS = [f"w{at}" for at in range(60)]
+Key = tuple[str, int]
+
+
+class Model:
+    """Texts by key, and the same as an image."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.texts: dict[Key, str] = {}
+        self.head = 1
+        self.image = Image.of(
+            (2, Distance.DOT), 1, sorted_rows(self._table({})), vectors=self._vectors
+        )
+        self.change(upserts=self.chance.choice([0, 50, 300]))
+
+    @staticmethod
+    def _vectors(rows: Any) -> Any:
+        return np.ones((len(rows), 2), np.float32)
+
+    @staticmethod
+    def _table(texts: dict[Key, str]) -> pa.Table:
+        keys = list(texts)
+        columns = {
+            "entity": [entity for entity, _ in keys],
+            "chunk": [chunk for _, chunk in keys],
+            "start": [0] * len(keys),
+            "end": [0] * len(keys),
+            "text": list(texts.values()),
+            "digest": [""] * len(keys),
+            "version": [1] * len(keys),
+        }
+        table = pa.Table.from_pydict(columns, schema=ROW_SCHEMA)
+        vectors = pa.array([[1.0, 1.0]] * len(keys), pa.list_(pa.float32()))
+        return table.append_column("vector", vectors)
+
+    def change(self, upserts: int, gone: int = 0) -> None:
+        """Rows written and deleted, in one commit."""
+        self.head += 1
+        new = {
+            (f"[{self.chance.randrange(400)}]", self.chance.choice([0, 0, 1])): " ".join(
+                self.chance.choices(WORDS, [1 / (at + 1) for at in range(60)], k=at % 9)
+            )
+            for at in range(upserts)
+        }
+        leaving = self.chance.sample(sorted(self.texts), min(gone, len(self.texts)))
+        leaving = [key for key in leaving if key not in new]
+        for key in leaving:
+            del self.texts[key]
+        self.texts |= new
+        self.image = self.image.applied(self._table(new), leaving, self.head)
+
+    def step(self) -> None:
+        kind = self.chance.random()
+        if kind < 0.5:
+            self.change(self.chance.choice([1, 1, 40]), self.chance.choice([0, 3]))
+        elif kind < 0.7:
+            self.change(0, len(self.texts) // 3)
+        elif kind < 0.8:
+            self.image = self.image.folded()
+
+
+def parts_of(folder: Path) -> VectorParts:
+    ids = SystemIds(SystemClock())
+    made = SimpleNamespace(
+        settings=SimpleNamespace(cache_dir=str(folder)), ids=ids, jobs=ThreadPoolExecutor(2)
+    )
+    return cast("VectorParts", made)
+
+
+@pytest.mark.parametrize("backend", VectorBackend)
+@pytest.mark.parametrize("seed", range(3))
+async def test_min_of_k_and_matches_are_found(
+    backend: VectorBackend, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small enough for indexes to be made anew while this goes on.
+    monkeypatch.setattr(keeping, "_DEAD_MIN", 30)
+    if not seed:
+        monkeypatch.setattr(keeping, "_SMALL_BYTES", 0)
+    model, parts = Model(seed), parts_of(tmp_path)
+    lexical, chance = Lexical(parts), random.Random(seed)
+    older: list[tuple[Image, dict[Key, str]]] = []
+    try:
+        for _ in range(40 if backend is VectorBackend.PARQUET else 12):
+            model.step()
+            older = [*older[-1:], (model.image, dict(model.texts))]
+            # Also one that was searched a moment ago, and is no longer the newest.
+            image, texts = chance.choice(older)
+            entities = sorted({entity for entity, _ in texts})
+            chosen = chance.choice(
+                [None, [], entities[:3], chance.sample(entities, len(entities) // 2)]
+            )
+            wanted = None if chosen is None else image.matching(pa.array(chosen, pa.string()))
+            k = chance.choice([1, 5, 60, 1_000])
+            queries = [" ".join(chance.sample(WORDS, chance.choice([1, 2, 5]))) for _ in range(3)]
+            answers = await lexical.search(image, backend, queries, k, wanted)
+            for query, (rows, scores) in zip(queries, answers, strict=True):
+                matches = {
+                    key
+                    for key, text in texts.items()
+                    if (chosen is None or key[0] in chosen)
+                    and set(text.split()) & set(query.split())
+                }
+                found = [image.book.key(int(row)) for row in rows]
+                assert len(found) == min(k, len(matches)), (seed, query, chosen)
+                assert set(found) <= matches
+                assert len(set(found)) == len(found)
+                assert (np.diff(scores) <= 0).all()
+                told = list(zip((-scores).tolist(), found, strict=True))
+                assert told == sorted(told)
+        assert lexical.built > 1
+    finally:
+        await lexical.close()
+        parts.jobs.shutdown()
