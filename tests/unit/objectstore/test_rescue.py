@@ -261,6 +261,8 @@ async def test_a_reader_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
         "_catalog/c/9999999999999990.json",
         "_catalog/floor/9999999999999990",
         "_errors/bucket_errors/c/9999999999999990.jsonl",
+        "_retrievals/searches/c/9999999999999990.jsonl",
+        "_retrievals/objects/01M80J045BBD103D7TZ2V3Q9KJ.json.zst",
         "_Catalog/x",
         "STORE.JSON",
         ".hidden",

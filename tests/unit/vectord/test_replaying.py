@@ -18,6 +18,7 @@ from lakehouse.contracts import catalog as cat
 from lakehouse.contracts import profiles as p
 from lakehouse.contracts import retrievals as r
 from lakehouse.contracts import vectors as c
+from lakehouse.contracts.ingest import ColumnOverride
 from lakehouse.contracts.rows import CompactRequest
 from lakehouse.contracts.tags import TagsRequest
 from lakehouse.errors import ErrorKind, LakehouseError
@@ -335,6 +336,26 @@ async def test_keys_of_several_columns_and_texts_of_several(store: Shelf, vector
     later = await replay(vectors, known)
     assert (seen(later), later.same) == (seen(first), True)
     assert rows(later)['["a b",1]'] == "changed"
+
+
+async def test_keys_that_sql_is_not_asked_by(store: Shelf, vectors: Vectors) -> None:
+    some = [{"day": f"2026-11-0{n}", "text": f"{WORDS[n]} ship"} for n in range(1, 6)]
+    days = (ColumnOverride("day", "date"),)
+    await store.put("dated", some, key=("day",), columns=days)
+    await vectors.create_index(ADA, c.CreateIndexRequest("dated", "dated", ("text",)))
+    await built(vectors, "dated")
+    known = await ask(vectors, "dated", "ship")
+    first = await replay(vectors, known)
+    assert (first.same, set(rows(first).values())) == (True, {"same"})
+    await vectors.delete_index(ADA, c.DeleteIndexRequest("dated"))
+    await store.delete("dated", "2026-11-01")
+    await store.upsert("dated", {"day": "2026-11-02", "text": None})
+    await collected(store)
+    later = await replay(vectors, known)
+    assert (seen(later), later.same) == (seen(first), True)
+    told = rows(later)
+    assert (told.pop('["2026-11-01"]'), told.pop('["2026-11-02"]')) == ("deleted", "changed")
+    assert set(told.values()) == {"same"}
 
 
 async def test_retrievals_are_a_table_in_sql(store: Shelf, vectors: Vectors) -> None:

@@ -14,14 +14,14 @@ _RECORDED: Final = Figure(
     "lakehouse_retrievals_recorded",
     Kind.COUNTER,
     "retrievals that were given to the log: noted (best-effort), or kept before they were answered",
-    ("how",),
+    ("class",),
 )
 _DROPPED: Final = Figure(
     "lakehouse_retrievals_dropped",
     Kind.COUNTER,
     "retrievals that are lost: queue, spool or the room for large ones was full, disk or bucket"
     " refused, or the process ended",
-    ("reason",),
+    ("kind",),
 )
 _WAITING: Final = Figure(
     "lakehouse_retrievals_waiting",
@@ -41,5 +41,5 @@ class RecordFigures:
     def readouts(self) -> Iterator[Readout]:
         """All of them."""
         yield _RECORDED, {(how,): self.counts.get(how, 0) for how in ("noted", "kept")}
-        yield _DROPPED, {(reason,): count for reason, count in self.dropped.items()}
+        yield _DROPPED, {(kind,): count for kind, count in self.dropped.items()}
         yield alone(_WAITING, self.waiting)

@@ -232,8 +232,10 @@ class PastReader:
         entities = list(dict.fromkeys(hit.key for hit in hits))
         known = set(dataset.schema.names())
         keyed = all(_parts_of(entity) == len(dataset.primary_key) for entity in entities)
-        if not keyed or not known.issuperset(columns) or not self._sources.can_ask(dataset):
+        if not keyed or not known.issuperset(columns):
             return None
+        if not self._sources.can_ask(dataset):
+            return await self._one_by_one(ctx, source, columns, entities)
         try:
             table = await self._sources.some(ctx, source, columns, entities)
         except LakehouseError as error:
@@ -242,6 +244,18 @@ class PastReader:
             return None
         names, texts = (table.column(name).to_pylist() for name in ("entity", "text"))
         return dict(zip(names, texts, strict=True))
+
+    async def _one_by_one(
+        self, ctx: Context, source: Source, columns: Sequence[str], entities: Sequence[str]
+    ) -> dict[str, str]:
+        """Where SQL cannot be asked for rows by their keys."""
+        names = [source.dataset.name]
+        rows = await asyncio.gather(
+            *(self._row(ctx, names, key, source.version) for key in entities)
+        )
+        found = [(key, row) for key, row in zip(entities, rows, strict=True) if row is not None]
+        texts = await run_in(self._parts.jobs, _documents, found, source.dataset, columns)
+        return {key: text for (key, _), (text, _) in zip(found, texts, strict=True) if text}
 
     async def _there(
         self, ctx: Context, source: Source, group: _Group, texts: Mapping[str, str]

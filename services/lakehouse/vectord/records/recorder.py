@@ -22,7 +22,7 @@ from typing import Final
 from lakehouse.appendlog.event import LogEvent
 from lakehouse.appendlog.log import AppendLog
 from lakehouse.appendlog.reading import Damage
-from lakehouse.appendlog.settings import LogSettings
+from lakehouse.appendlog.settings import LogSettings, SpoolBounds
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import to_datetime, to_micros
@@ -56,6 +56,9 @@ _REOPEN_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
 _HASTE_SECONDS: Final = 1.0
 _BUDGET_SECONDS: Final = 8.0
+_SPOOL_BYTES_MAX: Final = 128 * 1024 * 1024
+# One retrieval is looked up by reading the object that has it.
+_MERGED_BYTES_MAX: Final = 8 * 1024 * 1024
 _PLACE_DIGITS: Final = 16
 _DAY_MS: Final = 86_400_000
 # A log that nothing was added to only grows older: a look a day is enough.
@@ -377,6 +380,8 @@ class Recorder:
     def _open(self) -> AppendLog:
         settings = LogSettings(
             spool_folder=self._spool_folder(),
+            spool=SpoolBounds(bytes_max=_SPOOL_BYTES_MAX),
+            merged_bytes_max=_MERGED_BYTES_MAX,
             ring_events=0,
             ring_batches=1,
             append_budget_seconds=_BUDGET_SECONDS,
