@@ -23,14 +23,11 @@ def recall_plot(trials: Iterable[Trial]) -> str:
     """SVG: the recall of each setting against its latency; a graph is a line along its ``ef``."""
     measured = [one for one in trials if one.recall is not None and one.kind != "mode"]
     several = len({(one.index, one.number) for one in measured}) > 1
-    graphs: defaultdict[str, list[Trial]] = defaultdict(list)
-    for one in measured:
+    graphs: defaultdict[str, list[Mark]] = defaultdict(list)
+    for one in sorted(measured, key=_by_graph):
         where = f"{one.index} {one.number}: " if several else ""
-        graphs[f"{where}{_graph(one)}"].append(one)
-    series = [
-        Series(name, tuple(_found(one) for one in sorted(tried, key=_by_run_and_ef)), joined=True)
-        for name, tried in sorted(graphs.items())
-    ]
+        graphs[f"{where}{_graph(one)}"].append(_found(one))
+    series = [Series(name, tuple(marks), joined=True) for name, marks in graphs.items()]
     return scatter("Recall against latency", series, _LATENCY, Axis("recall of the exact k"))
 
 
@@ -49,8 +46,8 @@ def _graph(one: Trial) -> str:
     return f"M {one.m}, ef_construction {one.ef_construction}" if one.m else "no graph"
 
 
-def _by_run_and_ef(one: Trial) -> tuple[str, int]:
-    return one.run, one.ef
+def _by_graph(one: Trial) -> tuple[str, int, int, int, int, str]:
+    return one.index, one.number, one.m, one.ef_construction, one.ef, one.run
 
 
 def _found(one: Trial) -> Mark:

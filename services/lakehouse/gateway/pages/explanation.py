@@ -23,8 +23,8 @@ _STAGES: Final = {
 
 
 def explanation_page(found: Explanation) -> HTMLResponse:
-    """The query, what was done with it, and each hit with the stages that brought it up. The best
-    200 hits are shown."""
+    """The query, what was done with it, and each hit with the stages that brought it up, or, where
+    it was one alone, a sentence. The best 200 hits are shown."""
     one = found.retrieval
     asked = one.text or "(a vector)"
     title = asked if len(asked) <= _TITLE_CHARS else asked[:_TITLE_CHARS] + "…"
@@ -102,7 +102,7 @@ def _best(hits: Iterable[HitReason]) -> dict[Stage, float]:
 
 
 def _hit(one: HitReason, best: dict[Stage, float]) -> str:
-    where = f"{one.index} · " if one.index else ""
+    where = f"{one.index} · " if one.index else "row "
     brought = " + ".join(one.brought_by)
     text = (
         '<p class="text gone">The text cannot be read any more.</p>'
@@ -110,11 +110,12 @@ def _hit(one: HitReason, best: dict[Stage, float]) -> str:
         else f'<p class="text">{escaped(one.text)}</p>'
     )
     stages = table(("stage", "rank", "score", ""), (_stage(stage, best) for stage in one.stages))
+    why = f'<p class="why">{escaped(one.sentence)}</p>'
     return (
         f'<article class="hit"><header><span class="rank">{one.rank}</span>'
         f"<b>{escaped(where + _key(one.key))}</b>"
         f'<span class="right">{escaped(brought)} · {one.score:.6g}</span></header>'
-        f'{text}<p class="why">{escaped(one.sentence)}</p>{stages if one.stages else ""}</article>'
+        f"{text}{stages if one.stages else why}</article>"
     )
 
 

@@ -28,13 +28,13 @@ h1{font-size:1.55rem;line-height:1.3;margin:.2rem 0 1rem;overflow-wrap:anywhere}
 h2{font-size:1.05rem;margin:2.2rem 0 .6rem}
 .over{color:var(--soft);letter-spacing:.04em;text-transform:uppercase;font-size:.78rem;margin:0}
 code,.mono{font:13px/1.5 ui-monospace,monospace;overflow-wrap:anywhere}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem 1.6rem;
+.facts{display:flex;flex-wrap:wrap;gap:.8rem 2.4rem;
 background:var(--wash);border:1px solid var(--line);border-radius:8px;padding:1rem 1.2rem;margin:0}
 .facts dt{color:var(--soft);font-size:.8rem}.facts dd{margin:0;overflow-wrap:anywhere}
 .note{border-left:4px solid var(--bad);background:var(--wash);padding:.6rem 1rem;margin:1rem 0}
 .hit{border:1px solid var(--line);border-radius:8px;padding:.9rem 1.1rem;margin:.8rem 0}
 .hit header{display:flex;gap:.8rem;align-items:baseline;flex-wrap:wrap}
-.rank{font-size:1.25rem;font-weight:700;color:var(--accent);min-width:2rem}
+.rank{font-size:1.25rem;font-weight:700;color:var(--accent);min-width:1.4rem}
 .right{margin-left:auto;color:var(--soft)}
 .text{white-space:pre-wrap;overflow-wrap:anywhere;margin:.6rem 0;border-left:3px solid var(--line);
 padding-left:.8rem}
@@ -43,8 +43,8 @@ padding-left:.8rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{text-align:left;color:var(--soft);font-weight:600;font-size:.8rem}
 td,th{padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-.n{text-align:right}tr.chosen td{font-weight:700;color:var(--good)}
-.wide{overflow-x:auto}.bar{width:8rem}
+tr.chosen td{font-weight:700;color:var(--good)}
+.wide{overflow-x:auto}.wide td,.wide th{white-space:nowrap}.bar{width:8rem}
 .bar span{display:block;height:.55rem;margin-top:.5rem;border-radius:3px;background:var(--accent)}
 ol{padding-left:1.4rem}figure{margin:1.2rem 0}svg{max-width:100%;height:auto}
 footer{color:var(--soft);font-size:.85rem;margin:2.5rem 0 1rem;border-top:1px solid var(--line);

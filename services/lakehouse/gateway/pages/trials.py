@@ -19,6 +19,7 @@ _COLUMNS: Final = (
     "recall",
     "p50 ms",
     "p99 ms",
+    "CPU ms",
     "nDCG",
     "MRR",
     "relevant found",
@@ -27,6 +28,7 @@ _COLUMNS: Final = (
     "rows",
     "build",
     "size",
+    "trial",
     "note",
 )
 _MEBIBYTE: Final = 1024 * 1024
@@ -47,9 +49,7 @@ def trials_page(result: TrialsResult) -> HTMLResponse:
         facts(about),
         _plots(result.trials),
         "<h2>Newest first</h2>",
-        table(_COLUMNS, map(_row, result.trials))
-        if result.trials
-        else '<p class="gone">Nothing was tried yet.</p>',
+        _table(result.trials) if result.trials else '<p class="gone">Nothing was tried yet.</p>',
         f"<footer>{_more(result)}The store is at version {result.version}.</footer>",
     ]
     return page("Trials", "".join(body), result.version)
@@ -71,9 +71,17 @@ def _more(result: TrialsResult) -> str:
     )
 
 
-def _row(one: Trial) -> str:
-    cells = "".join(f"<td>{escaped(cell)}</td>" for cell in _cells(one))
-    return f'<tr class="chosen">{cells}</tr>' if one.chosen else f"<tr>{cells}</tr>"
+def _table(trials: tuple[Trial, ...]) -> str:
+    """Without the columns that are empty in all of them."""
+    rows = [[escaped(cell) for cell in _cells(one)] for one in trials]
+    told = [at for at in range(len(_COLUMNS)) if any(row[at] for row in rows)]
+    lines = (
+        ("<tr class='chosen'>" if one.chosen else "<tr>")
+        + "".join(f"<td>{row[at]}</td>" for at in told)
+        + "</tr>"
+        for one, row in zip(trials, rows, strict=True)
+    )
+    return table([_COLUMNS[at] for at in told], lines)
 
 
 def _cells(one: Trial) -> Iterator[object]:
@@ -83,6 +91,7 @@ def _cells(one: Trial) -> Iterator[object]:
     yield _share(one.recall)
     yield f"{one.p50_ms:.3f}"
     yield f"{one.p99_ms:.3f}"
+    yield f"{one.cpu_ms:.3f}" if one.cpu_ms else ""
     yield _share(one.ndcg)
     yield _share(one.mrr)
     yield _share(one.relevant_recall)
@@ -91,6 +100,7 @@ def _cells(one: Trial) -> Iterator[object]:
     yield f"{one.rows:,}" + (" (a sample)" if one.sampled else "")
     yield f"{one.build_seconds:.1f} s" if one.build_seconds else ""
     yield f"{one.size_bytes / _MEBIBYTE:.1f} MiB" if one.size_bytes else ""
+    yield one.id
     yield one.note
 
 
