@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +31,8 @@ class Method:
     changes: bool
 
 
-def methods_of(noun: str, protocol: object) -> dict[str, Method]:
+@functools.cache
+def methods_of(noun: str, protocol: object) -> Mapping[str, Method]:
     """The methods of a contract by name, in its order. ``noun`` is the service's, e.g. Catalog."""
     found = {}
     for name, function in vars(protocol).items():
