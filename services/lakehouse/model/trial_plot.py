@@ -16,7 +16,9 @@ def setting(one: Trial) -> str:
     """``M 16, ef_construction 100, ef 64``; a mode by its name."""
     if one.kind == "mode":
         return f"mode {one.mode.value}"
-    return f"{_graph(one)}, ef {one.ef}" if one.m else _graph(one)
+    if not one.m:
+        return "no graph"
+    return f"M {one.m}, ef_construction {one.ef_construction}, ef {one.ef}"
 
 
 def recall_plot(trials: Iterable[Trial]) -> str:
@@ -25,8 +27,9 @@ def recall_plot(trials: Iterable[Trial]) -> str:
     several = len({(one.index, one.number) for one in measured}) > 1
     graphs: defaultdict[str, list[Mark]] = defaultdict(list)
     for one in sorted(measured, key=_by_graph):
-        where = f"{one.index} {one.number}: " if several else ""
-        graphs[f"{where}{_graph(one)}"].append(_found(one))
+        # The legend has little room: what differs most stands first.
+        where = f" {one.index} {one.number}" if several else ""
+        graphs[f"{_graph_in_short(one)}{where}"].append(_found(one))
     series = [Series(name, tuple(marks), joined=True) for name, marks in graphs.items()]
     return scatter("Recall against latency", series, _LATENCY, Axis("recall of the exact k"))
 
@@ -42,8 +45,8 @@ def quality_plot(trials: Iterable[Trial]) -> str:
     return scatter("nDCG against latency", series, _LATENCY, Axis("nDCG")) if series else ""
 
 
-def _graph(one: Trial) -> str:
-    return f"M {one.m}, ef_construction {one.ef_construction}" if one.m else "no graph"
+def _graph_in_short(one: Trial) -> str:
+    return f"M {one.m}, efc {one.ef_construction}" if one.m else "no graph"
 
 
 def _by_graph(one: Trial) -> tuple[str, int, int, int, int, str]:
