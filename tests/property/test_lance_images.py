@@ -42,6 +42,9 @@ class LanceModel(Model):
         part = Part(Structure("lance", "", len(rows)), index, rows)
         self.image = self.image.rebuilt([part], dropped)
 
+    def merge(self) -> None:
+        """Tables are not grown."""
+
 
 def run(seeds: Sequence[int], steps: int, folder: Path) -> None:
     found = wanted = 0

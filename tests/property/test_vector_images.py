@@ -140,6 +140,8 @@ class Model:
         if self.chance.random() < 0.5:
             self.delete()
         index = grow_graph(grown, older.vectors(rows), self.folder)
+        keys = [older.book.key(int(row)) if row >= 0 else ("", -1) for row in plan.labelled[0]]
+        index.told_apart_by(np.argsort(np.array(sorted(range(len(keys)), key=keys.__getitem__))))
         part = Part(Structure("hnsw", "", index.rows), index, plan.labelled[0])
         self.image = self.image.rebuilt([part], plan.dropped)
         assert len(self.image.parts) == 1

@@ -78,20 +78,25 @@ class Matrix:
 
     Args:
         vectors: float32, (rows, dimensions), of length 1 for cosine; may be a strided view.
+
+    Attributes:
+        rank: of each row, where those that are as near as each other are not told apart by their
+            position; None where they are.
     """
 
-    __slots__ = ("_distance", "_squares", "vectors")
+    __slots__ = ("_distance", "_squares", "rank", "vectors")
 
     def __init__(self, vectors: Vectors, distance: Distance) -> None:
         self.vectors = vectors
         self._distance = distance
         self._squares: Vectors | None = None
+        self.rank: Labels | None = None
 
     def search(
         self, queries: Vectors, k: int, allowed: Flags | None = None
     ) -> tuple[Labels, Vectors]:
         """As ``ports.SearchIndex.search``: positions of the min(k, allowed) nearest, those that are
-        as near as each other by position."""
+        as near as each other by position, or by ``rank``."""
         labels, found = blank(len(queries), k)
         for at, (best, far) in enumerate(self.ranked(queries, k, allowed)):
             count = min(k, len(best))
@@ -127,6 +132,8 @@ class Matrix:
         """The ``k`` nearest of ``places`` (rising), and all that are as near as the last of them,
         with their exact distances."""
         vectors, most = self.vectors, _BLOCK_ENTRIES // self.vectors.shape[1]
+        if self.rank is not None:
+            places = places[self.rank[places].argsort()]
         if len(places) <= most:
             found = distances(vectors[places], query, self._distance)
         else:

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from mmap import mmap
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,9 +31,14 @@ from lakehouse.model.vectors import (
 )
 from lakehouse.objectstore.port import ObjectStore, StreamingReads, StreamingWrites
 from lakehouse.objectstore.scoped import ScopedStore
+from lakehouse.table.cells import flat
+from lakehouse.vectord.book import KEY
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ports import SearchIndex, Vectors
 from lakehouse.vectord.tables import LANCE, Tables
+
+if TYPE_CHECKING:
+    from lakehouse.vectord.adapters.hnsw import HnswIndex
 
 __all__ = ["HNSW", "LABELS", "LANCE", "Built", "Structures"]
 
@@ -126,6 +132,7 @@ class Structures:
             lambda: self.stopping or stop(),
         )
         table = pa.concat_tables([built.labels, labels]).combine_chunks()
+        await run_in(self._builders, _told_apart, index, table)
         return Built(index, table, len(index.content))
 
     async def save(self, folder: str, bucket: str, built: Built) -> Structure:
@@ -179,6 +186,7 @@ class Structures:
             index = await run_in(self._parts.jobs, HnswIndex.load, file, *shape)
         if index.rows != labels.num_rows:
             raise _damaged(structure, "it has another number of rows than its labels")
+        await run_in(self._parts.jobs, _told_apart, index, labels)
         return Built(index, labels, structure.size_bytes)
 
     async def _labels(self, store: ObjectStore, structure: Structure) -> pa.Table:
@@ -201,6 +209,18 @@ class Structures:
         file.flush()
         if size != structure.size_bytes or digest.hexdigest() != structure.sha256:
             raise _damaged(structure, "its bytes are not those that were written")
+
+
+def _told_apart(index: HnswIndex, labels: pa.Table) -> None:
+    """Rows that are as near as each other go by key, also where ``labels`` do not."""
+    entity, chunk = (flat(labels.column(name)) for name in KEY)
+    lower = pc.less(entity[1:], entity[:-1])
+    same = pc.and_(pc.equal(entity[1:], entity[:-1]), pc.less(chunk[1:], chunk[:-1]))
+    if pc.any(pc.or_(lower, same)).as_py():
+        order = pc.sort_indices(labels, sort_keys=[(name, "ascending") for name in KEY])
+        rank = np.empty(len(order), np.int64)
+        rank[order.to_numpy()] = np.arange(len(order))
+        index.told_apart_by(rank)
 
 
 def _guarded(take: Callable[[bytes], None]) -> Callable[[bytes], None]:

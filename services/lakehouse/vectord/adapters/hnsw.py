@@ -217,6 +217,11 @@ class HnswIndex:
         """As ``search``, with every vector compared."""
         return self._matrix.search(queries, k, allowed)
 
+    def told_apart_by(self, rank: Labels) -> None:
+        """Of labels that are as near as each other the one with the lower ``rank`` goes first: for
+        a graph that has grown, whose labels are in no order of their rows."""
+        self._matrix.rank = rank
+
     def vectors(self, labels: Labels) -> Vectors:
         found: Vectors = self._matrix.vectors[labels]
         return found
