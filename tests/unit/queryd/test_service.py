@@ -263,11 +263,11 @@ async def test_a_statement_that_ran_before_runs_anew(query: Query, engine: Engin
     rows = [(await ask(query, sql, engine=engine))["rows"][0] for _ in range(3)]
     assert [row[0] for row in rows] == [4, 4, 4]  # and the random and the time are new
     assert len({row[1] for row in rows}) == len({row[2] for row in rows}) == 3
-    cut = QueryLimits(rows_max=10)
+    cut, long = QueryLimits(rows_max=10), HUGE.replace("3000000", "300000")
     for _ in range(2):
-        assert (await refusal(query, HUGE, engine=engine, limits=cut)).kind is ErrorKind.EXHAUSTED
-        found = await query.run(CTX, QueryRequest(HUGE, engine=engine, format=ResultFormat.CSV))
-        assert (await read(found)).count(b"\n") == 3_000_001
+        assert (await refusal(query, long, engine=engine, limits=cut)).kind is ErrorKind.EXHAUSTED
+        found = await query.run(CTX, QueryRequest(long, engine=engine, format=ResultFormat.CSV))
+        assert (await read(found)).count(b"\n") == 300_001
 
 
 @pytest.mark.parametrize(
