@@ -27,7 +27,7 @@ from lakehouse.vectord.rag.service import Rag
 from lakehouse.vectord.records.recorder import Recorder
 from lakehouse.vectord.records.service import Retrievals
 from lakehouse.vectord.retrieval.earlier import Earlier
-from lakehouse.vectord.retrieval.retrieving import Retrieving
+from lakehouse.vectord.retrieval.retrieving import More, Retrieving
 from lakehouse.vectord.searching import Searching
 from lakehouse.vectord.tuning.service import Trials
 
@@ -61,11 +61,12 @@ class Vectors:
         self.retrievals = Retrievals(parts, self.recorder)
         self.trials = Trials(parts, documents, self.images, self._searching, self)
         self.rag = Rag(parts, self.search)
-        self.memory = Memory(parts, documents, self.create_index, self.search)
+        self.memory = Memory(parts, documents, self.create_index, self._searched)
 
     async def start(self) -> None:
         """Begin to follow the datasets that have indexes."""
         await self.recorder.start()
+        self.trials.start()
         self._supervisor.start("vectors", self._follower.run)
 
     async def close(self) -> None:
@@ -103,10 +104,15 @@ class Vectors:
         return await self._indexes.delete(ctx, request)
 
     async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
+        return await self._searched(ctx, request)
+
+    async def _searched(
+        self, ctx: Context, request: c.SearchRequest, more: More | None = None
+    ) -> c.SearchResult:
         clock = self._parts.clock
         started, outcome = clock.monotonic(), "done"
         try:
-            return await self._retrieving.search(ctx, request)
+            return await self._retrieving.search(ctx, request, more)
         except LakehouseError as error:
             outcome = error.kind.value
             raise

@@ -15,6 +15,7 @@ from lakehouse.contracts import memory as c
 from lakehouse.contracts import vectors as v
 from lakehouse.contracts.catalog import PageRequest, RenameRequest
 from lakehouse.contracts.memory import Turn
+from lakehouse.contracts.retrievals import RetrievalRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.model.identity import Context
@@ -362,6 +363,10 @@ async def test_without_an_embedder_turns_are_remembered_and_found_by_their_words
         assert (found.degraded, found.behind) == (True, True)
         heard = {one.turn.text for one in found.recalled if one.turn}
         assert heard == {"Café talk of herring", "herring again"}
+        again = await service[0].retrievals.replay(READER, RetrievalRequest(found.retrieval_id))
+        shown = [(one.hit.key, one.hit.score, one.hit.text) for one in found.recalled]
+        assert [(hit.key, hit.score, hit.text) for hit in again.hits] == shown
+        assert again.same
         embedder.recover()
 
 

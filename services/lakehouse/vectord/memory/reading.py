@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 import pyarrow as pa
 
-from lakehouse.contracts.catalog import AsOf
+from lakehouse.contracts.catalog import AsOf, Pin
 from lakehouse.contracts.memory import Turn
 from lakehouse.contracts.query import QueryRequest, ResultFormat
 from lakehouse.kit.blocking import run_in
@@ -38,13 +38,19 @@ class TurnReader:
         self._parts = parts
 
     async def rows(
-        self, ctx: Context, sql: str, version: int, params: Sequence[str] = ()
+        self,
+        ctx: Context,
+        sql: str,
+        version: int,
+        params: Sequence[str] = (),
+        pins: tuple[Pin, ...] = (),
     ) -> pa.Table:
-        """The answer to ``sql``, whole."""
+        """The answer to ``sql``, whole. ``pins``: datasets that are read as of another version."""
         request = QueryRequest(
             sql,
             params_json=orjson.dumps(list(params)).decode() if params else "",
             as_of=AsOf(version=version),
+            pins=pins,
             format=ResultFormat.ARROW,
         )
         stream = await self._parts.query.run(ctx, request)

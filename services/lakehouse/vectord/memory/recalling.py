@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
 
+from lakehouse.contracts.catalog import AsOf, Pin
 from lakehouse.contracts.memory import Recalled, RecallRequest, RecallResult
 from lakehouse.contracts.vectors import (
     K_MAX,
@@ -20,7 +21,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.retrieval import SearchMode
-from lakehouse.model.vectors import Chunking, IndexVersion, VectorIndexInfo
+from lakehouse.model.vectors import Chunking, IndexVersion
 from lakehouse.vectord.documents import version_of
 from lakehouse.vectord.memory.conditions import conditions, joined, moment
 from lakehouse.vectord.memory.reading import TurnReader, names
@@ -37,6 +38,15 @@ _READ_MAX: Final = 20_000
 _PURPOSE: Final = "recall"
 
 
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """A version of an index whose rows were searched that are of ``version`` of the store, or of a
+    later one: whatever is not among these is not passed over."""
+
+    number: IndexVersion
+    version: int
+
+
 class Recaller:
     """The use case behind ``MemoryService.recall``."""
 
@@ -50,88 +60,110 @@ class Recaller:
 
     async def recall(self, ctx: Context, request: RecallRequest) -> RecallResult:
         """See the contract. By words, turns that wait to be embedded are found too: of the last
-        2,000 of them the first 20,000 characters each. They are no part of the retrieval that is
-        remembered, which is of what was indexed; the answer says ``behind``."""
+        2,000 of them the first 20,000 characters each; the answer says ``behind``."""
         ctx.require(Scope.READ)
         _check(request)
         opened = await self._spaces.find(ctx, request.memory)
         info = await self._spaces.want_index(ctx, opened.dataset)
-        result = await self._searched(ctx, request, opened, info)
-        hits = result.results[0].hits if result is not None else ()
-        behind = info is None or (result is not None and result.behind)
-        if behind and request.mode is not SearchMode.VECTOR:
-            # As the store is now: the search may have waited for a build meanwhile.
+        if info is None:
+            return await self._without_index(ctx, request, opened)
+        index = info
+        name = info.name if request.also else ""
+
+        async def with_waiting(found: SearchResult) -> SearchResult:
+            if not found.behind or request.mode is SearchMode.VECTOR:
+                return found
+            now = await self._spaces.find(ctx, request.memory)
+            embedded = _Embedded(version_of(index, found.number), found.version)
+            more = await self._waiting(ctx, request, now, embedded)
+            more = [replace(hit, index=name) for hit in more]
+            answer = found.results[0]
+            hits = merged(answer.hits, more, request.k)
+            version = max(found.version, now.version)
+            return replace(found, results=(replace(answer, hits=hits),), version=version)
+
+        wanted = self._wanted(request, (info.name, *request.also), _predicate(request))
+        result = await self._search(ctx, wanted, with_waiting)
+        if result.version > opened.version:
             opened = await self._spaces.find(ctx, request.memory)
-            hits = merged(hits, await self._waiting(ctx, request, opened, info), request.k)
-        recalled = await self._recalled(ctx, opened, info, hits)
+        recalled = await self._recalled(ctx, opened, name, result.results[0].hits)
         return RecallResult(
             opened.dataset.name,
             recalled,
-            result.results[0].retrieval_id if result is not None else "",
-            opened.version if result is None else max(result.version, opened.version),
-            degraded=info is None or (result is not None and result.degraded),
-            behind=behind,
+            result.results[0].retrieval_id,
+            opened.version,
+            degraded=result.degraded,
+            behind=result.behind,
         )
 
-    async def _searched(
-        self, ctx: Context, request: RecallRequest, opened: Opened, info: VectorIndexInfo | None
-    ) -> SearchResult | None:
-        """What the indexes have; None where there is none to ask."""
-        indexes = (*([info.name] if info is not None else []), *request.also)
-        if not indexes:
-            if request.mode is SearchMode.VECTOR:
-                raise LakehouseError(
-                    ErrorKind.UNAVAILABLE,
-                    "the turns of the memory are not embedded yet",
-                    memory=opened.dataset.name,
-                    cause=self._spaces.why(opened.dataset),
-                    hint="recall by text meanwhile",
-                )
-            return None
-        wanted = SearchRequest(
+    async def _without_index(
+        self, ctx: Context, request: RecallRequest, opened: Opened
+    ) -> RecallResult:
+        """By words alone, and what the other indexes have, if any. Only of these is there a record:
+        there is no retrieval where nothing that is kept was searched."""
+        dataset = opened.dataset
+        by_vector = request.mode is SearchMode.VECTOR
+        if by_vector and not request.also:
+            raise LakehouseError(
+                ErrorKind.UNAVAILABLE,
+                "the turns of the memory are not embedded yet",
+                memory=dataset.name,
+                cause=self._spaces.why(dataset),
+                hint="recall by text meanwhile",
+            )
+        hits: tuple[Hit, ...] = ()
+        retrieval_id = ""
+        if request.also:
+            found = await self._search(ctx, self._wanted(request, request.also, ""), None)
+            # Searched alone it does not say whose its hits are.
+            hits = tuple(
+                [replace(hit, index=hit.index or found.index) for hit in found.results[0].hits]
+            )
+            retrieval_id = found.results[0].retrieval_id
+        if not by_vector:
+            hits = merged(hits, await self._waiting(ctx, request, opened, None), request.k)
+        recalled = await self._recalled(ctx, opened, "", hits)
+        version = opened.version
+        return RecallResult(dataset.name, recalled, retrieval_id, version, True, True)
+
+    def _wanted(
+        self, request: RecallRequest, indexes: tuple[str, ...], predicate: str
+    ) -> SearchRequest:
+        return SearchRequest(
             indexes[0],
             (VectorQuery(request.text),),
             request.k,
-            _predicate(request) if info is not None else "",
+            predicate,
             mode=request.mode,
             also=indexes[1:],
             record=request.record,
             purpose=_PURPOSE,
         )
-        found = await self._search(ctx, wanted)
-        if info is not None or request.also[1:]:
-            return found
-        # Searched alone it does not say whose its hits are.
-        named = tuple([replace(hit, index=indexes[0]) for hit in found.results[0].hits])
-        return replace(found, results=(replace(found.results[0], hits=named),))
 
     async def _waiting(
-        self, ctx: Context, request: RecallRequest, opened: Opened, info: VectorIndexInfo | None
+        self, ctx: Context, request: RecallRequest, opened: Opened, embedded: _Embedded | None
     ) -> list[Hit]:
         """Turns that no chunk is of yet, as hits."""
-        version = None if info is None else version_of(info, 0)
-        sql = _waiting_sql(opened.dataset.name, version, _predicate(request))
-        table = await self._reader.rows(ctx, sql, opened.version)
-        chunking = Chunking() if version is None else version.profile.chunking
+        dataset = opened.dataset
+        rows = None if embedded is None else embedded.number.vectors_dataset
+        sql = _waiting_sql(dataset.name, rows, _predicate(request))
+        pins = () if embedded is None else (Pin(rows or "", AsOf(version=embedded.version)),)
+        table = await self._reader.rows(ctx, sql, opened.version, pins=pins)
+        chunking = Chunking() if embedded is None else embedded.number.profile.chunking
         turns = await run_in(self._parts.jobs, turns_of, table)
         fused = request.mode is SearchMode.HYBRID or bool(request.also)
         hits = await run_in(
             self._parts.jobs, found_among, turns, request.text, request.k, chunking, fused
         )
-        if not request.also or info is None:
-            return hits
-        return [replace(hit, index=info.name) for hit in hits]
+        # As they are now: it is where their texts are read back.
+        return [replace(hit, version=dataset.rows_version) for hit in hits]
 
     async def _recalled(
-        self,
-        ctx: Context,
-        opened: Opened,
-        info: VectorIndexInfo | None,
-        hits: tuple[Hit, ...],
+        self, ctx: Context, opened: Opened, own: str, hits: tuple[Hit, ...]
     ) -> tuple[Recalled, ...]:
-        """Hits with their turns; one whose turn was deleted meanwhile is left out."""
-        own = "" if info is None else info.name
-        keys = {hit: _id_of(hit) if hit.index in ("", own) else "" for hit in hits}
+        """Hits with their turns; one whose turn was deleted meanwhile is left out. ``own``: what
+        hits say that are of turns."""
+        keys = {hit: _id_of(hit) if hit.index == own else "" for hit in hits}
         ids = list(dict.fromkeys(key for key in keys.values() if key))
         turns = await self._reader.turns(ctx, opened.dataset, opened.version, ids) if ids else {}
         return tuple(
@@ -139,12 +171,12 @@ class Recaller:
         )
 
 
-def _waiting_sql(dataset: str, version: IndexVersion | None, predicate: str) -> str:
+def _waiting_sql(dataset: str, rows: str | None, predicate: str) -> str:
     """The newest turns that the index has no chunk of, at most so many."""
     columns = names().replace('"text"', f'left("text", {_READ_MAX}) AS "text"')
     where = [f"({predicate})"] if predicate else []
-    if version is not None:
-        embedded = f'SELECT "entity" FROM {quoted(version.vectors_dataset)}'
+    if rows is not None:
+        embedded = f'SELECT "entity" FROM {quoted(rows)}'
         where.append(f"""concat('["', "id", '"]') NOT IN ({embedded})""")
     condition = f" WHERE {joined(where)}" if where else ""
     rest = f' ORDER BY "remembered_at" DESC, "id" LIMIT {_WAITING_MAX}'

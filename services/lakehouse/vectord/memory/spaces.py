@@ -51,7 +51,8 @@ _INDEX_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 5.0
 
 CreateIndex = Callable[[Context, CreateIndexRequest], Awaitable[IndexResult]]
-Search = Callable[[Context, SearchRequest], Awaitable[SearchResult]]
+More = Callable[[SearchResult], Awaitable[SearchResult]]
+Search = Callable[[Context, SearchRequest, More | None], Awaitable[SearchResult]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,10 @@ def found_among(
 
 
 def merged(found: Sequence[Hit], waiting: Sequence[Hit], k: int) -> tuple[Hit, ...]:
-    """Both, best first; what the index has comes first among equals."""
-    if not waiting:
-        return tuple(found)
-    return tuple(sorted([*found, *waiting], key=lambda hit: -hit.score)[:k])
+    """Both, best first; what the index has comes first among equals, and once."""
+    there = {(hit.index, hit.key) for hit in found}
+    more = [hit for hit in waiting if (hit.index, hit.key) not in there]
+    return tuple(sorted([*found, *more], key=lambda hit: -hit.score)[:k])
 
 
 def _pieces(turn: Turn, chunking: Chunking) -> list[_Piece]:

@@ -45,11 +45,12 @@ from lakehouse.vectord.retrieval.reranking import (
 )
 from lakehouse.vectord.searching import Searching, served_by
 
-__all__ = ["Retrieving"]
+__all__ = ["More", "Retrieving"]
 
 Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
+More = Callable[[c.SearchResult], Awaitable[c.SearchResult]]
 BM25: Final = "bm25"
 _FEW_CANDIDATES: Final = 500
 
@@ -126,13 +127,20 @@ class Retrieving:
         self._noting = Noting(parts.clock, recorder)
         self._patience = Patience(parts.clock)
 
-    async def search(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
-        """As ``contracts.vectors.VectorsService.search``."""
+    async def search(
+        self, ctx: Context, request: c.SearchRequest, more: More | None = None
+    ) -> c.SearchResult:
+        """As ``contracts.vectors.VectorsService.search``.
+
+        Args:
+            more: what its caller adds to an answer before it is remembered; not asked in mode
+                VECTOR of one index.
+        """
         check_purpose(request.purpose)
         if not is_plain(request):
             ctx.require(Scope.READ)
             check_retrieval(request)
-            return await self._retrieved(ctx, request)
+            return await self._retrieved(ctx, request, more)
         answered = await self._searching.answered(ctx, request)
         if request.record is not RecordClass.NONE:
             result, noting = answered.result, self._noting
@@ -146,7 +154,9 @@ class Retrieving:
         await self._earlier.close()
         await self._lexical.close()
 
-    async def _retrieved(self, ctx: Context, request: c.SearchRequest) -> c.SearchResult:
+    async def _retrieved(
+        self, ctx: Context, request: c.SearchRequest, more: More | None
+    ) -> c.SearchResult:
         clock = self._parts.clock
         bounds = bounds_of(request)
         names = (request.index, *request.also)
@@ -170,6 +180,8 @@ class Retrieving:
         reason = reason or next((one.embedded.reason for one in found if one.embedded.reason), "")
         taken = (clock.monotonic() - began) * 1000.0
         result = self._result(request, found, results, reason, taken)
+        if more is not None:
+            result = await more(result)
         if request.record is not RecordClass.NONE:
             said = [self._noting.index(one.asked, one.image, one.served_by) for one in found]
             indexes: tuple[SearchedIndex, ...] = tuple(said)
