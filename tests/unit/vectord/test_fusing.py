@@ -149,6 +149,7 @@ async def test_who_is_slow_is_left_to_it_and_asked_when_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(patience, "_SECONDS", 0.02)
+    monkeypatch.setattr(patience, "_FIRST_SECONDS", 0.02)
     waiting, gate, asked = Patience(SystemClock()), asyncio.Event(), 0
 
     async def slow() -> int:
