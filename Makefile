@@ -50,7 +50,7 @@ docs: setup ## regenerate docs/api/{cli,config,errors}.md from the code
 	$(BIN)/python tools/make_docs.py
 
 bench: setup ## timings against budgets; writes docs/BENCHMARKS.md (SUBJECT=start: that one alone)
-	@$(BIN)/python -c "import deltalake, lance, pyiceberg" 2>/dev/null || $(BIN)/python -m pip install \
+	@$(BIN)/python -c "import chromadb, deltalake, lance, pyiceberg" 2>/dev/null || $(BIN)/python -m pip install \
 	  --quiet --no-deps --require-hashes --only-binary :all: -r tests/bench/requirements.lock
 	$(BIN)/python tests/bench/run.py $(SUBJECT)
 
