@@ -50,6 +50,8 @@ async def list_(invocation: Invocation, since: str, until: str, **given: Any) ->
         result = await clients.retrievals.list(invocation.context(), request)
     columns = ("retrieval", "at", "by", "for", "mode", "index", "asked", "hits", "best")
     invocation.output.records(result, columns, [_listed(one) for one in result.retrievals])
+    if not result.retrievals:
+        invocation.output.say("nothing like that is remembered", "dim")
     if result.dropped:
         what = counted(result.dropped, "retrieval")
         invocation.output.say(f"{what} came too fast to be remembered", "yellow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -274,7 +274,9 @@ async def trials(
         result = await clients.trials.trials(invocation.context(), TrialsRequest(**given, **times))
     _plotted(plot, result.trials)
     rows = [(time_text(one.at), one.index, *_cells(one)) for one in result.trials]
-    invocation.output.records(result, ("at", "index", *_COLUMNS), rows)
+    invocation.output.records(result, *_told(("at", "index", *_COLUMNS), rows))
+    if not rows:
+        invocation.output.say("nothing like that was tried", "dim")
     if plot is not None:
         invocation.output.say(f"written to {plot}", "dim")
     if result.cursor:
@@ -312,7 +314,7 @@ def _show(invocation: Invocation, report: TrialsReport) -> None:
     if output.as_json:
         output.record(report, {})
         return
-    output.table(_COLUMNS, map(_cells, report.trials))
+    output.table(*_told(_COLUMNS, [_cells(one) for one in report.trials]))
     if report.state == "running":
         output.say(f"run {report.run} goes on: lakehouse vectors trials --run {report.run}")
         return
@@ -358,6 +360,14 @@ def _cells(one: Trial) -> tuple[object, ...]:
         f"{one.p50_ms:.3f}",
         f"{one.p99_ms:.3f}",
     )
+
+
+def _told(
+    columns: Sequence[str], rows: Sequence[Sequence[object]]
+) -> tuple[list[str], list[list[object]]]:
+    """The same without the columns that are empty in all rows."""
+    kept = [at for at in range(len(columns)) if any(row[at] != "" for row in rows)]
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in rows]
 
 
 def _share(value: float | None) -> str:

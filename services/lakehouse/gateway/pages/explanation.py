@@ -29,7 +29,7 @@ def explanation_page(found: Explanation) -> HTMLResponse:
     asked = one.text or "(a vector)"
     title = asked if len(asked) <= _TITLE_CHARS else asked[:_TITLE_CHARS] + "…"
     body = [
-        f'<p class="over">Retrieval {escaped(one.id)}</p><h1>{escaped(title)}</h1>\n',
+        f'<p class="over">Retrieval {escaped(one.id)}</p><h1 dir="auto">{escaped(title)}</h1>\n',
         _notes(one),
         facts(_facts(one)),
         "<h2>What was done</h2><ol>",
@@ -107,7 +107,7 @@ def _hit(one: HitReason, best: dict[Stage, float]) -> str:
     text = (
         '<p class="text gone">The text cannot be read any more.</p>'
         if one.text is None
-        else f'<p class="text">{escaped(one.text)}</p>'
+        else f'<p class="text" dir="auto">{escaped(one.text)}</p>'
     )
     stages = table(("stage", "rank", "score", ""), (_stage(stage, best) for stage in one.stages))
     why = f'<p class="why">{escaped(one.sentence)}</p>'
