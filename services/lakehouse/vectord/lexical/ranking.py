@@ -57,7 +57,7 @@ def best_rows(index: WordIndex, book: Book, words: Sequence[str], k: int, allowe
     fetched = k + _SPARE
     if total <= _TOLD_MAX and total * _TOLD_SHARE < index.texts:
         only = np.flatnonzero(allowed)
-    else:
+    elif total < index.texts:
         fetched = int(fetched * max(1.0, _ROOM * index.texts / total))
     exact: dict[int, float] = {}
     while True:
