@@ -66,6 +66,7 @@ class Vectors:
     async def start(self) -> None:
         """Begin to follow the datasets that have indexes."""
         await self.recorder.start()
+        self.trials.start()
         self._supervisor.start("vectors", self._follower.run)
 
     async def close(self) -> None:

@@ -83,6 +83,8 @@ class Autotuning:
             outcome = Outcome(error="the node was stopped before it was done")
         try:
             await self._runs.finish(active, outcome)
+            if not active.stopping:
+                await self._runs.tidy()
         except LakehouseError as error:
             told = {"run": active.began.id, "reason": str(error)}
             log.warning("the end of a run could not be noted", extra=told)

@@ -11,6 +11,7 @@ from lakehouse.contracts import trials as c
 from lakehouse.contracts.vectors import K_MAX, TEXT_BYTES_MAX, WAIT_SECONDS_MAX
 from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
 from lakehouse.model.refs import check_name, name_key
+from lakehouse.model.retrieval import SearchMode
 from lakehouse.model.vectors import IndexVersion, VectorBackend, VectorIndexInfo
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_evaluate",
     "check_graph",
     "check_limit",
+    "check_modes",
     "check_put",
     "check_same_index",
     "check_vectors",
@@ -61,6 +63,21 @@ def _above_zero(field: str, value: float, most: float) -> None:
 def check_evaluate(request: c.EvaluateRequest) -> None:
     """Raise ``invalid``."""
     _within("k", request.k, 1, K_MAX)
+
+
+def check_modes(modes: tuple[SearchMode, ...], eval_set: c.EvalSet) -> None:
+    """Raise ``invalid`` for a query without words where words are asked for."""
+    if set(modes) == {SearchMode.VECTOR}:
+        return
+    for at, query in enumerate(eval_set.queries):
+        if not query.text.strip():
+            raise bad(
+                "a query has no text to search for",
+                eval_set=eval_set.name,
+                query=at,
+                modes=[mode.value for mode in modes],
+                hint="ask in mode vector, or give each query its text",
+            )
 
 
 def check_limit(limit: int) -> None:

@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-__all__ = ["Hold", "forget", "is_held"]
+__all__ = ["Hold", "forget", "is_held", "left"]
 
 
 def _file(folder: str, run: str) -> Path:
@@ -44,12 +44,19 @@ def is_held(folder: str, run: str) -> bool | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: who looks must not look like one who runs.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:
         os.close(descriptor)
     return False
+
+
+def left(folder: str) -> list[str]:
+    """Runs that processes of this machine began and did not end."""
+    found = (path.stem for path in Path(folder).glob("*.running"))
+    return sorted(run for run in found if is_held(folder, run) is False)
 
 
 def forget(folder: str, run: str) -> None:

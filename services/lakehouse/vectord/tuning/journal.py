@@ -48,9 +48,21 @@ class TrialLog:
 
     def __init__(self, parts: VectorParts) -> None:
         self._parts = parts
+        self.spool = f"{parts.retrievals.spool_dir}/trials"
         self._opening = asyncio.Lock()
         self._log: AppendLog | None = None
         self._ends: dict[str, RunEnd] = {}
+
+    async def open(self) -> None:
+        """Now, so that what an earlier process left here gets there. Raises what opening does."""
+        await self._opened()
+
+    async def tidy(self) -> None:
+        """Merge small batches; what fails of it is done next time."""
+        try:
+            await (await self._opened()).compact()
+        except LakehouseError as error:
+            log.warning("the log of trials could not be tidied", extra={"reason": str(error)})
 
     async def close(self) -> None:
         """Write what waits; idempotent."""
@@ -171,7 +183,7 @@ class TrialLog:
                 key="buckets.primary.url",
             )
         settings = LogSettings(
-            spool_folder=f"{parts.retrievals.spool_dir}/trials",
+            spool_folder=self.spool,
             append_budget_seconds=_BUDGET_SECONDS,
         )
         scoped = ScopedStore(store, (FOLDER,))

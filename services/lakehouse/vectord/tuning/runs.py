@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from lakehouse.contracts.trials import TrialsReport
@@ -18,11 +20,14 @@ from lakehouse.model.refs import name_key
 from lakehouse.model.retrieval import Trial
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.tuning.events import Began, Run, RunEnd
-from lakehouse.vectord.tuning.holding import Hold, forget, is_held
+from lakehouse.vectord.tuning.holding import Hold, forget, is_held, left
 from lakehouse.vectord.tuning.journal import TrialLog
 
 __all__ = ["Active", "Outcome", "Runs", "Subject"]
 
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS: Final = 5.0
 _GRACE: Final = timedelta(minutes=2)
 _ERROR_MAX: Final = 1_000
 _ENDED_REMEMBERED: Final = 20
@@ -72,6 +77,7 @@ class Runs:
         self._folder = f"{parts.retrievals.spool_dir}/running"
         self._active: dict[str, Active] = {}
         self._by_index: dict[str, str] = {}
+        self._looking = asyncio.Lock()
 
     def check_free(self, index: str) -> None:
         """Raise ``conflict`` while a run of ``index`` is under way."""
@@ -142,6 +148,10 @@ class Runs:
             self._by_index.pop(name_key(active.began.index), None)
             self._forget()
 
+    async def tidy(self) -> None:
+        """Small batches of the log become few objects."""
+        await self._log.tidy()
+
     def active(self) -> list[Active]:
         """Those under way."""
         return [one for one in self._active.values() if one.end is None]
@@ -154,6 +164,12 @@ class Runs:
             found = Run(active.began, trials, active.end)
             seconds = self._parts.clock.monotonic() - active.since
             return _report(found, run, version, ("running", "", seconds))
+        # One at a time: what the log has and what is known here must fit together.
+        async with self._looking:
+            return await self._logged(run, version)
+
+    async def _logged(self, run: str, version: int) -> TrialsReport:
+        """Of a run that was not begun here. Raises ``not_found``."""
         found = await self._log.run(run)
         if found.began is None and not found.trials and found.end is None:
             raise LakehouseError(
@@ -170,6 +186,31 @@ class Runs:
             await run_blocking(forget, self._folder, run)
         return _report(found, run, version, ("running", "", 0.0))
 
+    async def recover(self) -> None:
+        """What an earlier process left on this machine: its trials go to the log, and runs that
+        ended with it are noted as failed. Where there is nothing, nobody is asked."""
+        waits = await run_blocking(_waits, self._log.spool)
+        dead = await run_blocking(left, self._folder)
+        while waits or dead:
+            try:
+                await self._log.open()
+                for run in dead:
+                    await self._noted(run)
+                return
+            except LakehouseError as error:
+                told = {"runs": len(dead), "reason": str(error)}
+                log.warning("trials that were left here wait for their log", extra=told)
+            await self._parts.clock.sleep(_AGAIN_SECONDS)
+
+    async def _noted(self, run: str) -> None:
+        try:
+            await self.report(run, 0)
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            # It ended before the log had heard of it.
+            await run_blocking(forget, self._folder, run)
+
     async def _goes_on(self, found: Run, run: str) -> bool:
         """Whether the process of a run is still at it, as far as can be known here."""
         held = await run_blocking(is_held, self._folder, run)
@@ -181,6 +222,10 @@ class Runs:
         ended = [run for run, one in self._active.items() if one.end is not None]
         for run in ended[:-_ENDED_REMEMBERED]:
             del self._active[run]
+
+
+def _waits(folder: str) -> bool:
+    return any(Path(folder).glob("*/*.jsonl"))
 
 
 def _report(found: Run, run: str, version: int, now: tuple[str, str, float]) -> TrialsReport:

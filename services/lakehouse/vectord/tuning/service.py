@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ from lakehouse.vectord.tuning.trying import Job
 __all__ = ["Trials"]
 
 _RELEVANT: Final = 10
+_AT_ONCE: Final = 32
 _MEMORY_SHARE: Final = 4
 _EVALUATE_SECONDS: Final = 600.0
 
@@ -73,9 +75,17 @@ class Trials:
         self._log = TrialLog(parts)
         self._runs = Runs(parts, self._log)
         self._tuning = Autotuning(parts, self._runs)
+        self._recovering: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look after what an earlier process left, in the background."""
+        self._recovering = asyncio.create_task(self._runs.recover(), name="trials left behind")
 
     async def close(self) -> None:
         """End what runs, and note it; idempotent."""
+        if self._recovering is not None:
+            self._recovering.cancel()
+            await asyncio.gather(self._recovering, return_exceptions=True)
         await self._tuning.close()
         await self._log.close()
 
@@ -122,7 +132,8 @@ class Trials:
         info, store_version = await self._documents.read(ctx, eval_set.index)
         version = version_of(info, request.number)
         self._runs.check_free(info.name)
-        modes = request.modes or modes_of(eval_set.queries)
+        modes = tuple(dict.fromkeys(request.modes)) or modes_of(eval_set.queries)
+        checking.check_modes(modes, eval_set)
         image = await self._filled(ctx, info, version)
         found = await self._queries(version, eval_set, embed=set(modes) != {SearchMode.TEXT})
         subject = Subject(info.name, version.number, "mode", len(modes), _EVALUATE_SECONDS)
@@ -299,14 +310,15 @@ def _drawn(
     count = min(request.samples, len(live))
     rows = np.sort(chance.choice(live, count, replace=False))
     texts = image.book.table(rows).column("text").to_pylist()
+    vectors = np.ascontiguousarray(image.vectors(rows))
     queries = []
-    for row, text in zip(rows, texts, strict=True):
-        vector = np.ascontiguousarray(image.vectors(row[None]))
-        near, _ = image.search(vector, _RELEVANT, exact=True)[0]
-        keys = tuple(dict.fromkeys(image.book.key(one)[0] for one in near.tolist()))
-        # Texts are understood by every later model of the index as well.
-        given = b"" if info.dataset_id else vector.astype("<f4").tobytes()
-        queries.append(c.EvalQuery(text, given, keys))
+    for start in range(0, count, _AT_ONCE):
+        some = vectors[start : start + _AT_ONCE]
+        for at, (near, _) in enumerate(image.search(some, _RELEVANT, exact=True), start):
+            keys = tuple(dict.fromkeys(image.book.key(one)[0] for one in near.tolist()))
+            # Texts are understood by every later model of the index as well.
+            given = b"" if info.dataset_id else vectors[at].astype("<f4").tobytes()
+            queries.append(c.EvalQuery(texts[at], given, keys))
     return tuple(queries)
 
 
