@@ -109,7 +109,9 @@ class Outbox:
             self._dropped["memory_full"] += 1
             return None
         try:
-            line = encode_event(event, self._clock.now_us(), self._ids.ulid()).data
+            known = isinstance(event, dict) and event.get("id") is not None
+            fresh = "" if known else self._ids.ulid()
+            line = encode_event(event, self._clock.now_us(), fresh).data
         except LakehouseError:
             self._dropped["invalid"] += 1
             return None

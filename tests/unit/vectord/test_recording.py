@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -20,10 +21,10 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
 from lakehouse.kit.ids import encode_ulid
 from lakehouse.model.identity import Context, Principal, Scope
-from lakehouse.model.retrieval import RecordClass, SearchMode
+from lakehouse.model.retrieval import RecordClass, SearchMode, Stage, StageScore
 from lakehouse.vectord.records import finding
 from lakehouse.vectord.records import recorder as recording
-from lakehouse.vectord.records.values import compose
+from lakehouse.vectord.records.values import compose, read_event, record_of
 from unit.vectord.records_support import (
     ANN,
     CLOCK,
@@ -99,6 +100,23 @@ async def test_a_record_says_all_of_the_search(place: Memory) -> None:
     assert [hit.score for hit in found.hits] == [1 / 3, 1 / 4, 1 / 5]
     assert (found.embed_ms, found.search_ms, found.version) == (1.5, 2.5, 9)
     assert abs(found.at - to_datetime(one.at_us)) < timedelta(milliseconds=1)
+
+
+def test_an_event_is_read_as_what_it_was_made_of() -> None:
+    stages = (StageScore(Stage.TEXT, 2, 3.25), StageScore(Stage.FUSION, 1, 1 / 61))
+    plain = searched(hits=5)
+    for one in (
+        plain,
+        searched(hits=0),
+        replace(
+            plain,
+            hits=c.Hits(tuple(replace(hit, stages=stages, index="b") for hit in plain.hits.hits)),
+            result=replace(plain.result, degraded=True, degraded_reason="away"),
+            as_of_version=7,
+        ),
+    ):
+        line = orjson.dumps(record_of(one).event)
+        assert read_event(orjson.loads(line)) == compose(one)
 
 
 async def test_noting_takes_less_than_ten_microseconds_wherever_the_bucket_is(

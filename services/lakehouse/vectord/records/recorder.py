@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lakehouse.appendlog.event import LogEvent
 from lakehouse.appendlog.log import AppendLog
@@ -87,8 +87,8 @@ class Recorder:
         self.place = Place(parts, store)
         self._waiting: deque[Searched] = deque()
         self._hits = 0
-        self._large: dict[str, Retrieval] = {}
-        self._recent: OrderedDict[str, Retrieval] = OrderedDict()
+        self._large: dict[str, Searched] = {}
+        self._recent: OrderedDict[str, Searched] = OrderedDict()
         self._wake = asyncio.Event()
         self._taking = asyncio.Lock()
         self._counts: Counter[str] = Counter()
@@ -124,7 +124,7 @@ class Recorder:
                     return
                 for one in records:
                     if one.body is not None:
-                        await self.place.put(one.retrieval.id, one.body)
+                        await self.place.put(one.id, one.body)
                 await opened.append([one.event for one in records])
         except TimeoutError as error:
             raise _not_kept(ErrorKind.UNKNOWN, "the log did not answer in time") from error
@@ -146,17 +146,17 @@ class Recorder:
 
     async def seen(self, known: str) -> Seen | None:
         """The retrieval of id ``known`` if this process has it in memory, or in its spool."""
-        for one in self._waiting:
-            if one.id == known:
-                return Seen((await _recorded(one)).retrieval, False)
         if self._tasks:
             await self._until_settled(_HASTE_SECONDS)
         opened = self._log
         pending = 0 if opened is None else opened.status().pending
-        if known in self._large:
-            return Seen(self._large[known], False)
-        if known in self._recent:
-            return Seen(self._recent[known], not pending)
+        waiting = next((one for one in self._waiting if one.id == known), None)
+        there = waiting or self._large.get(known) or self._recent.get(known)
+        if there is not None:
+            flushed = known in self._recent and not pending
+            if len(there.hits.hits) > _FEW_HITS:
+                return Seen(await run_blocking(compose, there), flushed)
+            return Seen(compose(there), flushed)
         if opened is None or not pending:
             return None
         for each in await opened.waiting():
@@ -294,7 +294,7 @@ class Recorder:
             while self._waiting:
                 one = self._waiting[0]
                 try:
-                    self._offer(opened, await _recorded(one))
+                    self._offer(opened, one, await _recorded(one))
                 except (TypeError, ValueError) as error:
                     self._dropped["invalid"] += 1
                     log.warning("a retrieval cannot be written", extra={"reason": str(error)[:200]})
@@ -304,11 +304,11 @@ class Recorder:
                 if done % _AT_ONCE == 0:
                     await asyncio.sleep(0)
 
-    def _offer(self, opened: AppendLog, record: Record) -> None:
+    def _offer(self, opened: AppendLog, one: Searched, record: Record) -> None:
         self._counts["noted"] += 1
         if record.body is None:
             # Whoever is told an id asks for it soon or seldom.
-            self._recent[record.retrieval.id] = record.retrieval
+            self._recent[one.id] = one
             if len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
             opened.offer([record.event])
@@ -316,22 +316,22 @@ class Recorder:
         if len(self._large) >= _LARGE_MAX:
             self._dropped["objects_full"] += 1
             return
-        self._large[record.retrieval.id] = record.retrieval
-        task = asyncio.create_task(self._send(opened, record), name="retrieval object")
+        self._large[one.id] = one
+        task = asyncio.create_task(self._send(opened, record.event, record.body))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def _send(self, opened: AppendLog, record: Record) -> None:
+    async def _send(self, opened: AppendLog, event: dict[str, Any], body: bytes) -> None:
         """The object first: an event names nothing that is not there."""
-        assert record.body is not None
+        known = str(event["id"])
         try:
-            await self.place.put(record.retrieval.id, record.body)
-            opened.offer([record.event])
+            await self.place.put(known, body)
+            opened.offer([event])
         except LakehouseError as error:
             self._dropped["object"] += 1
             log.warning("a large retrieval is not remembered", extra={"reason": str(error)})
         finally:
-            del self._large[record.retrieval.id]
+            del self._large[known]
 
     async def _run(self, opened: AppendLog) -> None:
         """Start the log, and make another where the primary refuses this one."""
@@ -405,12 +405,8 @@ class Recorder:
 
 async def _recorded(one: Searched) -> Record:
     if len(one.hits.hits) > _FEW_HITS:
-        return await run_blocking(_record, one)
-    return _record(one)
-
-
-def _record(one: Searched) -> Record:
-    return record_of(compose(one))
+        return await run_blocking(record_of, one)
+    return record_of(one)
 
 
 def _not_kept(kind: ErrorKind, cause: str) -> LakehouseError:

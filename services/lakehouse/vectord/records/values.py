@@ -16,6 +16,7 @@ import orjson
 import zstandard
 
 from lakehouse.contracts.retrievals import ReplayedHit
+from lakehouse.contracts.vectors import Hit
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
 from lakehouse.kit.ids import ulid_millis
@@ -57,27 +58,31 @@ class Record:
     """A retrieval on its way into the log. ``body``: of its object, None where the event has all
     of it."""
 
-    retrieval: Retrieval
+    id: str
     event: dict[str, Any]
     body: bytes | None = None
 
 
 def digest_of_refs(hits: Iterable[RetrievedRef | ReplayedHit]) -> str:
     """SHA-256, hex, over the ranked refs with their scores, to the last bit of each."""
-    ranked = [
-        [
-            hit.index,
-            hit.key,
-            hit.chunk,
-            hit.start,
-            hit.end,
-            hit.version,
-            float(hit.score).hex(),
-            hit.text_sha256,
-            [[each.stage.value, each.rank, float(each.score).hex()] for each in hit.stages],
-        ]
-        for hit in hits
+    return _digest([_ranked(hit, hit.text_sha256) for hit in hits])
+
+
+def _ranked(hit: RetrievedRef | ReplayedHit | Hit, text_sha256: str) -> list[Any]:
+    return [
+        hit.index,
+        hit.key,
+        hit.chunk,
+        hit.start,
+        hit.end,
+        hit.version,
+        float(hit.score).hex(),
+        text_sha256,
+        [[each.stage.value, each.rank, float(each.score).hex()] for each in hit.stages],
     ]
+
+
+def _digest(ranked: list[list[Any]]) -> str:
     return hashlib.sha256(orjson.dumps(ranked)).hexdigest()
 
 
@@ -88,68 +93,78 @@ def digest_of_text(text: str) -> str:
 
 def compose(searched: Searched) -> Retrieval:
     """What is remembered of a search."""
+    told = _told(searched)
+    refs = tuple([RetrievedRef(**ref) for ref in told["hits"]])
+    return Retrieval(**{**told, "hits": refs, "vector": bytes(searched.vector)})
+
+
+def record_of(searched: Searched) -> Record:
+    """A search as it goes into the log: as its JSON is read ``compose`` is what it says."""
+    told = _told(searched)
+    told["vector"] = base64.b64encode(searched.vector).decode()
+    if _about(told) <= INLINE_BYTES_MAX // 2 or _size(told) <= INLINE_BYTES_MAX:
+        return Record(searched.id, told)
+    retrieval = compose(searched)
+    body = packed(retrieval)
+    short = _event(shown(retrieval, _SHOWN_BYTES))
+    short["object_sha256"] = hashlib.sha256(body).hexdigest()
+    return Record(searched.id, short, body)
+
+
+def _told(searched: Searched) -> dict[str, Any]:
+    """The fields of the retrieval, but for its vector; hits as fields of theirs."""
     ctx, request, result = searched.ctx, searched.request, searched.result
-    hits = tuple(
-        [
-            RetrievedRef(
-                hit.key,
-                hit.chunk,
-                hit.start,
-                hit.end,
-                hit.version,
-                hit.score,
-                digest_of_text(hit.text),
-                hit.stages,
-                hit.index,
-            )
-            for hit in searched.hits.hits
-        ]
-    )
-    return Retrieval(
-        id=searched.id,
-        at=to_datetime(_at_us(searched)),
-        actor=ctx.principal.id,
-        purpose=request.purpose,
-        mode=result.mode,
-        text=request.queries[searched.place].text,
-        vector=bytes(searched.vector),
-        k=request.k,
-        version=result.version,
-        indexes=searched.indexes,
-        hits=hits,
-        digest=digest_of_refs(hits),
-        filter=request.filter,
-        exact=request.exact,
-        ef=request.ef,
-        candidates=request.candidates,
-        rerank=request.rerank,
-        as_of_version=searched.as_of_version,
-        degraded=result.degraded,
-        degraded_reason=result.degraded_reason,
-        record=request.record,
-        workspace=ctx.workspace or "",
-        source=ctx.source or "",
-        request_id=ctx.request_id,
-        embed_ms=result.embed_ms,
-        search_ms=result.search_ms,
-        hits_total=len(hits),
-    )
+    hits = searched.hits.hits
+    digests = [digest_of_text(hit.text) for hit in hits]
+    ranked = [_ranked(hit, digest) for hit, digest in zip(hits, digests, strict=True)]
+    return {
+        "id": searched.id,
+        "at": to_datetime(_at_us(searched)),
+        "actor": ctx.principal.id,
+        "purpose": request.purpose,
+        "mode": result.mode,
+        "text": request.queries[searched.place].text,
+        "vector": b"",
+        "k": request.k,
+        "version": result.version,
+        "indexes": searched.indexes,
+        "hits": [_ref(hit, digest) for hit, digest in zip(hits, digests, strict=True)],
+        "digest": _digest(ranked),
+        "filter": request.filter,
+        "exact": request.exact,
+        "ef": request.ef,
+        "candidates": request.candidates,
+        "rerank": request.rerank,
+        "as_of_version": searched.as_of_version,
+        "degraded": result.degraded,
+        "degraded_reason": result.degraded_reason,
+        "record": request.record,
+        "workspace": ctx.workspace or "",
+        "source": ctx.source or "",
+        "request_id": ctx.request_id,
+        "embed_ms": result.embed_ms,
+        "search_ms": result.search_ms,
+        "hits_total": len(hits),
+    }
+
+
+def _ref(hit: Hit, text_sha256: str) -> dict[str, Any]:
+    return {
+        "key": hit.key,
+        "chunk": hit.chunk,
+        "start": hit.start,
+        "end": hit.end,
+        "version": hit.version,
+        "score": hit.score,
+        "text_sha256": text_sha256,
+        "stages": hit.stages,
+        "index": hit.index,
+    }
 
 
 def _at_us(searched: Searched) -> int:
     made_us = ulid_millis(searched.id) * 1000
     return searched.at_us if abs(searched.at_us - made_us) <= _APART_US else made_us
-
-
-def record_of(retrieval: Retrieval) -> Record:
-    """``retrieval`` as it goes into the log."""
-    event = _event(retrieval)
-    if _about(retrieval) <= INLINE_BYTES_MAX // 2 or _size(event) <= INLINE_BYTES_MAX:
-        return Record(retrieval, event)
-    body = packed(retrieval)
-    short = _event(shown(retrieval, _SHOWN_BYTES))
-    short["object_sha256"] = hashlib.sha256(body).hexdigest()
-    return Record(retrieval, short, body)
 
 
 def shown(retrieval: Retrieval, size_bytes: int = 0) -> Retrieval:
@@ -203,11 +218,12 @@ def _event(retrieval: Retrieval) -> dict[str, Any]:
     return event
 
 
-def _about(retrieval: Retrieval) -> int:
-    """Its size in bytes, roughly, without writing it."""
-    keys = sum([len(hit.key) for hit in retrieval.hits])
-    texts = len(retrieval.text) + len(retrieval.filter) + len(retrieval.degraded_reason)
-    return keys + texts + 2 * len(retrieval.vector) + _REF_BYTES * len(retrieval.hits)
+def _about(told: Event) -> int:
+    """The size in bytes of an event, roughly, without writing it."""
+    hits = told["hits"]
+    keys = sum([len(hit["key"]) for hit in hits])
+    texts = sum([len(told[name]) for name in ("text", "filter", "degraded_reason", "vector")])
+    return keys + texts + _REF_BYTES * len(hits)
 
 
 def _size(value: Event | Sequence[RetrievedRef]) -> int:
