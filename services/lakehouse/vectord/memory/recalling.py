@@ -64,7 +64,8 @@ class Recaller:
         ctx.require(Scope.READ)
         _check(request)
         opened = await self._spaces.find(ctx, request.memory)
-        info = await self._spaces.want_index(ctx, opened.dataset)
+        seconds = self._parts.settings.fresh_seconds
+        info = await self._spaces.want_index(ctx, opened.dataset, seconds)
         if info is None:
             return await self._without_index(ctx, request, opened)
         index = info

@@ -38,6 +38,8 @@ __all__ = ["Rememberer"]
 
 _ATTEMPTS: Final = 20
 _PAUSE_SECONDS: Final = 0.05
+# A model that has to be loaded takes longer; who recalls waits for it then.
+_INDEX_SECONDS: Final = 1.0
 _ROUTE: Final = "memory.remember"
 _ARROW: Final = IngestOptions(format=SourceFormat.ARROW)
 _KEPT_MAX: Final = 1_000
@@ -77,7 +79,7 @@ class Rememberer:
         noted = None if done is None else _noted(done[1])
         made = answered(commit, _Noted(0, True, ()).answer)
         opened = await self._spaces.open(ctx, request.memory, request.profile, made)
-        await self._spaces.want_index(ctx, opened.dataset)
+        index = await self._spaces.want_index(ctx, opened.dataset, 0.0)
         once = list({turn.id: turn for turn in turns}.values())
         ids = tuple([turn.id for turn in turns])
         again = noted is not None or opened.again
@@ -92,6 +94,8 @@ class Rememberer:
         else:
             version, remembered = await self._finish(near, opened, once, noted, again)
             opened = replace(opened, created=noted.created)
+        if index is None:
+            await self._spaces.want_index(ctx, opened.dataset, _INDEX_SECONDS)
         name = opened.dataset.name
         duplicates = len(turns) - remembered
         return RememberReport(name, version, remembered, duplicates, ids, opened.created)

@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 
 MEMORY_DOCUMENTS: Final = "memory"
 _ATTEMPTS: Final = 8
-# A server that starts, or a model that is loaded, is waited for; one that is away is not.
-_INDEX_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 5.0
 
 CreateIndex = Callable[[Context, CreateIndexRequest], Awaitable[IndexResult]]
@@ -132,23 +130,18 @@ class Spaces:
         infos, _ = await self._documents.list(ctx)
         return next((info for info in infos if _over(info, dataset)), None)
 
-    async def want_index(self, ctx: Context, dataset: Dataset) -> VectorIndexInfo | None:
-        """The index; one that is missing is being made from now on, and waited for where that is
-        tried for the first time. Whatever is in its way is in nobody else's (``why``)."""
+    async def want_index(
+        self, ctx: Context, dataset: Dataset, seconds: float
+    ) -> VectorIndexInfo | None:
+        """The index; one that is missing is being made from now on. That is waited for so long,
+        unless it has failed before. Whatever is in its way is in nobody else's (``why``)."""
         info = await self.index(ctx, dataset)
         if info is not None:
             return info
-        now = self._parts.clock.monotonic()
-        if dataset.id in self._making or now < self._again.get(dataset.id, now):
+        task = self._making.get(dataset.id) or self._begun(dataset)
+        if task is None or dataset.id in self._why:
             return None
-        first = dataset.id not in self._again
-        self._again[dataset.id] = now + _AGAIN_SECONDS
-        task = asyncio.create_task(self._make_index(dataset), name=f"index of {dataset.name}")
-        self._making[dataset.id] = task
-        task.add_done_callback(lambda done: self._made(dataset, done))
-        if not first:
-            return None
-        await asyncio.wait([task], timeout=_INDEX_SECONDS)
+        await asyncio.wait([task], timeout=seconds)
         return await self.index(ctx, dataset)
 
     def why(self, dataset: Dataset) -> str:
@@ -198,6 +191,17 @@ class Spaces:
             dataset=info.dataset,
             hint="take another name for the memory, or delete the index",
         )
+
+    def _begun(self, dataset: Dataset) -> asyncio.Task[None] | None:
+        """Its index is being made; None where that failed a moment ago."""
+        now = self._parts.clock.monotonic()
+        if now < self._again.get(dataset.id, now):
+            return None
+        self._again[dataset.id] = now + _AGAIN_SECONDS
+        task = asyncio.create_task(self._make_index(dataset), name=f"index of {dataset.name}")
+        self._making[dataset.id] = task
+        task.add_done_callback(lambda done: self._made(dataset, done))
+        return task
 
     async def _make_index(self, dataset: Dataset) -> None:
         ctx = own_context(self._parts.ids, "memory")
