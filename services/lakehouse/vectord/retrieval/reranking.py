@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 
-from lakehouse.model.retrieval import Stage, StageScore
-from lakehouse.model.vectors import Distance
+from lakehouse.contracts import vectors as c
+from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.kit.blocking import run_in
+from lakehouse.model.retrieval import Rerank, Stage, StageScore
+from lakehouse.model.vectors import Distance, IndexVersion
 from lakehouse.vectord.chunking import sentences
 from lakehouse.vectord.image import Image
 from lakehouse.vectord.nearest import as_scores, distances
 from lakehouse.vectord.ports import Vectors
+from lakehouse.vectord.retrieval.asked_for import Bounds
+from lakehouse.vectord.retrieval.embedding import Embedding
+from lakehouse.vectord.retrieval.found import FoundIn, key_of
 from lakehouse.vectord.retrieval.fusing import Candidate, Key
 
-__all__ = ["by_sentences", "by_vectors", "reordered", "sentences_of"]
+__all__ = ["check_comparable", "reordered", "reranked"]
 
 _SENTENCE_TOKENS = 200
 _SENTENCES_MAX = 16
-
-Embed = Callable[[list[str]], Awaitable[Vectors | None]]
-"""Vectors of texts, as they are searched with; None where they cannot be had."""
 
 
 def by_vectors(
@@ -87,3 +91,61 @@ def reordered(
         stages = (*one.stages, StageScore(Stage.RERANK, rank, score))
         found.append(Candidate(one.at, one.row, score, stages))
     return found
+
+
+async def reranked(
+    jobs: Executor,
+    embedding: Embedding,
+    request: c.SearchRequest,
+    bounds: Bounds,
+    found: Sequence[FoundIn],
+    ranked: list[list[Candidate]],
+) -> tuple[list[list[Candidate]], str]:
+    """In the order that is asked for; or as they are, and why."""
+    if request.rerank is Rerank.NONE or not any(ranked):
+        return ranked, ""
+    queries = [one.embedded.queries for one in found]
+    if any(each is None for each in queries):
+        return ranked, next(one.embedded.reason for one in found if one.embedded.reason)
+    images, key = [one.image for one in found], key_of(found)
+    ranked = [some[: bounds.reranked] for some in ranked]
+
+    def look() -> list[list[float]]:
+        return [
+            by_vectors(some, images, [each[place] for each in queries if each is not None])
+            for place, some in enumerate(ranked)
+        ]
+
+    if request.rerank is Rerank.VECTORS:
+        scores: Sequence[Sequence[float | None]] = await run_in(jobs, look)
+    else:
+        parts = await run_in(jobs, lambda: [sentences_of(some, images) for some in ranked])
+        first = found[0]
+        texts = list(dict.fromkeys(each for some in parts for part in some for each in part))
+        known, reason = await embedding.texts(first.asked.version, texts)
+        if known is None:
+            return ranked, reason
+        wanted = first.embedded.queries
+        assert wanted is not None
+        distance = first.image.distance
+        scores = [
+            by_sentences(some, known, wanted[place], distance) for place, some in enumerate(parts)
+        ]
+    return [reordered(*each, key) for each in zip(ranked, scores, strict=True)], ""
+
+
+def check_comparable(request: c.SearchRequest, versions: Sequence[IndexVersion]) -> None:
+    """Similarities by two models say nothing of each other; ranks do."""
+    if request.rerank is Rerank.NONE:
+        return
+    first = versions[0]
+    for version in versions[1:]:
+        same = (version.model, version.profile.distance) == (first.model, first.profile.distance)
+        if not same or version.model_digest != first.model_digest:
+            raise LakehouseError(
+                ErrorKind.INVALID,
+                "indexes of different models cannot be ordered anew together",
+                model=first.model,
+                other=version.model,
+                hint="leave rerank out: ranks are fused whatever the models",
+            )

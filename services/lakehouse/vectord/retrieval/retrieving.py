@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lakehouse.contracts import vectors as c
-from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.identity import Context, Scope
-from lakehouse.model.retrieval import RecordClass, Rerank, SearchedIndex, SearchMode, Stage
-from lakehouse.model.vectors import IndexVersion
+from lakehouse.model.retrieval import RecordClass, SearchedIndex, SearchMode, Stage
 from lakehouse.vectord.asking import Asked, Asking
 from lakehouse.vectord.checking import check_model
 from lakehouse.vectord.image import Image
 from lakehouse.vectord.lexical.lexical import Lexical
 from lakehouse.vectord.nearest import as_scores
 from lakehouse.vectord.parts import VectorParts
-from lakehouse.vectord.ports import Vectors
 from lakehouse.vectord.records.recorder import Recorder
 from lakehouse.vectord.retrieval.asked_for import (
     Bounds,
@@ -34,15 +31,11 @@ from lakehouse.vectord.retrieval.asked_for import (
     is_plain,
 )
 from lakehouse.vectord.retrieval.earlier import Earlier
+from lakehouse.vectord.retrieval.embedding import Embedding
+from lakehouse.vectord.retrieval.found import Embedded, FoundIn, hit_of, key_of, together
 from lakehouse.vectord.retrieval.fusing import Candidate, Leg, fused, single
 from lakehouse.vectord.retrieval.noting import Noting
-from lakehouse.vectord.retrieval.patience import Patience
-from lakehouse.vectord.retrieval.reranking import (
-    by_sentences,
-    by_vectors,
-    reordered,
-    sentences_of,
-)
+from lakehouse.vectord.retrieval.reranking import check_comparable, reranked
 from lakehouse.vectord.searching import Searching, served_by
 
 __all__ = ["More", "Retrieving"]
@@ -53,17 +46,6 @@ T = TypeVar("T")
 More = Callable[[c.SearchResult], Awaitable[c.SearchResult]]
 BM25: Final = "bm25"
 _FEW_CANDIDATES: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class _Embedded:
-    """Vectors of the queries, (queries, dimensions); None where they could not be had, and why.
-    ``asked``: a model was."""
-
-    queries: Vectors | None
-    reason: str = ""
-    asked: bool = False
-    ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +63,6 @@ class _Opened:
         if not predicate.strip():
             return None
         return await self.asking.matching(ctx, self.asked, image, predicate)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What was found in one index. ``legs``: of each query."""
-
-    asked: Asked
-    image: Image
-    legs: list[list[Leg]]
-    embedded: _Embedded
-    served_by: str
 
 
 class _Index(Protocol):
@@ -125,7 +96,7 @@ class Retrieving:
         self._lexical = lexical
         self._earlier = earlier
         self._noting = Noting(parts.clock, recorder)
-        self._patience = Patience(parts.clock)
+        self._embedding = Embedding(parts.clock, searching)
 
     async def search(
         self, ctx: Context, request: c.SearchRequest, more: More | None = None
@@ -150,7 +121,7 @@ class Retrieving:
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
-        await self._patience.close()
+        await self._embedding.close()
         await self._earlier.close()
         await self._lexical.close()
 
@@ -160,12 +131,12 @@ class Retrieving:
         clock = self._parts.clock
         bounds = bounds_of(request)
         names = (request.index, *request.also)
-        opened = await _together([self._open(ctx, request, name) for name in names])
-        _check_comparable(request, [one.asked.version for one in opened])
+        opened = await together([self._open(ctx, request, name) for name in names])
+        check_comparable(request, [one.asked.version for one in opened])
         began = clock.monotonic()
-        embedding = self._embeddings(request, opened)
+        embedding = self._embedding.begun(request, [one.asked.version for one in opened])
         try:
-            found = await _together(
+            found = await together(
                 [
                     self._of_index(ctx, request, bounds, at, one, embedding[at])
                     for at, one in enumerate(opened)
@@ -176,7 +147,9 @@ class Retrieving:
                 if task is not None:
                     task.cancel()
         ranked = await self._ranked(request, bounds, found)
-        results, reason = await self._reranked(request, bounds, found, ranked)
+        results, reason = await reranked(
+            self._parts.jobs, self._embedding, request, bounds, found, ranked
+        )
         reason = reason or next((one.embedded.reason for one in found if one.embedded.reason), "")
         taken = (clock.monotonic() - began) * 1000.0
         result = self._result(request, found, results, reason, taken)
@@ -206,45 +179,6 @@ class Retrieving:
             asked = await asking.fresh(ctx, asked, number)
         return _Opened(asking, asked)
 
-    def _embeddings(
-        self, request: c.SearchRequest, opened: Sequence[_Index]
-    ) -> list[asyncio.Task[_Embedded] | None]:
-        """For each index the vectors of the queries, which are made once for all indexes of the
-        same model; None where none are needed."""
-        if request.mode is SearchMode.TEXT and request.rerank is Rerank.NONE:
-            return [None for _ in opened]
-        known: dict[tuple[object, ...], asyncio.Task[_Embedded]] = {}
-        found: list[asyncio.Task[_Embedded] | None] = []
-        for one in opened:
-            version = one.asked.version
-            key = (
-                version.model,
-                version.model_digest,
-                version.dimensions,
-                version.profile.distance,
-            )
-            if key not in known:
-                known[key] = asyncio.create_task(self._embedded(request, version))
-            found.append(known[key])
-        return found
-
-    async def _embedded(self, request: c.SearchRequest, version: IndexVersion) -> _Embedded:
-        clock = self._parts.clock
-        began = clock.monotonic()
-
-        async def ask() -> tuple[Vectors, bool]:
-            return await self._searching.queries(version, request.queries)
-
-        if request.mode is SearchMode.VECTOR:
-            queries, asked = await ask()
-            return _Embedded(queries, "", asked, (clock.monotonic() - began) * 1000.0)
-        texts = sum(1 for query in request.queries if not query.vector)
-        if not texts:
-            return _Embedded((await ask())[0])
-        made, reason = await self._patience.embedded(version.model, texts, ask)
-        taken = (clock.monotonic() - began) * 1000.0
-        return _Embedded(None if made is None else made[0], reason, True, taken)
-
     async def _of_index(
         self,
         ctx: Context,
@@ -252,8 +186,8 @@ class Retrieving:
         bounds: Bounds,
         at: int,
         opened: _Index,
-        embedding: asyncio.Task[_Embedded] | None,
-    ) -> _Found:
+        embedding: asyncio.Task[Embedded] | None,
+    ) -> FoundIn:
         version = opened.asked.version
         how = (bounds.candidates, request.ef or version.profile.ef_search, request.exact)
         texts = [query.text for query in request.queries]
@@ -264,7 +198,7 @@ class Retrieving:
             return [Leg(at, Stage.TEXT, r.tolist(), s.astype(float).tolist()) for r, s in found]
 
         async def by_vectors(image: Image, wanted: Flags | None) -> list[Leg]:
-            embedded = await asyncio.shield(embedding) if embedding is not None else _Embedded(None)
+            embedded = await asyncio.shield(embedding) if embedding is not None else Embedded(None)
             if embedded.queries is None:
                 return []
             found = await self._searching.nearest(image, embedded.queries, how, wanted)
@@ -280,25 +214,25 @@ class Retrieving:
                 legs.append(by_vectors(image, wanted))
             if request.mode is not SearchMode.VECTOR:
                 legs.append(by_words(image, wanted))
-            found = [leg for leg in await _together(legs) if leg]
+            found = [leg for leg in await together(legs) if leg]
             return [[leg[place] for leg in found] for place in range(len(texts))]
 
         image, legs = await opened.on_image(ctx, ask)
-        embedded = await asyncio.shield(embedding) if embedding is not None else _Embedded(None)
+        embedded = await asyncio.shield(embedding) if embedding is not None else Embedded(None)
         served = []
         if request.mode is not SearchMode.TEXT and embedded.queries is not None:
             served.append("exact" if request.exact else served_by(image))
         if request.mode is not SearchMode.VECTOR:
             served.append(BM25)
-        return _Found(opened.asked, image, legs, embedded, "+".join(served))
+        return FoundIn(opened.asked, image, legs, embedded, "+".join(served))
 
     async def _ranked(
-        self, request: c.SearchRequest, bounds: Bounds, found: Sequence[_Found]
+        self, request: c.SearchRequest, bounds: Bounds, found: Sequence[FoundIn]
     ) -> list[list[Candidate]]:
         """The best candidates of each query."""
         most = max(request.k, bounds.reranked)
         alone = len(found) == 1 and request.mode is not SearchMode.HYBRID
-        key = _key(found)
+        key = key_of(found)
 
         def rank() -> list[list[Candidate]]:
             legs = [
@@ -311,64 +245,10 @@ class Retrieving:
             return rank()
         return await run_in(self._parts.jobs, rank)
 
-    async def _reranked(
-        self,
-        request: c.SearchRequest,
-        bounds: Bounds,
-        found: Sequence[_Found],
-        ranked: list[list[Candidate]],
-    ) -> tuple[list[list[Candidate]], str]:
-        """In the order that is asked for; or as they are, and why."""
-        if request.rerank is Rerank.NONE or not any(ranked):
-            return ranked, ""
-        queries = [one.embedded.queries for one in found]
-        if any(each is None for each in queries):
-            return ranked, next(one.embedded.reason for one in found if one.embedded.reason)
-        images, key = [one.image for one in found], _key(found)
-        ranked = [some[: bounds.reranked] for some in ranked]
-
-        def look() -> list[list[float]]:
-            return [
-                by_vectors(some, images, [each[place] for each in queries if each is not None])
-                for place, some in enumerate(ranked)
-            ]
-
-        jobs = self._parts.jobs
-        if request.rerank is Rerank.VECTORS:
-            scores: Sequence[Sequence[float | None]] = await run_in(jobs, look)
-        else:
-            parts = await run_in(jobs, lambda: [sentences_of(some, images) for some in ranked])
-            first = found[0]
-            texts = list(dict.fromkeys(each for some in parts for part in some for each in part))
-            known, reason = await self._sentences(first.asked.version, texts)
-            if known is None:
-                return ranked, reason
-            wanted = first.embedded.queries
-            assert wanted is not None
-            distance = first.image.distance
-            scores = [
-                by_sentences(some, known, wanted[place], distance)
-                for place, some in enumerate(parts)
-            ]
-        return [reordered(*each, key) for each in zip(ranked, scores, strict=True)], ""
-
-    async def _sentences(
-        self, version: IndexVersion, texts: list[str]
-    ) -> tuple[dict[str, Vectors] | None, str]:
-        if not texts:
-            return {}, ""
-
-        async def ask() -> Vectors:
-            asked = [c.VectorQuery(text) for text in texts]
-            return (await self._searching.queries(version, asked))[0]
-
-        made, reason = await self._patience.embedded(version.model, len(texts), ask)
-        return (None, reason) if made is None else (dict(zip(texts, made, strict=True)), "")
-
     def _result(
         self,
         request: c.SearchRequest,
-        found: Sequence[_Found],
+        found: Sequence[FoundIn],
         ranked: Sequence[Sequence[Candidate]],
         reason: str,
         taken: float,
@@ -378,7 +258,7 @@ class Retrieving:
         names = self._searching.names(request)
         shown = [one.asked.info.name if len(found) > 1 else "" for one in found]
         results = tuple(
-            c.Hits(tuple([_hit(found, shown, one) for one in some[: request.k]]), name)
+            c.Hits(tuple([hit_of(found, shown, one) for one in some[: request.k]]), name)
             for some, name in zip(ranked, names, strict=True)
         )
         embed_ms = max((one.embedded.ms for one in found if one.embedded.asked), default=0.0)
@@ -398,55 +278,3 @@ class Retrieving:
             bool(reason),
             reason,
         )
-
-
-def _hit(found: Sequence[_Found], shown: Sequence[str], one: Candidate) -> c.Hit:
-    page, at = found[one.at].image.book.place(one.row)
-    return c.Hit(
-        page.entity[at].as_py(),
-        one.score,
-        page.chunk.item(at),
-        page.start.item(at),
-        page.end.item(at),
-        page.text[at].as_py(),
-        page.version.item(at),
-        one.stages if len(one.stages) > 1 else (),
-        shown[one.at],
-    )
-
-
-def _key(found: Sequence[_Found]) -> Callable[[int, int], tuple[str, str, int]]:
-    def key(at: int, row: int) -> tuple[str, str, int]:
-        return (found[at].asked.info.name, *found[at].image.book.key(row))
-
-    return key
-
-
-def _check_comparable(request: c.SearchRequest, versions: Sequence[IndexVersion]) -> None:
-    """Similarities by two models say nothing of each other; ranks do."""
-    if request.rerank is Rerank.NONE:
-        return
-    first = versions[0]
-    for version in versions[1:]:
-        same = (version.model, version.profile.distance) == (first.model, first.profile.distance)
-        if not same or version.model_digest != first.model_digest:
-            raise LakehouseError(
-                ErrorKind.INVALID,
-                "indexes of different models cannot be ordered anew together",
-                model=first.model,
-                other=version.model,
-                hint="leave rerank out: ranks are fused whatever the models",
-            )
-
-
-async def _together(doing: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All at once; the first error ends the others and is raised."""
-    if len(doing) == 1:
-        return [await doing[0]]
-    tasks = [asyncio.ensure_future(one) for one in doing]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
