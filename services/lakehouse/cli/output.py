@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from lakehouse.errors import LakehouseError
 if TYPE_CHECKING:
     from rich.console import Console
 
+# What moves a terminal's cursor, sets its title or turns its lines around; not tabs and line ends.
+_ORDERS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -38,6 +41,12 @@ def to_record(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_record(item) for item in value]
     return value
+
+
+def shown(text: str) -> str:
+    """``text`` for a terminal: it may be anybody's, so what would be an order to the terminal is
+    written as an escape."""
+    return _ORDERS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class Output:
@@ -69,7 +78,7 @@ class Output:
         # Plain lines, without the library that draws tables: a node says where it is with these.
         width = max((len(name) for name in lines), default=0)
         for name, text in lines.items():
-            click.echo(click.style(f"{name:<{width}}  ", dim=True) + str(text))
+            click.echo(click.style(f"{name:<{width}}  ", dim=True) + shown(str(text)))
 
     def records(self, value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Many alike: the whole ``value`` as JSON, or a table."""
@@ -88,14 +97,14 @@ class Output:
         for column in columns:
             table.add_column(Text(column), overflow="fold")
         for row in rows:
-            cells = (Text("null", "dim") if v is None else Text(_text(v)) for v in row)
+            cells = (Text("null", "dim") if v is None else Text(shown(_text(v))) for v in row)
             table.add_row(*cells)
         self.console.print(table)
 
     def say(self, text: str, style: str = "") -> None:
         """A sentence for people; nothing with ``--json``."""
         if not self.as_json:
-            self.console.print(text, style=style, markup=False, soft_wrap=True)
+            self.console.print(shown(text), style=style, markup=False, soft_wrap=True)
 
     def _json(self, value: Any) -> None:
         json.dump(to_record(value), sys.stdout, ensure_ascii=False, indent=1)
@@ -111,13 +120,13 @@ def show_error(error: LakehouseError, as_json: bool) -> None:
     fields = dict(error.fields)
     hint = fields.pop("hint", None)
     fields.pop("http_status", None)
-    sys.stderr.write(f"error ({error.kind.value}): {error.message}\n")
+    sys.stderr.write(f"error ({error.kind.value}): {shown(error.message)}\n")
     for name, value in fields.items():
         if value not in (None, "", [], {}):
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            sys.stderr.write(f"  {name}: {text}\n")
+            sys.stderr.write(f"  {name}: {shown(text)}\n")
     if hint:
-        sys.stderr.write(f"  hint: {hint}\n")
+        sys.stderr.write(f"  hint: {shown(str(hint))}\n")
 
 
 def size_text(size_bytes: int) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from lakehouse.cli.output import Output, counted, show_error, size_text, to_record
+from lakehouse.cli.output import Output, counted, show_error, shown, size_text, to_record
 from lakehouse.contracts.tokens import TokenInfo
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.dataset import Sensitivity
@@ -76,3 +76,16 @@ def test_one_is_no_plural() -> None:
 
 def test_times_are_utc() -> None:
     assert to_record(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00Z"
+
+
+def test_text_of_anybody_gives_a_terminal_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a\x1b]0;owned\x07\r\x9b31m\u202eb\tc"
+    output = Output(as_json=False)
+    output.say(text)
+    output.record({}, {"name": text})
+    output.table(("column",), [(text,)])
+    show_error(LakehouseError(ErrorKind.INVALID, "odd", hint=text, value=[text], key=text), False)
+    said = "".join(capsys.readouterr())
+    assert not set(said) & set("\x1b\x07\r\x9b\u202e")
+    assert said.count("\\x1b]0;owned\\x07\\r\\x9b31m\\u202eb") == 5
+    assert shown("line\n\tnext \u00e4 \u05d0") == "line\n\tnext \u00e4 \u05d0"

@@ -8,6 +8,7 @@ import click
 
 from lakehouse.cli.calls import Invocation, node_command
 from lakehouse.cli.commands.search import MODES, RECORDS, key_words, short_text
+from lakehouse.cli.output import shown
 from lakehouse.cli.points import POINT, point
 from lakehouse.errors import LakehouseError
 
@@ -78,7 +79,7 @@ async def _told(invocation: Invocation, stream: AnswerStream) -> AnswerEnd | Non
             end = part.end
             if not invocation.output.as_json and part.text:
                 said = part.text
-                click.echo(said, nl=False)
+                click.echo(shown(said), nl=False)
     finally:
         if said and not said.endswith("\n"):
             click.echo()
