@@ -63,8 +63,9 @@ class ReplayedHit:
         rank: counts from 1.
         text: None where it cannot be read any more; ``text_from`` is ``gone`` then. Else
             ``vectors`` (rows of the index), ``table`` (the dataset) or ``journal``.
-        row: what became of the row since: ``same``, ``changed``, ``deleted``, or ``unknown``
-            where the dataset is gone or has another key.
+        row: what became of the row since: ``same`` (it has this text in this place, whatever its
+            other columns have), ``changed``, ``deleted``, or ``unknown`` where the dataset is gone
+            or has another key.
         row_version: of the dataset that was asked about ``row``; 0 where it is not known.
     """
 
