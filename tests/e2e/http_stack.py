@@ -97,6 +97,16 @@ def _vector_parts(folder: Path, ingest: Ingest, query: Query, buckets: Buckets) 
     )
 
 
+def _query_settings(folder: Path, limits: Limits) -> QuerySettings:
+    return QuerySettings(
+        cache_dir=str(folder / "cache"),
+        spill_dir=str(folder / "spill"),
+        workers_max=1,
+        threads=1,
+        timeout_seconds=limits.query_seconds,
+    )
+
+
 @contextlib.asynccontextmanager
 async def http_stack(
     folder: Path, auth: str = "off", limits: Limits = Limits()
@@ -128,19 +138,7 @@ async def http_stack(
         added = RegistrySettings(local_root=str(folder / "added"))
         registry = Registry(added, buckets, catalog, clock, ids)
         storage = Storage(buckets, registry, journal, clock, ids)
-        query = Query(
-            QuerySettings(
-                cache_dir=str(folder / "cache"),
-                spill_dir=str(folder / "spill"),
-                workers_max=1,
-                threads=1,
-                timeout_seconds=limits.query_seconds,
-            ),
-            catalog,
-            buckets,
-            clock,
-            ids,
-        )
+        query = Query(_query_settings(folder, limits), catalog, buckets, clock, ids)
         query.use_storage(storage)
         await query.start()
         closing.push_async_callback(query.close)
