@@ -78,9 +78,10 @@ def test_a_retrieval_is_shown_again_whatever_becomes_of_its_index(node: Node) ->
     other = before["hits"][1]["key"][0]
     call(node, "DELETE", rows, json=[other])
     eventually(lambda: not ask(node, "retired", k=20)["behind"], "the index did not catch up")
-    call(node, "POST", "/vectors/indexes/work/build", 202, json={"new_version": True})
-    eventually(lambda: call(node, "GET", "/vectors/indexes/work")["live"] == 2, "no second version")
-    call(node, "DELETE", "/vectors/indexes/work?number=1")
+    index = "/vectors/indexes/work"
+    call(node, "POST", f"{index}/build", 202, json={"new_version": True})
+    eventually(lambda: call(node, "GET", index)["live"] == 2, "no second version")
+    call(node, "DELETE", f"{index}?number=1")
     call(node, "POST", "/ingest/datasets/trades/compact")
     node.stop()
     shutil.rmtree(node.folder.parent / "bucket" / "_vectors", ignore_errors=True)
