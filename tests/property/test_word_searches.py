@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,6 +134,56 @@ async def test_min_of_k_and_matches_are_found(
                 told = list(zip((-scores).tolist(), found, strict=True))
                 assert told == sorted(told)
         assert lexical.built > 1
+    finally:
+        await lexical.close()
+        parts.jobs.shutdown()
+
+
+@pytest.mark.parametrize("backend", VectorBackend)
+async def test_a_cache_that_was_cleared_away_is_made_anew(
+    backend: VectorBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_SMALL_BYTES", 0)
+    model, parts = Model(9), parts_of(tmp_path)
+    lexical = Lexical(parts)
+    try:
+        for turn in range(1, 4):
+            model.change(upserts=50)
+            matches = [key for key, text in model.texts.items() if "w0" in text.split()]
+            [(rows, _)] = await lexical.search(model.image, backend, ["w0"], 1_000)
+            assert sorted(model.image.book.key(int(row)) for row in rows) == sorted(matches)
+            assert lexical.built >= turn
+            shutil.rmtree(tmp_path)
+            # Also where nothing was written meanwhile: what is open still answers, or is made anew.
+            [(again, _)] = await lexical.search(model.image, backend, ["w0"], 1_000)
+            assert again.tolist() == rows.tolist()
+    finally:
+        await lexical.close()
+        parts.jobs.shutdown()
+
+
+async def test_many_who_ask_at_once_wait_for_one_index(tmp_path: Path) -> None:
+    model, parts = Model(10), parts_of(tmp_path)
+    model.change(upserts=200)
+    lexical = Lexical(parts)
+    try:
+        asked = [
+            lexical.search(model.image, VectorBackend.PARQUET, ["w0 w1"], 1_000) for _ in range(64)
+        ]
+        answers = await asyncio.gather(*asked)
+        assert lexical.built == 1
+        first = answers[0][0][0].tolist()
+        assert len(first) == len(set(first)) > 0
+        assert all(rows.tolist() == first for [(rows, _)] in answers)
+        # Who gives up takes nothing from the others, and no row is indexed twice.
+        model.change(upserts=50)
+        searching = lexical.search(model.image, VectorBackend.PARQUET, ["w0"], 1_000)
+        task = asyncio.create_task(searching)
+        await asyncio.sleep(0)
+        task.cancel()
+        [(rows, _)] = await lexical.search(model.image, VectorBackend.PARQUET, ["w0"], 1_000)
+        matches = [key for key, text in model.texts.items() if "w0" in text.split()]
+        assert sorted(model.image.book.key(int(row)) for row in rows) == sorted(matches)
     finally:
         await lexical.close()
         parts.jobs.shutdown()

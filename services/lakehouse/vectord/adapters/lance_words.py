@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from lakehouse.errors import ErrorKind
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.objectstore.folders import Claim
 from lakehouse.vectord.adapters.tantivy import words_of
 from lakehouse.vectord.adapters.translating import translated
@@ -82,6 +82,13 @@ class LanceWords:
             counts = [fragment.count_rows() for fragment in table.get_fragments()]
             ids = [fragment.fragment_id for fragment in table.get_fragments()]
         before = np.empty(0, np.int64) if self._now is None else self._now[1]
+        if sum(counts) != len(before) + len(rows):
+            raise LakehouseError(
+                ErrorKind.EXHAUSTED,
+                "an index of words cannot be written",
+                reason="its folder was cleared away",
+                hint="it is built anew from the rows",
+            )
         starts = np.full(max(ids) + 1, -1, np.int64)
         starts[ids] = np.cumsum([0, *counts[:-1]])
         self._now = table, np.concatenate([before, rows]), starts

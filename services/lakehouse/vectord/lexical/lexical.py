@@ -8,6 +8,7 @@ is made anew without them. Until then they count in the statistics of BM25.
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ from lakehouse.vectord.lexical.ranking import best_rows, chosen_words
 from lakehouse.vectord.parts import VectorParts
 
 __all__ = ["Lexical"]
+
+log = logging.getLogger(__name__)
 
 Flags = npt.NDArray[np.bool_]
 
@@ -84,9 +87,18 @@ class Lexical:
         """
         if not image.count:
             return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in texts]
-        index = await self._index(image, backend)
         allowed = image.live if wanted is None else image.live & wanted
-        return await run_in(self._parts.jobs, _found, index, image.book, texts, k, allowed)
+        asked = (image.book, texts, k, allowed)
+        index = await self._index(image, backend)
+        try:
+            return await run_in(self._parts.jobs, _found, index, *asked)
+        except LakehouseError as error:
+            if error.kind is not ErrorKind.CORRUPT:
+                raise
+            log.warning("an index of words is made anew", extra={"reason": str(error)})
+        entry = self._entries[image.book]
+        entry.made = [each for each in entry.made if each.index is not index]
+        return await run_in(self._parts.jobs, _found, await self._index(image, backend), *asked)
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
