@@ -56,6 +56,7 @@ class Autotuning:
         subject = Subject(asked.index, asked.number, "hnsw", planned, seconds)
         active = await self._runs.begin(ctx, subject)
         active.task = asyncio.create_task(self._run(active, asked), name="autotune")
+        active.task.add_done_callback(_logged)
         if wait_seconds:
             await asyncio.wait([active.task], timeout=wait_seconds)
         return active.began.id
@@ -72,19 +73,21 @@ class Autotuning:
 
     async def _run(self, active: Active, asked: Asked) -> None:
         """Whatever comes of it, the run ends in the log."""
+        outcome = Outcome(error="it failed unforeseen: the log of the node says of what")
         try:
             outcome = await self._tuned(active, asked)
         except LakehouseError as error:
             outcome = Outcome(error=str(error))
-        except Exception as error:
-            log.exception("a run of trials failed unforeseen", extra={"run": active.began.id})
-            outcome = Outcome(error=f"it failed unforeseen: {error}")
-        if active.stopping:
-            outcome = Outcome(error="the node was stopped before it was done")
+        finally:
+            if active.stopping:
+                outcome = Outcome(error="the node was stopped before it was done")
+            await self._finish(active, outcome)
+        if not active.stopping:
+            await self._runs.tidy()
+
+    async def _finish(self, active: Active, outcome: Outcome) -> None:
         try:
             await self._runs.finish(active, outcome)
-            if not active.stopping:
-                await self._runs.tidy()
         except LakehouseError as error:
             told = {"run": active.began.id, "reason": str(error)}
             log.warning("the end of a run could not be noted", extra=told)
@@ -171,6 +174,12 @@ def _outcome(active: Active, ended: Ended) -> Outcome:
     # Attempts and trials are in the same order.
     chosen = "" if ended.chosen is None else active.trials[ended.chosen].id
     return Outcome(chosen, ended.reached, ended.ended)
+
+
+def _logged(task: asyncio.Task[None]) -> None:
+    """What was not foreseen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a run of trials failed unforeseen", exc_info=error)
 
 
 def _be_nice() -> None:
