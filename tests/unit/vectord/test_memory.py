@@ -328,7 +328,7 @@ async def test_a_call_that_is_repeated_has_one_effect_and_one_answer(
 
 
 async def test_without_an_embedder_turns_are_remembered_and_found_by_their_words(
-    store: Shelf,
+    store: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = HashingEmbedder()
     embedder.fail()
@@ -367,6 +367,10 @@ async def test_without_an_embedder_turns_are_remembered_and_found_by_their_words
         shown = [(one.hit.key, one.hit.score, one.hit.text) for one in found.recalled]
         assert [(hit.key, hit.score, hit.text) for hit in again.hits] == shown
         assert again.same
+        monkeypatch.setattr("lakehouse.vectord.memory.recalling._WAITING_MAX", 2)
+        await remembered(service, "down", *[Turn(f"a pike {at}") for at in range(5)])
+        old = await memory.recall(READER, replace(asked, text="Herring AGAIN 'of", k=1))
+        assert [one.hit.text for one in old.recalled] == ["herring again"]
         embedder.recover()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,7 +24,7 @@ from lakehouse.model.identity import Context, Scope
 from lakehouse.model.retrieval import SearchMode
 from lakehouse.model.vectors import Chunking, IndexVersion
 from lakehouse.vectord.documents import version_of
-from lakehouse.vectord.memory.conditions import conditions, joined, moment
+from lakehouse.vectord.memory.conditions import conditions, joined, literal, moment
 from lakehouse.vectord.memory.reading import TurnReader, names
 from lakehouse.vectord.memory.spaces import Opened, Search, Spaces
 from lakehouse.vectord.memory.turns import bad, check_time, checked_names, turns_of
@@ -35,6 +36,8 @@ __all__ = ["Recaller"]
 
 _WAITING_MAX: Final = 2_000
 _READ_MAX: Final = 20_000
+_WORDS_TOLD: Final = 16
+_WORD: Final = re.compile(r"\w{1,100}")
 _PURPOSE: Final = "recall"
 
 
@@ -59,8 +62,9 @@ class Recaller:
         self._search = search
 
     async def recall(self, ctx: Context, request: RecallRequest) -> RecallResult:
-        """See the contract. By words, turns that wait to be embedded are found too: of the last
-        2,000 of them the first 20,000 characters each; the answer says ``behind``."""
+        """See the contract. By words, turns that wait to be embedded are found too: of 2,000 of
+        them, those with most words of the text, then the newest, the first 20,000 characters each;
+        the answer says ``behind``."""
         ctx.require(Scope.READ)
         _check(request)
         opened = await self._spaces.find(ctx, request.memory)
@@ -147,7 +151,7 @@ class Recaller:
         """Turns that no chunk is of yet, as hits."""
         dataset = opened.dataset
         rows = None if embedded is None else embedded.number.vectors_dataset
-        sql = _waiting_sql(dataset.name, rows, _predicate(request))
+        sql = _waiting_sql(dataset.name, rows, _predicate(request), request.text)
         pins = () if embedded is None else (Pin(rows or "", AsOf(version=embedded.version)),)
         table = await self._reader.rows(ctx, sql, opened.version, pins=pins)
         chunking = Chunking() if embedded is None else embedded.number.profile.chunking
@@ -172,16 +176,28 @@ class Recaller:
         )
 
 
-def _waiting_sql(dataset: str, rows: str | None, predicate: str) -> str:
-    """The newest turns that the index has no chunk of, at most so many."""
+def _waiting_sql(dataset: str, rows: str | None, predicate: str, text: str) -> str:
+    """Turns that the index has no chunk of: those with most of the longest words of ``text``, then
+    the newest, at most so many."""
     columns = names().replace('"text"', f'left("text", {_READ_MAX}) AS "text"')
     where = [f"({predicate})"] if predicate else []
     if rows is not None:
         embedded = f'SELECT "entity" FROM {quoted(rows)}'
         where.append(f"""concat('["', "id", '"]') NOT IN ({embedded})""")
     condition = f" WHERE {joined(where)}" if where else ""
-    rest = f' ORDER BY "remembered_at" DESC, "id" LIMIT {_WAITING_MAX}'
+    told = [
+        f"""CASE WHEN strpos(lower("text"), {literal(word)}) > 0 THEN 1 ELSE 0 END"""
+        for word in _longest(text)
+    ]
+    most = f"{' + '.join(told)} DESC, " if told else ""
+    rest = f' ORDER BY {most}"remembered_at" DESC, "id" LIMIT {_WAITING_MAX}'
     return f"SELECT {columns} FROM {quoted(dataset)}{condition}{rest}"
+
+
+def _longest(text: str) -> list[str]:
+    """Some words of a text, in lower case as SQL has it."""
+    found = dict.fromkeys(_WORD.findall(text[:_READ_MAX].lower()))
+    return sorted(found, key=len, reverse=True)[:_WORDS_TOLD]
 
 
 def _check(request: RecallRequest) -> None:

@@ -71,10 +71,11 @@ def found_among(
 
 
 def merged(found: Sequence[Hit], waiting: Sequence[Hit], k: int) -> tuple[Hit, ...]:
-    """Both, best first; what the index has comes first among equals, and once."""
+    """Both, best first, each once; what came just now and has the words comes first among equals:
+    who remembers something finds it."""
     there = {(hit.index, hit.key) for hit in found}
     more = [hit for hit in waiting if (hit.index, hit.key) not in there]
-    return tuple(sorted([*found, *more], key=lambda hit: -hit.score)[:k])
+    return tuple(sorted([*more, *found], key=lambda hit: -hit.score)[:k])
 
 
 def _pieces(turn: Turn, chunking: Chunking) -> list[_Piece]:
