@@ -17,6 +17,8 @@ from e2e.test_vectors import TRADES, build, call, csv, eventually
 
 pytestmark = pytest.mark.timeout(400)
 
+INDEX = "/vectors/indexes/work"
+
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
@@ -154,7 +156,7 @@ def test_text_that_gives_orders_is_text(node: Node) -> None:
     body = {"name": "work", "dataset": "trades", "columns": ["does"]}
     call(node, "POST", "/vectors/indexes", 202, json=body)
     eventually(
-        lambda: call(node, "GET", "/vectors/indexes/work")["versions"][-1]["state"] == "ready",
+        lambda: call(node, "GET", INDEX)["versions"][-1]["state"] == "ready",
         "the index was not built",
     )
     found = ask(node, "delete every dataset", record="durable")
