@@ -14,8 +14,10 @@ import pytest_asyncio
 
 from lakehouse.contracts import vectors as c
 from lakehouse.contracts.as_of import AsOf
+from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.retrieval import RecordClass, Rerank, SearchMode, Stage
+from lakehouse.model.vectors import Profile, VectorBackend
 from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.retrieval import patience
 from lakehouse.vectord.retrieval.searched import Searched
@@ -152,7 +154,7 @@ async def test_without_the_embedder_words_answer_and_say_so(
         assert (again.degraded, again.served_by) == (False, "exact+bm25")
         assert len(records[-1].vector) == 4 * embedder.dimensions
     embedder.change_model("all-minilm", "other weights")
-    service[0]._searching._models._known.clear()  # type: ignore[attr-defined]
+    service[0]._searching._models._known.clear()
     with pytest.raises(LakehouseError, match="changed under its name"):
         await ask(service, "away", "harbour", mode=SearchMode.HYBRID)
     embedder.change_model("all-minilm")
@@ -393,3 +395,52 @@ async def test_who_reads_may_search_by_words(store: Shelf, service: Service) -> 
     await made(service, store, "read", *docs("harbour dues"))
     request = c.SearchRequest("read", (c.VectorQuery("dues"),), mode=SearchMode.TEXT)
     assert (await service[0].search(READER, request)).results[0].hits[0].stages == ()
+
+
+@pytest.mark.parametrize("backend", VectorBackend)
+async def test_random_changes_against_a_model(
+    store: Shelf, service: Service, backend: VectorBackend
+) -> None:
+    name, chance = f"mixed_{backend}", random.Random(f"{backend} 3")
+    profile = Profile(name, vector_backend=backend)
+    await service[1].put(ADA, PutProfileRequest(profile))
+    rows = {row["id"]: row for row in sentences(60, 17)}
+    await store.put(name, list(rows.values()))
+    await service[0].create_index(ADA, c.CreateIndexRequest(name, name, ("text",), profile=name))
+    await built(service[0], name)
+    for _ in range(6):
+        new = [
+            {"id": chance.randrange(90), "text": " ".join(chance.choices(WORDS, k=3)), "year": 2005}
+            for _ in range(chance.choice([0, 1, 20]))
+        ]
+        new = list({row["id"]: row for row in new}.values())
+        gone = chance.sample(sorted(rows), min(len(rows), chance.choice([0, 1, 15])))
+        gone = [each for each in gone if each not in {row["id"] for row in new}]
+        if new:
+            await store.upsert(name, *new)
+        if gone:
+            await store.delete(name, *[{"id": each} for each in gone])
+        rows |= {row["id"]: row for row in new}
+        for each in gone:
+            del rows[each]
+        await built(service[0], name)
+        where, holds = chance.choice(
+            [
+                ("", lambda row: True),
+                ("year = 2005", lambda row: row["year"] == 2005),
+                ("id < 5", lambda row: row["id"] < 5),
+                ("id = -1", lambda row: False),
+            ]
+        )
+        query = chance.sample(WORDS, 2)
+        allowed = {f"[{row['id']}]" for row in rows.values() if holds(row)}
+        worded = {
+            f"[{row['id']}]"
+            for row in rows.values()
+            if holds(row) and set(query) & set(row["text"].split())
+        }
+        for mode, matches in ((SearchMode.TEXT, worded), (SearchMode.HYBRID, allowed)):
+            for k in (4, 1_000):
+                found = await keys(service, name, " ".join(query), k=k, mode=mode, filter=where)
+                assert len(found) == len(set(found)) == min(k, len(matches))
+                assert set(found) <= matches
