@@ -58,8 +58,12 @@ AT_THE_CONTRACT = {
     ("DELETE", "/vectors/indexes/{name}/vectors"),
     ("POST", "/hnsw/trials/{id}/promote"),
 }
-# The answer has figures of the moment: it has a test of its own.
-WITH_FIGURES = {("POST", "/storage/buckets"), ("POST", "/ingest/datasets/{name}/compact")}
+# The answer has figures of the moment, or others commit meanwhile: it has a test of its own.
+WITH_FIGURES = {
+    ("POST", "/storage/buckets"),
+    ("POST", "/ingest/datasets/{name}/compact"),
+    ("POST", "/memory/{name}/turns"),
+}
 
 
 @dataclass(frozen=True)
@@ -296,11 +300,6 @@ async def remove_tag(world: World) -> Call:
     return Call("DELETE", "/catalog/tags/april", other_path="/catalog/tags/may")
 
 
-async def remember(world: World) -> Call:
-    body = {"text": "the roof leaks", "who": "ann"}
-    return Call("POST", "/memory/talk/turns", body, other={"text": "it drips"}, status=201)
-
-
 async def given_index(world: World) -> None:
     made = await world.client.post("/vectors/indexes", json={"name": "given", "dimensions": 2})
     assert made.status_code < 300, made.text
@@ -347,7 +346,6 @@ CASES: dict[str, tuple[str, str, Arrange]] = {
     "collect": ("POST", "/catalog/collect", collect),
     "token": ("POST", "/tokens", token),
     "revoke": ("DELETE", "/tokens/{id}", revoke),
-    "remember": ("POST", "/memory/{name}/turns", remember),
     "put eval": ("POST", "/vectors/evals", put_eval),
     "delete eval": ("DELETE", "/vectors/evals/{name}", delete_eval),
     "remove bucket": ("DELETE", "/storage/buckets/{name}", remove_bucket),
@@ -469,3 +467,20 @@ async def test_a_register_is_answered_though_its_object_and_name_are_gone(
         again = await call.send(client, "gone", other=False)
         assert (again.status_code, again.content) == (201, first.content)
         assert (await client.get("/catalog/datasets/gone")).status_code == 404
+
+
+async def test_a_turn_is_remembered_once_under_one_key(stack: tuple[Stack, Path]) -> None:
+    path, headers = "/memory/talk/turns", {"Idempotency-Key": "talk-1"}
+    async with stack[0].client(timeout=60) as client:
+        body = {"text": "the roof leaks", "who": "ann"}
+        first = await client.post(path, json=body, headers=headers)
+        assert first.status_code == 201, first.text
+        again = await client.post(path, json=body, headers=headers)
+        assert (again.status_code, again.content) == (201, first.content)
+        other = await client.post(path, json={"text": "it drips"}, headers=headers)
+        assert other.status_code == 422, other.text
+        turns = (await client.get("/memory/talk/catch-up")).json()["turns"]
+        assert [turn["text"] for turn in turns] == ["the roof leaks"]
+        # Its index is built in the background: the versions of other tests must not move by that.
+        gone = await client.delete("/vectors/indexes/talk")
+        assert gone.status_code == 200, gone.text
