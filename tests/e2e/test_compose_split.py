@@ -133,6 +133,32 @@ def changes(client: httpx.Client) -> None:
     assert {(one["field"], one["new"], one["reason"]) for one in told} == {("name", "Zoe", "test")}
 
 
+def meanings(client: httpx.Client) -> None:
+    """An index is built in one process, asked for through others, and remembered."""
+    body: dict[str, Any] = {"name": "who", "dataset": "people", "columns": ["name", "phone"]}
+    answer = client.post("/vectors/indexes", json=body)
+    assert answer.status_code == 202, answer.text
+    answer = client.post("/vectors/indexes/who/build", json={"wait_seconds": 60})
+    assert answer.json()["versions"][-1]["state"] == "ready", answer.text
+    body = {"index": "who", "text": "unknown", "mode": "hybrid", "filter": "id <> '007'", "k": 5}
+    answer = client.post("/vectors/search", json={**body, "record": "durable"})
+    found = answer.json()
+    assert [hit["key"] for hit in found["hits"]][:1] == [["008"]], answer.text
+    assert len(found["hits"]) == 2
+    again = client.post(f"/retrievals/{found['retrieval_id']}/replay").json()
+    assert (again["same"], len(again["hits"])) == (True, 2), again
+    search = "hybrid_search('who', 'unknown', 1)"
+    sql = f"select p.id, h.text_rank from {search} h join people p using (id)"
+    answer = client.post("/query/sql", json={"sql": sql})
+    assert answer.json()["rows"] == [["008", 1]], answer.text
+    sql = f"select purpose, k from system.retrievals where id = '{found['retrieval_id']}'"
+    assert client.post("/query/sql", json={"sql": sql}).json()["rows"] == [["search", 5]]
+    answer = client.post("/memory/talks/turns", json={"text": "the crane is broken"})
+    assert answer.status_code == 201, answer.text
+    answer = client.post("/memory/talks/recall", json={"text": "crane", "also": ["who"]})
+    assert answer.json()["hits"][0]["turn"]["text"] == "the crane is broken", answer.text
+
+
 def test_the_profile_runs_as_written(tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     with containers(tmp_path) as made:
@@ -160,6 +186,7 @@ def test_the_profile_runs_as_written(tmp_path: Path) -> None:
             answer = client.post("/query/sql", json={"sql": "select count(*) as n from people"})
             assert answer.json()["rows"] == [[3]], answer.text
             changes(client)
+            meanings(client)
             assert client.get("/storage/buckets").status_code == 200
             ready = client.get("/ready").json()
             assert ready["details"]["peer_catalogd"] == "ready"
