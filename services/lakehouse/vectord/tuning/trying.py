@@ -30,6 +30,7 @@ from lakehouse.vectord.tuning.metrics import Figures, figures, spelled
 __all__ = ["Attempt", "Ended", "Job", "Tuner"]
 
 _ROWS_MIN: Final = 2_000
+_FEW_ROWS: Final = 10
 _BUILDS_SHARE: Final = 0.6
 _GRAPHS: Final = 6
 _SLOWER: Final = 1.5
@@ -139,7 +140,9 @@ class Tuner:
         job, image = self.job, self.job.image
         asked = held_out(image, job.samples) if job.queries is None else np.empty(0, np.int64)
         queries = image.vectors(asked) if job.queries is None else job.queries
-        rest = np.setdiff1d(drawn(image, image.count), asked, assume_unique=True)
+        rest = drawn(image, image.count)
+        if len(rest) >= _FEW_ROWS:
+            rest = np.setdiff1d(rest, asked, assume_unique=True)
         count = self._rows(rest)
         rows = rest[np.linspace(0, len(rest) - 1, count).astype(np.int64)]
         queries = np.ascontiguousarray(queries)

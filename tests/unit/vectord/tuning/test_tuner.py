@@ -133,6 +133,16 @@ def test_asked_rows_are_not_in_the_graph(tmp_path: Path) -> None:
     assert tried[0].measured.recall > 0.95
 
 
+def test_one_row_is_enough(tmp_path: Path) -> None:
+    image = image_of(scattered(1, 8))
+    ended, tried = run(image, tmp_path)
+    assert ended.reached
+    assert [(one.rows, one.queries, one.measured.recall) for one in tried[:1]] == [(1, 1, 1.0)]
+    ended, tried = run(image, tmp_path, exact_rows_max=5)
+    assert (ended, len(tried)) == (Ended("all", 0, True), 1)
+    assert (tried[0].shape, tried[0].measured.recall) == ((0, 0), 1.0)
+
+
 def test_nothing_goes_on_when_the_node_stops(tmp_path: Path) -> None:
     image = image_of(scattered(300, 16))
     asked = Job(image, GRID, (8, 60), 10, 0.9, False, 300, 1 << 30, 600.0, 20)
