@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,15 +12,18 @@ import pyarrow as pa
 from lakehouse.contracts.catalog import AsOf, Pin
 from lakehouse.contracts.memory import Turn
 from lakehouse.contracts.query import QueryRequest, ResultFormat
+from lakehouse.contracts.rows import RowRequest
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context
-from lakehouse.vectord.memory.turns import COLUMNS, turns_of
+from lakehouse.vectord.memory.turns import COLUMNS, entity_of, turns_of
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.ranges import quoted
 
 __all__ = ["TurnReader", "names"]
 
+_FEW: Final = 8
 _ASKED_AT_ONCE: Final = 500
 # Fewer ids than these a row are asked for by name; else all ids are read, which is one query.
 _ALL_ROWS_MAX: Final = 200_000
@@ -76,6 +80,8 @@ class TurnReader:
         """Which of ``ids`` are there."""
         if not dataset.row_count:
             return set()
+        if len(ids) <= _FEW:
+            return await self._few(ctx, dataset, version, ids)
         select = f'SELECT "id" FROM {quoted(dataset.name)}'
         found: set[str] = set()
         if len(ids) > _ASKED_AT_ONCE and dataset.row_count <= _ALL_ROWS_MAX:
@@ -86,6 +92,24 @@ class TurnReader:
             table = await self.rows(ctx, f"{select} WHERE {_among(some)}", version, some)
             found.update(table.column(0).to_pylist())
         return found
+
+    async def _few(
+        self, ctx: Context, dataset: Dataset, version: int, ids: Sequence[str]
+    ) -> set[str]:
+        """Each by its key, which is looked up without a query."""
+
+        async def there(turn_id: str) -> bool:
+            at = AsOf(version=version)
+            try:
+                await self._parts.rows.get(ctx, RowRequest(dataset.name, entity_of(turn_id), at))
+            except LakehouseError as error:
+                if error.kind is not ErrorKind.NOT_FOUND or error.fields.get("key") is None:
+                    raise
+                return False
+            return True
+
+        found = await asyncio.gather(*[there(turn_id) for turn_id in ids])
+        return {turn_id for turn_id, here in zip(ids, found, strict=True) if here}
 
     async def newest_us(self, ctx: Context, dataset: Dataset, version: int) -> int:
         """When the last of all turns was remembered, microseconds since the epoch; 0 for none."""
