@@ -61,6 +61,12 @@ def _check_query(at: int, query: c.VectorQuery, mode: SearchMode) -> None:
         raise LakehouseError(
             ErrorKind.INVALID, "a query is empty", query=at, hint="give it a text or a vector"
         )
+    try:
+        query.text.encode()
+    except UnicodeEncodeError as error:
+        raise LakehouseError(
+            ErrorKind.INVALID, "a text to search for is no Unicode", query=at, position=error.start
+        ) from error
     if len(query.text) > c.TEXT_BYTES_MAX or len(query.text.encode()) > c.TEXT_BYTES_MAX:
         raise LakehouseError(
             ErrorKind.INVALID,

@@ -382,12 +382,30 @@ async def test_64_at_once(store: Shelf, service: Service) -> None:
         {"also": tuple(f"i{at}" for at in range(c.ALSO_MAX + 1))},
         {"purpose": "two words"},
         {"k": 0},
+        {"texts": ["x"] * 101, "candidates": c.CANDIDATES_MAX},
+        {"texts": ["x"] * 21, "rerank": Rerank.SENTENCES},
+        {"texts": ["half a \ud83d letter"]},
+        {"texts": ["  "]},
     ],
-    ids=str,
+    ids=[
+        "fewer candidates than none",
+        "too many candidates",
+        "too many reranked",
+        "too many hits to rerank",
+        "too many indexes",
+        "purpose",
+        "k",
+        "too many candidates of all queries",
+        "too many queries to rerank",
+        "no unicode",
+        "blank",
+    ],
 )
 async def test_what_cannot_be_is_refused(service: Service, fields: dict[str, Any]) -> None:
+    fields = dict(fields)
+    texts = fields.pop("texts", ["harbour"])
     with pytest.raises(LakehouseError) as caught:
-        await ask(service, "any", "harbour", **{"mode": SearchMode.HYBRID, **fields})
+        await ask(service, "any", *texts, **{"mode": SearchMode.HYBRID, **fields})
     assert caught.value.kind is ErrorKind.INVALID
 
 
