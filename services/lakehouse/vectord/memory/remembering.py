@@ -3,7 +3,8 @@
 A turn is remembered at a time that rises from commit to commit, whoever commits and whatever the
 clocks say: each batch is written on the rows that its writer has looked at (compare-and-swap), and
 begins after the newest of them. So what is committed later is remembered later, and who has read up
-to some turn has passed over none before it.
+to some turn has passed over none before it. (One exception: the newest turn came from a machine
+whose clock is ahead, was told, and is deleted before the next comes from one that is behind.)
 """
 
 from __future__ import annotations
