@@ -280,3 +280,26 @@ async def test_a_trial_of_a_mode_and_a_version_that_is_not_there_cannot_be_taken
     graph = next(one for one in listed.trials if one.kind == "hnsw")
     refused = await refusal(vectors.trials.promote(ADA, t.PromoteRequest(graph.id, number=7)))
     assert refused.kind is ErrorKind.NOT_FOUND
+
+
+async def test_a_graph_that_was_not_built_before_the_node_ended_is_built_after(
+    vectors: Vectors, store: Shelf
+) -> None:
+    asked = t.AutotuneRequest(
+        "points", m=(5,), ef_construction=(33,), ef=(20,), recall=0.1, wait_seconds=60
+    )
+    report = await vectors.trials.autotune(ADA, asked)
+    assert report.chosen is not None
+    async with store.vectors() as (before, _, _):
+        before.images.consider = lambda _: None  # type: ignore[method-assign]
+        await before.trials.promote(ADA, t.PromoteRequest(report.chosen.id))
+        now = await version(before, "points")
+        assert now.profile.hnsw_m == 5
+        assert [one.m for one in now.structures] != [5]
+    async with store.vectors() as (after, _, _):
+        query = c.VectorQuery(vector=np.ones(16, "<f4").tobytes())
+        found = await after.search(READER, c.SearchRequest("points", (query,), k=5))
+        assert len(found.results[0].hits) == 5
+        await after.images.settled()
+        now = await version(after, "points")
+        assert [(one.m, one.ef_construction) for one in now.structures] == [(5, 33)]

@@ -79,15 +79,7 @@ class EvalSets:
                     read = await run_in(self._parts.jobs, from_json, Queries, found.body)
                     queries += read.queries
                 else:
-                    made = c.EvalSet(
-                        head.name,
-                        head.index,
-                        tuple(queries),
-                        head.created_at,
-                        head.description,
-                        document.version,
-                    )
-                    return made, version
+                    return _set_of(head, queries, document.version), version
             except LakehouseError as error:
                 if error.kind is not ErrorKind.NOT_FOUND:
                     raise
@@ -138,29 +130,14 @@ class EvalSets:
                 len(bodies),
                 request.description,
             )
-            changes: list[Change] = [PutDocument(EVAL_DOCUMENTS, name_key(name), to_json(head))]
-            changes += [
-                PutDocument(QUERY_DOCUMENTS, _part_id(name, part), body)
-                for part, body in enumerate(bodies)
-            ]
-            was = 0 if before is None else before[0].parts
-            changes += _deleted(name, range(len(bodies), was))
-            at = 0 if before is None else before[1]
-            whole = _at(answered(commit, {"created": before is None}), name, at, changes)
+            whole = _put(answered(commit, {"created": before is None}), head, bodies, before)
             try:
                 result = await self._catalog.commit(ctx, whole)
             except LakehouseError as error:
                 if error.kind is not ErrorKind.CONFLICT or attempt == _ATTEMPTS - 1:
                     raise
                 continue
-            made = c.EvalSet(
-                name,
-                head.index,
-                tuple(queries),
-                head.created_at,
-                head.description,
-                result.version,
-            )
+            made = _set_of(head, queries, result.version)
             return c.EvalResult(made, result.version, before is None)
         raise LakehouseError(ErrorKind.INTERNAL, "an eval set was never put")
 
@@ -222,6 +199,25 @@ class EvalSets:
             nearest = names[near[0]]
             error.fields.update(nearest=nearest, hint=f"did you mean {nearest}")
         return error
+
+
+def _set_of(head: Head, queries: Sequence[c.EvalQuery], version: int) -> c.EvalSet:
+    asked = tuple(queries)
+    return c.EvalSet(head.name, head.index, asked, head.created_at, head.description, version)
+
+
+def _put(
+    commit: CommitRequest, head: Head, bodies: Sequence[str], before: tuple[Head, int] | None
+) -> CommitRequest:
+    """Writes a set over what was there of it: its head, and the version that it had."""
+    changes: list[Change] = [PutDocument(EVAL_DOCUMENTS, name_key(head.name), to_json(head))]
+    changes += [
+        PutDocument(QUERY_DOCUMENTS, _part_id(head.name, part), body)
+        for part, body in enumerate(bodies)
+    ]
+    was, at = (0, 0) if before is None else (before[0].parts, before[1])
+    changes += _deleted(head.name, range(len(bodies), was))
+    return _at(commit, head.name, at, changes)
 
 
 def _part_id(name: str, part: int) -> str:
