@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lakehouse.kit.blocking import run_blocking, run_in
 from lakehouse.kit.clock import SystemClock, to_datetime, to_micros
-from lakehouse.kit.ids import SystemIds, encode_ulid
+from lakehouse.kit.ids import SystemIds, encode_ulid, ulid_millis
 from lakehouse.testing.clocks import ManualClock
 
 MICROS = st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999)
@@ -81,3 +81,16 @@ async def test_blocking_calls_leave_the_loop_free() -> None:
             await run_blocking(divmod, 1, 0)
         with pytest.raises(ZeroDivisionError):
             await run_in(pool, divmod, 1, 0)
+
+
+@given(millis=st.integers(0, (1 << 48) - 1), entropy=st.integers(0, (1 << 80) - 1))
+def test_an_id_says_when_it_was_made(millis: int, entropy: int) -> None:
+    assert ulid_millis(encode_ulid(millis, entropy)) == millis
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0" * 25, "0" * 27, "8" + "0" * 25, "0" * 25 + "I", "0" * 25 + "a", "é" * 26]
+)
+def test_what_is_no_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="ULID"):
+        ulid_millis(text)
