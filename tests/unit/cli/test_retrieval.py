@@ -355,7 +355,9 @@ def test_tuning_is_watched_to_its_end(node: Clients, tmp_path: Path) -> None:
 
 
 def test_tuning_that_fails_and_tuning_that_is_taken(node: Clients) -> None:
-    shown("vectors", "autotune", "i", "--promote")
+    told = shown("vectors", "autotune", "i", "--promote")
+    assert "i has it now" in told
+    assert "promote T2" not in told
     assert node.trials.last("promote")[1] == e.PromoteRequest("T2")
     shown("vectors", "evals", "run", "s")
     exact = dataclasses.replace(trial(), m=0, note="all are compared", chosen=True)

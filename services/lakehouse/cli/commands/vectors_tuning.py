@@ -174,8 +174,7 @@ async def autotune(
     """Find the fastest setting of the graph of INDEX that has the recall asked for."""
     from lakehouse.contracts.trials import AutotuneRequest
 
-    promoted = given.pop("promote")
-    budget = given.pop("budget")
+    promoted, budget = given.pop("promote"), given.pop("budget")
     request = AutotuneRequest(index, budget_seconds=budget, **given)
     async with invocation.clients() as clients:
         report = await clients.trials.autotune(_keyed(invocation), request)
@@ -184,7 +183,7 @@ async def autotune(
         if promoted and report.chosen is not None and report.chosen.m:
             await _promoted(invocation, clients, report.chosen)
     _plotted(plot, report.trials)
-    _show(invocation, report)
+    _show(invocation, report, taken=promoted)
     if plot is not None:
         invocation.output.say(f"written to {plot}", "dim")
 
@@ -309,7 +308,7 @@ def _plotted(plot: Path | None, tried: Iterable[Trial]) -> None:
         write_text(plot, recall_plot(tried))
 
 
-def _show(invocation: Invocation, report: TrialsReport) -> None:
+def _show(invocation: Invocation, report: TrialsReport, taken: bool = False) -> None:
     output = invocation.output
     if output.as_json:
         output.record(report, {})
@@ -321,10 +320,10 @@ def _show(invocation: Invocation, report: TrialsReport) -> None:
     took = f"{counted(len(report.trials), 'setting')} in {report.seconds:.1f} s"
     output.say(f"run {report.run}: {took}{_ended(report)}", "dim")
     if report.chosen is not None:
-        _show_chosen(invocation, report, report.chosen)
+        _show_chosen(invocation, report, report.chosen, taken)
 
 
-def _show_chosen(invocation: Invocation, report: TrialsReport, chosen: Trial) -> None:
+def _show_chosen(invocation: Invocation, report: TrialsReport, chosen: Trial, taken: bool) -> None:
     from lakehouse.model.trial_plot import setting
 
     output = invocation.output
@@ -337,7 +336,8 @@ def _show_chosen(invocation: Invocation, report: TrialsReport, chosen: Trial) ->
     if chosen.note:
         output.say(chosen.note)
     if chosen.m:
-        output.say(f"take it with: lakehouse vectors promote {chosen.id}", "dim")
+        way = f"take it with: lakehouse vectors promote {chosen.id}"
+        output.say(f"{report.index} has it now" if taken else way, "dim")
 
 
 def _ended(report: TrialsReport) -> str:
