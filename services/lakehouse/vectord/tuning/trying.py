@@ -1,4 +1,9 @@
-"""A run over the settings of a graph, in one thread, until it knows enough or the time is over."""
+"""A run over the settings of a graph, in one thread, until it knows enough or the time is over.
+
+Where there is no time to build many graphs of all rows, they are built of a sample. Of more rows
+the same recall takes a larger ``ef``; so in the end a graph of all rows is built in the shape that
+was the best, if the time that is left allows it, and searched from the ``ef`` of the sample up.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,7 @@ __all__ = ["Attempt", "Ended", "Job", "Tuner"]
 
 _ROWS_MIN: Final = 2_000
 _FEW_ROWS: Final = 10
-_BUILDS_SHARE: Final = 0.6
+_BUILDS_SHARE: Final = 0.4
 _GRAPHS: Final = 6
 _SLOWER: Final = 1.5
 _REACHED: Final = 1e-9
@@ -111,6 +116,7 @@ class Tuner:
     _best: dict[Shape, int] = field(default_factory=dict)
     _until: float = 0.0
     _piece_ms: float = 0.0
+    _settled: int | None = None
 
     def run(self) -> Ended:
         """Blocks. Raises what building a graph does."""
@@ -118,7 +124,8 @@ class Tuner:
         self._until = self.clock.monotonic() + job.budget_seconds
         ended = "enough"
         try:
-            ground, sampled = self._ground()
+            ground, rest = self._ground()
+            sampled = ground.image.rows < len(rest)
             if job.exact_only:
                 self._measured(Tried(ground.image, 0.0, 0), ground, sampled, ((0, 0), 0))
                 return Ended("all", 0, True)
@@ -129,6 +136,8 @@ class Tuner:
                 self._sweep(ground, sampled, shape)
             if len(self.attempts) == job.grid.settings:
                 ended = "all"
+            if sampled and not job.rows_max:
+                self._settle(ground, rest)
         except Enough:
             ended = "time"
         return self._ended(ended)
@@ -136,7 +145,8 @@ class Tuner:
     def _stop(self) -> bool:
         return self.stopping() or self.clock.monotonic() >= self._until
 
-    def _ground(self) -> tuple[Ground, bool]:
+    def _ground(self) -> tuple[Ground, Labels]:
+        """Some rows, or all, and all that there are."""
         job, image = self.job, self.job.image
         asked = held_out(image, job.samples) if job.queries is None else np.empty(0, np.int64)
         queries = image.vectors(asked) if job.queries is None else job.queries
@@ -146,7 +156,7 @@ class Tuner:
         count = self._rows(rest)
         rows = rest[np.linspace(0, len(rest) - 1, count).astype(np.int64)]
         queries = np.ascontiguousarray(queries)
-        return ground_of(image, rows, queries, job.k, self._stop), count < len(rest)
+        return ground_of(image, rows, queries, job.k, self._stop), rest
 
     def _rows(self, rest: Labels) -> int:
         """How many rows can be tried on within the time and the memory there is."""
@@ -155,7 +165,7 @@ class Tuner:
         most = min(len(rest), max(held, _ROWS_MIN))
         if job.rows_max:
             return min(most, max(job.rows_max, job.k))
-        if most <= _ROWS_MIN:
+        if most <= _ROWS_MIN or job.exact_only:
             return most
         # What some of them cost tells what more will.
         few = rest[np.linspace(0, len(rest) - 1, _ROWS_MIN // 2).astype(np.int64)]
@@ -184,6 +194,27 @@ class Tuner:
             if not job.every and (standing.cost is not None or found.cost > best * NEAR):
                 break  # to look at more costs more
         self._known[shape] = standing
+
+    def _settle(self, ground: Ground, rest: Labels) -> None:
+        """Have the best of the sample on all rows, if there is time and memory for it."""
+        job, best = self.job, self._ended("")
+        if best.chosen is None or not best.reached:
+            return
+        chosen = self.attempts[best.chosen]
+        needed = seconds_of(len(rest), ground.image.rows, chosen.build_seconds)
+        if 4 * job.image.dimensions * len(rest) > job.bytes_max:
+            return
+        if self.clock.monotonic() + needed > self._until:
+            return
+        whole = ground_of(job.image, rest, ground.queries, job.k, self._stop)
+        tried = self._try(whole, chosen.shape)
+        for ef in job.grid.ef:
+            if ef < chosen.ef:
+                continue
+            found = self._measured(tried, whole, False, (chosen.shape, ef)).measured
+            self._settled = len(self.attempts) - 1
+            if found.recall >= job.recall - _REACHED:
+                return
 
     def _measured(
         self, tried: Tried, ground: Ground, sampled: bool, setting: tuple[Shape, int]
@@ -235,6 +266,9 @@ class Tuner:
 
     def _ended(self, ended: str) -> Ended:
         """Also of a graph that was not searched to its end."""
+        if self._settled is not None:
+            recall = self.attempts[self._settled].measured.recall
+            return Ended(ended, self._settled, recall >= self.job.recall - _REACHED)
         known = dict(self._known)
         for shape, at in self._best.items():
             measured = self.attempts[at].measured
@@ -247,15 +281,16 @@ class Tuner:
         return Ended(ended, self._best[best], known[best].cost is not None)
 
 
+def seconds_of(rows: int, few: int, seconds: float) -> float:
+    """What a graph of ``rows`` takes where one of ``few`` takes ``seconds``: somewhat more than in
+    proportion, for caches are small."""
+    return seconds * (rows / few) * math.log(rows) / math.log(few) * _SLOWER
+
+
 def rows_within(most: int, few: int, seconds: float, room: float) -> int:
-    """How many of ``most`` rows graphs can be built of in ``room`` seconds, where ``few`` take
-    ``seconds``: somewhat more than in proportion, for caches are small. At least ``_ROWS_MIN``."""
-
-    def needed(rows: int) -> float:
-        ratio = rows / few
-        return seconds * ratio * math.log(rows) / math.log(few) * _SLOWER
-
+    """How many of ``most`` rows graphs can be built of in ``room`` seconds, where those of ``few``
+    take ``seconds``. At least ``_ROWS_MIN``."""
     rows = most
-    while rows > _ROWS_MIN and needed(rows) > room:
+    while rows > _ROWS_MIN and seconds_of(rows, few, seconds) > room:
         rows = max(_ROWS_MIN, int(rows * 0.9))
     return rows

@@ -17,6 +17,7 @@ from lakehouse.model.vectors import Distance
 from lakehouse.vectord.book import ROW_SCHEMA
 from lakehouse.vectord.image import Image
 from lakehouse.vectord.ports import Vectors
+from lakehouse.vectord.tuning import trying
 from lakehouse.vectord.tuning.grid import Grid
 from lakehouse.vectord.tuning.measuring import ground_of, held_out, measure, try_shape
 from lakehouse.vectord.tuning.trying import Attempt, Ended, Job, Tuner, rows_within
@@ -131,6 +132,27 @@ def test_asked_rows_are_not_in_the_graph(tmp_path: Path) -> None:
     _, tried = run(image, tmp_path, grid=Grid((8,), (40,), (200,)), queries=own)
     assert (tried[0].queries, tried[0].rows) == (300, 300)
     assert tried[0].measured.recall > 0.95
+
+
+def test_what_a_sample_says_is_settled_on_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = image_of(scattered(3_000, 24))
+    # As if there were time for few rows in each of many graphs.
+    monkeypatch.setattr(trying, "rows_within", lambda *_: 400)
+    ended, tried = run(image, tmp_path, rows_max=0, recall=0.9)
+    assert ended.reached
+    assert ended.chosen is not None
+    chosen = tried[ended.chosen]
+    assert (chosen.sampled, chosen.rows) == (False, 2_970)
+    assert chosen.measured.recall >= 0.9
+    sample = [one for one in tried if one.sampled]
+    assert {one.rows for one in sample} == {400}
+    assert {one.shape for one in tried[len(sample) :]} == {chosen.shape}
+    # Without the time for it, the sample's choice stands, and says what it is.
+    ended, tried = run(image, tmp_path, rows_max=0, recall=0.9, bytes_max=1)
+    assert ended.chosen is not None
+    assert tried[ended.chosen].sampled
 
 
 def test_one_row_is_enough(tmp_path: Path) -> None:
