@@ -196,9 +196,11 @@ async def test_a_misspelled_field_is_named_right() -> None:
         answer = await client.post("/hnsw/autotune", json={"index": "i", "budget": 30})
         other = await client.get("/retrievals?indx=a")
         mode = await client.get("/retrievals?mode=words")
+        kind = await client.get("/hnsw/trials?kind=graph")
     assert answer.json()["hint"] == "did you mean budget_seconds"
     assert (other.status_code, other.json()["hint"]) == (400, "did you mean index")
     assert (mode.status_code, "hybrid" in mode.json()["detail"]) == (400, True)
+    assert (kind.status_code, "'hnsw' or 'mode'" in kind.json()["detail"]) == (400, True)
 
 
 async def test_a_retrieval_is_told_as_it_was() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
@@ -65,11 +65,13 @@ TrialId = Annotated[
 async def _filtered(
     index: OfIndex = "",
     run: Annotated[str, Query(description="Only of this run.", max_length=1000)] = "",
-    kind: Annotated[str, Query(description="`hnsw` or `mode`.", max_length=1000)] = "",
+    kind: Annotated[
+        Literal["hnsw", "mode"] | None, Query(description="Only graphs, or only modes of search.")
+    ] = None,
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> TrialsRequest:
-    return TrialsRequest(index, run, kind, limit=limit, cursor=cursor)
+    return TrialsRequest(index, run, kind or "", limit=limit, cursor=cursor)
 
 
 Filtered = Annotated[TrialsRequest, Depends(_filtered)]
