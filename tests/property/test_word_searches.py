@@ -106,7 +106,7 @@ async def test_min_of_k_and_matches_are_found(
     lexical, chance = Lexical(parts), random.Random(seed)
     older: list[tuple[Image, dict[Key, str]]] = []
     try:
-        for _ in range(40 if backend is VectorBackend.PARQUET else 12):
+        for _ in range(40 if seed and backend is VectorBackend.PARQUET else 12):
             model.step()
             older = [*older[-1:], (model.image, dict(model.texts))]
             # Also one that was searched a moment ago, and is no longer the newest.

@@ -426,7 +426,7 @@ async def test_random_changes_against_a_model(
     await store.put(name, list(rows.values()))
     await service[0].create_index(ADA, c.CreateIndexRequest(name, name, ("text",), profile=name))
     await built(service[0], name)
-    for _ in range(6):
+    for _ in range(4):
         new = [
             {"id": chance.randrange(90), "text": " ".join(chance.choices(WORDS, k=3)), "year": 2005}
             for _ in range(chance.choice([0, 1, 20]))

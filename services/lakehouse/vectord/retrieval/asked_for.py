@@ -140,6 +140,8 @@ def bounds_of(request: c.SearchRequest) -> Bounds:
     if request.rerank is not Rerank.NONE:
         wanted = request.rerank_max or max(_RERANKED_MIN, _RERANKED_A_HIT * k)
         reranked = min(c.RERANKED_MAX, max(k, wanted))
+    if request.mode is not SearchMode.HYBRID and not request.also:
+        return Bounds(max(k, reranked), reranked)  # of one stage the best are the best
     candidates = request.candidates or max(_CANDIDATES_MIN, _CANDIDATES_A_HIT * k)
     return Bounds(max(k, reranked, min(candidates, c.CANDIDATES_MAX)), reranked)
 
