@@ -32,6 +32,7 @@ from lakehouse.model.schema import Column
 INT64_MAX: Final = 2**63 - 1
 STALL_SECONDS: Final = 60.0
 AS_OF_CHARS_MAX: Final = 300
+_HINTED_MAX: Final = 20
 SECONDS_MAX: Final = 100 * 366 * 24 * 3600
 M = TypeVar("M", bound=BaseModel)
 
@@ -322,7 +323,7 @@ def parse_body(model: type[M], body: bytes) -> M:
     except ValidationError as error:
         listed = error.errors(include_url=False)
         faults: list[Any] = [{**fault, "loc": ("body", *fault["loc"])} for fault in listed]
-        raise invalid_request(faults, meant(model, listed[0])) from None
+        raise invalid_request(faults, meant(model, listed[:_HINTED_MAX])) from None
 
 
 async def read_json(

@@ -14,8 +14,13 @@ _CHARS_MAX: Final = 80
 _QUOTED: Final = re.compile(r"'([^']*)'")
 
 
-def meant(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
-    """A hint for a fault of pydantic's in a body of ``model``; "" where nothing is near."""
+def meant(model: type[BaseModel], faults: Iterable[Mapping[str, Any]]) -> str:
+    """A hint for pydantic's faults in a body of ``model``, the first there is; "" where nothing is
+    near. A required field that is misspelled is missing first, and unknown after that."""
+    return next(filter(None, (_meant(model, fault) for fault in faults)), "")
+
+
+def _meant(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
     match fault["type"]:
         case "extra_forbidden":
             return nearest(str(fault["loc"][-1]), _fields_at(model, fault["loc"][:-1]))
