@@ -303,3 +303,17 @@ async def test_a_graph_that_was_not_built_before_the_node_ended_is_built_after(
         await after.images.settled()
         now = await version(after, "points")
         assert [(one.m, one.ef_construction) for one in now.structures] == [(5, 33)]
+
+
+async def test_words_are_not_searched_for_where_a_query_has_none(vectors: Vectors) -> None:
+    await put(vectors, "no words", index="points", samples=3)
+    for modes in ((SearchMode.TEXT,), (SearchMode.VECTOR, SearchMode.HYBRID)):
+        asked = t.EvaluateRequest("no words", modes=modes)
+        refused = await refusal(vectors.trials.evaluate(ADA, asked))
+        assert (refused.kind, refused.fields["query"]) == (ErrorKind.INVALID, 0)
+    for fields in ({"k": 0}, {"k": 10**6}, {"number": 5}):
+        asked = t.EvaluateRequest("no words", **fields)
+        refused = await refusal(vectors.trials.evaluate(ADA, asked))
+        assert refused.kind in (ErrorKind.INVALID, ErrorKind.NOT_FOUND)
+    same = t.EvaluateRequest("no words", modes=(SearchMode.VECTOR, SearchMode.VECTOR))
+    assert len((await vectors.trials.evaluate(ADA, same)).trials) == 1
