@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -70,6 +71,7 @@ class Lexical:
     def __init__(self, parts: VectorParts) -> None:
         self._parts = parts
         self._entries: weakref.WeakKeyDictionary[Book, _Entry] = weakref.WeakKeyDictionary()
+        self._stop = threading.Event()
         self.built = 0
 
     async def search(
@@ -102,6 +104,7 @@ class Lexical:
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
+        self._stop.set()
         tasks = [each.work for each in self._entries.values() if each.work is not None]
         for task in tasks:
             task.cancel()
@@ -127,19 +130,30 @@ class Lexical:
         made = _fitting(entry, image)
         if made is not None and not _wasteful(made, image):
             try:
-                grown = replace(made, upto=image.count)
-                await run_in(self._parts.jobs, _append, made.index, image, made.upto, None)
-                entry.made = [grown if each is made else each for each in entry.made]
+                await self._extended(entry, made, image)
                 return
-            except LakehouseError:
+            except LakehouseError as error:
                 # Its folder was cleared away, say: once more, from the first row on.
-                entry.made.remove(made)
+                if error.kind is not ErrorKind.EXHAUSTED:
+                    raise
         head = image.head if entry.made else -1
         small = image.book.size_bytes <= _SMALL_BYTES and entry.backend is not VectorBackend.LANCE
         index = await self._opened(entry.backend, small)
-        await run_in(self._parts.jobs, _append, index, image, 0, image.live if head >= 0 else None)
+        live = image.live if head >= 0 else None
+        await run_in(self._parts.jobs, _append, index, image, 0, live, self._stop)
         entry.made = [*entry.made, _Made(index, head, image.count, small)][-_KEPT:]
         self.built += 1
+
+    async def _extended(self, entry: _Entry, made: _Made, image: Image) -> None:
+        """With the rows of ``image`` that it does not have; what fails leaves an index that has
+        some of them, and is not searched any more."""
+        grown: list[_Made] = []
+        try:
+            start = made.upto
+            await run_in(self._parts.jobs, _append, made.index, image, start, None, self._stop)
+            grown.append(replace(made, upto=image.count))
+        finally:
+            entry.made = [one for each in entry.made for one in (grown if each is made else [each])]
 
     async def _opened(self, backend: VectorBackend, small: bool) -> WordIndex:
         if small:
@@ -190,8 +204,12 @@ def _wasteful(made: _Made, image: Image) -> bool:
     return dead > _DEAD_MIN and dead * _DEAD_SHARE > made.index.texts
 
 
-def _append(index: WordIndex, image: Image, start: int, live: Flags | None) -> None:
+def _append(
+    index: WordIndex, image: Image, start: int, live: Flags | None, stop: threading.Event
+) -> None:
     for rows, texts in _texts(image, start):
+        if stop.is_set():
+            raise LakehouseError(ErrorKind.UNAVAILABLE, "the node stops")
         if live is not None:
             kept = live[rows]
             rows, texts = rows[kept], texts.filter(pa.array(kept))
