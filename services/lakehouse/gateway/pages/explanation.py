@@ -77,7 +77,7 @@ def _searched(one: SearchedIndex) -> str:
         one.number,
         one.model or "(given vectors)",
         one.served_by,
-        f"version {one.source_version}{behind}",
+        f"version {one.source_version}{behind}" if one.dataset else "",
     )
     return "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in cells) + "</tr>"
 
@@ -104,19 +104,21 @@ def _best(hits: Iterable[HitReason]) -> dict[Stage, float]:
 def _hit(one: HitReason, best: dict[Stage, float]) -> str:
     where = f"{one.index} · " if one.index else "row "
     brought = " + ".join(one.brought_by)
-    text = (
-        '<p class="text gone">The text cannot be read any more.</p>'
-        if one.text is None
-        else f'<p class="text" dir="auto">{escaped(one.text)}</p>'
-    )
     stages = table(("stage", "rank", "score", ""), (_stage(stage, best) for stage in one.stages))
     why = f'<p class="why">{escaped(one.sentence)}</p>'
     return (
         f'<article class="hit"><header><span class="rank">{one.rank}</span>'
         f"<b>{escaped(where + _key(one.key))}</b>"
         f'<span class="right">{escaped(brought)} · {one.score:.6g}</span></header>'
-        f"{text}{stages if one.stages else why}</article>"
+        f"{_text(one.text)}{stages if one.stages else why}</article>"
     )
+
+
+def _text(text: str | None) -> str:
+    """ "" for a given vector that has none."""
+    if text is None:
+        return '<p class="text gone">The text cannot be read any more.</p>'
+    return f'<p class="text" dir="auto">{escaped(text)}</p>' if text else ""
 
 
 def _stage(one: StageScore, best: dict[Stage, float]) -> str:
