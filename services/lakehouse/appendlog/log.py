@@ -33,6 +33,7 @@ from lakehouse.objectstore.port import ObjectStore
 log = logging.getLogger(__name__)
 
 _BIG_EVENTS: Final = 512
+_IN_A_ROW: Final = 32
 _WRITER_LENGTH_MAX: Final = 128
 _FLUSH_BUDGET_SECONDS: Final = 5.0
 DEFAULT_SETTINGS: Final = LogSettings()
@@ -282,7 +283,12 @@ class AppendLog:
 
     async def _send(self, segment: Segment) -> None:
         """Put a segment of offered events into the log, once, whatever was before a crash."""
-        lines = [line for data in segment.lines or () if (line := line_of(data)) is not None]
+        lines: list[Line] = []
+        for place, data in enumerate(segment.lines or (), start=1):
+            if (line := line_of(data)) is not None:
+                lines.append(line)
+            if place % _IN_A_ROW == 0:
+                await asyncio.sleep(0)  # whoever is served by this loop waits for no more
         if not lines:
             return
         async with self._slot:

@@ -125,3 +125,13 @@ async def test_what_is_no_event(event: object) -> None:
     assert log.offer([event]) == 0  # type: ignore[list-item]
     assert log.status().dropped == {"invalid": 1}
     await log.close()
+
+
+async def test_without_a_ring_what_comes_twice_is_once_all_the_same(store: ObjectStore) -> None:
+    log = await _open(store, LogSettings(ring_events=0))
+    assert log.offer([{"id": "a", "i": 0}, {"id": "a", "i": 0}, {"id": "b", "i": 1}, {"i": 2}]) == 4
+    await log.flush()
+    assert (await _all(log), log.recent(10), log.status().repeated) == ([0, 1, 2], [], 1)
+    assert log.offer([{"id": "b", "i": 1}]) == 1
+    assert log.status().repeated == 2
+    await log.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from lakehouse.model.identity import Context, Principal, Scope
 from lakehouse.model.retrieval import RecordClass, SearchMode, Stage, StageScore
 from lakehouse.vectord.records import finding
 from lakehouse.vectord.records import recorder as recording
+from lakehouse.vectord.records.recorder import Recorder
 from lakehouse.vectord.records.values import compose, read_event, record_of
 from unit.vectord.records_support import (
     ANN,
@@ -54,6 +55,20 @@ async def refusal(call: Any) -> LakehouseError:
     return refused.value
 
 
+async def until(there: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not there():
+            await asyncio.sleep(0.02)
+
+
+def recorder_is_empty(recorder: Recorder) -> bool:
+    return figures(recorder)["lakehouse_retrievals_waiting"] == {(): 0}
+
+
+def spooled(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.jsonl"))
+
+
 async def test_what_is_noted_is_found_at_once_and_in_the_log_within_a_second(
     place: Memory,
 ) -> None:
@@ -64,7 +79,7 @@ async def test_what_is_noted_is_found_at_once_and_in_the_log_within_a_second(
     here = await service.get(ANN, r.RetrievalRequest(one.id))
     assert (here.kept, here.retrieval.text, here.version) == ("memory", "red fox", 9)
     # A second for the log, and what a busy machine takes.
-    await asyncio.sleep(1.3)
+    await until(lambda: recorder_is_empty(recorder))
     _, elsewhere = place.process()
     there = await got(elsewhere, one.id)
     assert there == here.retrieval == compose(one)
@@ -182,8 +197,8 @@ async def test_a_process_that_is_killed_leaves_what_it_noted_to_the_next_one(
     place.store.writes_away = True
     every = [searched(f"query {number}") for number in range(20)]
     recorder.note(every)
-    # A quarter of a second at most from the search to the disk.
-    await asyncio.sleep(0.4)
+    # A quarter of a second from the search to the disk, and what a busy machine takes.
+    await until(lambda: any(b"query 19" in one.read_bytes() for one in spooled(place.folder)))
     recorder.abandon()
     place.store.writes_away = False
     again, service = place.process()
