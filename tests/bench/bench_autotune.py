@@ -2,7 +2,8 @@
 and the 117,000 glosses of WordNet by the embedded model.
 
 The grid is tried on a sample, by the same code as the service's; both choices are then measured in
-turns. What was chosen on the sample is built of all rows as well, to see what recall it has there.
+turns. What was chosen on the sample is built of all rows as well, as the service does where it has
+the time, and searched from the ef of the sample up.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ def measured(name: str, vectors: Array, queries: Array) -> list[Figure]:
         ratio = compared(image, queries, folder, (chosen, best))
         whole = ground_of(image, np.arange(image.count), queries, K, never)
         graph = try_shape(whole, chosen.shape, folder, CLOCK, never)
-        found = measure(whole, graph.image, chosen.ef, 0.0, (CLOCK, never))
+        for ef in GRID.ef[GRID.ef.index(chosen.ef) :]:
+            found = measure(whole, graph.image, ef, 0.0, (CLOCK, never))
+            if found.recall >= RECALL:
+                break
     m, construction = chosen.shape
     said = f"M {m}, ef_construction {construction}, ef {chosen.ef}"
     other = f"M {best.shape[0]}, ef_construction {best.shape[1]}, ef {best.ef}"
@@ -99,7 +103,11 @@ def measured(name: str, vectors: Array, queries: Array) -> list[Figure]:
         ),
         Figure(f"{name}_recall", chosen.measured.recall, f"asked for {RECALL}; {SAMPLE:,} rows"),
         Figure(f"{name}_seconds", seconds, f"{some} graphs; all {all_}: {seconds_all:.0f} s"),
-        Figure(f"{name}_recall_of_all", found.recall, f"the same setting on {image.count:,} rows"),
+        Figure(
+            f"{name}_recall_of_all",
+            found.recall,
+            f"the same graph of {image.count:,} rows, ef {ef}",
+        ),
         Figure(f"{name}_p50_us", found.p50_ms * 1000.0, "a search there, in process"),
     ]
 
