@@ -17,6 +17,7 @@ import pytest
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.vectors import Distance, VectorBackend
+from lakehouse.vectord.adapters import lance_words
 from lakehouse.vectord.book import ROW_SCHEMA, sorted_rows
 from lakehouse.vectord.image import Image
 from lakehouse.vectord.lexical import lexical as keeping
@@ -100,6 +101,7 @@ async def test_min_of_k_and_matches_are_found(
 ) -> None:
     # Small enough for indexes to be made anew while this goes on.
     monkeypatch.setattr(keeping, "_DEAD_MIN", 30)
+    monkeypatch.setattr(lance_words, "_SEGMENTS_MAX", 3)
     if not seed:
         monkeypatch.setattr(keeping, "_SMALL_BYTES", 0)
     model, parts = Model(seed), parts_of(tmp_path)

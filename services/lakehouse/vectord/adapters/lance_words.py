@@ -31,6 +31,7 @@ _TEXT: Final = "text"
 _SCHEMA: Final = pa.schema([pa.field(_TEXT, pa.large_string())])
 _ADDRESS_BITS: Final = 32
 _SAMPLE: Final = 5_000
+_SEGMENTS_MAX: Final = 32
 # Searches that are under way may still read what was replaced.
 _LEFT_ALONE: Final = timedelta(minutes=1)
 _ROWS_NO_BOUND: Final = 1 << 31
@@ -49,6 +50,7 @@ class LanceWords:
         self._path = str(claim.path / FOLDER)
         # One value that is replaced as a whole: the table, and the row at each place of it.
         self._now: tuple[Any, Labels, Labels] | None = None
+        self._segments = 1
         self._sample: tuple[int, Counter[str]] = (0, Counter())
 
     @property
@@ -77,8 +79,13 @@ class LanceWords:
                 )
             else:
                 table = lance.write_dataset(data, self._path, mode="append", **one_file)
-                table.optimize.optimize_indices()
-                table.cleanup_old_versions(older_than=_LEFT_ALONE)
+                # A segment of its own, which costs little; many of them are made one.
+                self._segments += 1
+                merged = self._segments if self._segments >= _SEGMENTS_MAX else 0
+                table.optimize.optimize_indices(num_indices_to_merge=merged)
+                if merged:
+                    self._segments = 1
+                    table.cleanup_old_versions(older_than=_LEFT_ALONE)
             counts = [fragment.count_rows() for fragment in table.get_fragments()]
             ids = [fragment.fragment_id for fragment in table.get_fragments()]
         before = np.empty(0, np.int64) if self._now is None else self._now[1]

@@ -39,7 +39,7 @@ Flags = npt.NDArray[np.bool_]
 _PLACE: Final = "words"
 _AT_ONCE: Final = 65_536
 _DEAD_SHARE: Final = 10
-_DEAD_MIN: Final = 1_000
+_DEAD_MIN: Final = 100
 _KEPT: Final = 2
 # Of rows without their vectors; an index of more is on the disk.
 _SMALL_BYTES: Final = 64 << 20
