@@ -27,6 +27,7 @@ from bench.page import keep, load_budgets, verdict  # noqa: E402
 SECONDS_MAX = {
     **dict.fromkeys(("point", "upsert", "scan", "ingest"), 400),
     "catalog": 600,
+    "embedding": 400,
     **dict.fromkeys(("vectors", "hybrid", "autotune"), 1200),
 }
 SECONDS_MAX_OTHERS = 180
