@@ -141,6 +141,8 @@ def _with_hint(error: LakehouseError, address: str) -> LakehouseError:
         " with: lakehouse token create",
     }
     hint = hints.get(error.kind)
+    if error.kind is ErrorKind.UNAVAILABLE and "grpc_status" not in error.fields:
+        return error  # the node itself said so: it does run
     if hint is None or ("hint" in error.fields and error.kind is not ErrorKind.UNAUTHENTICATED):
         return error
     return LakehouseError(error.kind, error.message, **{**error.fields, "hint": hint})
