@@ -17,11 +17,12 @@ from typing import Any, Final
 import orjson
 
 from lakehouse.model.retrieval import SearchMode
+from lakehouse.queryd.functions import SEARCHES
 from lakehouse.queryd.parse import invalid
 
 __all__ = ["CALLS_MAX", "FUNCTIONS", "Call", "Rewritten", "rewritten"]
 
-FUNCTIONS: Final = {f"{mode.value}_search": mode for mode in SearchMode}
+FUNCTIONS: Final = SEARCHES
 CALLS_MAX: Final = 8
 K_DEFAULT: Final = 10
 _QUERY: Final = dict.fromkeys(SearchMode, "'words'") | {

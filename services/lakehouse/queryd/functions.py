@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from lakehouse.model.retrieval import SearchMode
+
 AGGREGATES: Final = frozenset(
     """count sum avg min max stddev stddev_samp stddev_pop variance var_samp var_pop corr covar_pop
     covar_samp bool_and bool_or every string_agg array_agg median percentile_cont bit_and bit_or
@@ -29,6 +31,8 @@ SCALARS: Final = frozenset(
     array_contains initcap cosine_distance l2_distance inner_product""".split()  # noqa: SIM905 - a list of words reads better
 )
 TABLES: Final = frozenset({"generate_series", "unnest"})
+# Searches as tables: they are taken out of a statement before it is looked at.
+SEARCHES: Final = {f"{mode.value}_search": mode for mode in SearchMode}
 ALLOWED: Final = AGGREGATES | WINDOWS | SCALARS
 
 # sqlglot's own names of parsed functions, where they differ from the one that was written.

@@ -8,7 +8,7 @@ from typing import Final
 from sqlglot import exp
 
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.queryd.functions import ALLOWED, SPELLED, TABLES
+from lakehouse.queryd.functions import ALLOWED, SEARCHES, SPELLED, TABLES
 
 _ROOTS: Final = (exp.Select, exp.SetOperation, exp.Values, exp.Subquery)
 
@@ -160,8 +160,11 @@ def _check_table(node: exp.Table) -> None:
     inner = node.this
     name = function_name(inner) if isinstance(inner, exp.Expr) else str(inner)
     if name not in TABLES:
+        near = difflib.get_close_matches(name, sorted(TABLES.union(SEARCHES)), n=1)
         raise _forbidden(
             "this table function is not allowed",
             function=name[:80],
-            hint="query a dataset by its name; files are ingested first",
+            hint=f"did you mean {near[0]}"
+            if near
+            else "query a dataset by its name; files are ingested first",
         )

@@ -176,3 +176,11 @@ async def test_the_processes_end_with_the_service(tmp_path: Path) -> None:
     await asyncio.gather(work, return_exceptions=True)
     await buckets.close()
     assert all(one._process is None or one._process.poll() is not None for one in processes)
+
+
+async def test_a_misspelled_search_is_told_what_was_meant(query: Query) -> None:
+    for called, meant in (("hybird_search('t', 'a', 1)", "hybrid_search"), ("read_csv('x')", "")):
+        with pytest.raises(LakehouseError, match="table function is not allowed") as caught:
+            await ask(query, f"select * from {called}")
+        hint = str(caught.value.fields["hint"])
+        assert (hint == f"did you mean {meant}") if meant else hint.startswith("query a dataset")
