@@ -103,7 +103,7 @@ def given(data: bytes, version: IndexVersion) -> Vectors:
             ErrorKind.INVALID,
             "the vector has another dimension than the index",
             dimensions=version.dimensions,
-            given=len(data) / _FLOAT.itemsize,
+            given=len(data) // _FLOAT.itemsize,
             model=version.model,
             hint="embed queries by the model of the index",
         )

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lakehouse.contracts.catalog import AsOf
 from lakehouse.contracts.query import QueryLimits, QueryRequest, ResultFormat
-from lakehouse.errors import ErrorKind, LakehouseError
+from lakehouse.errors import ErrorKind, FieldValue, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import Dataset
 from lakehouse.model.identity import Context, Principal
@@ -32,6 +32,7 @@ Flags = npt.NDArray[np.bool_]
 
 FILTER_BYTES_MAX: Final = 64 * 1024
 _CONDITION: Final = "write a condition over the columns of the dataset, as in year > 2020"
+_SHOWN_CHARS_MAX: Final = 200
 _KEPT_BYTES_MAX: Final = 64 << 20
 _KEPT_MAX: Final = 1_000
 
@@ -186,6 +187,8 @@ async def matching_entities(
         stream = await parts.query.run(ctx, request)
         chunks = [chunk async for chunk in stream.chunks]
     except LakehouseError as error:
+        if error.message == "the statement does not parse":
+            raise _unread(error, predicate) from error
         if limits.rows_max is None or error.fields.get("value") != limits.rows_max:
             raise
         raise LakehouseError(
@@ -196,6 +199,18 @@ async def matching_entities(
             hint=_CONDITION,
         ) from error
     return await run_in(parts.jobs, _entities, b"".join(chunks), dataset)
+
+
+def _unread(error: LakehouseError, predicate: str) -> LakehouseError:
+    # Where in the statement around it would point beside what the caller wrote.
+    line = error.fields.get("line")
+    told: dict[str, FieldValue] = {"filter": predicate[:_SHOWN_CHARS_MAX]}
+    if "reason" in error.fields:
+        told["reason"] = error.fields["reason"]
+    if isinstance(line, int) and 1 < line <= predicate.count("\n") + 2:
+        told |= {"line": line - 1, "column": error.fields.get("column", 0)}
+    message = "the filter does not parse"
+    return LakehouseError(ErrorKind.INVALID, message, **told, hint=_CONDITION)
 
 
 def _entities(data: bytes, dataset: Dataset) -> pa.Array:

@@ -140,9 +140,15 @@ async def test_a_filter_that_is_none_is_refused_each_time(
     service, query = counted
     await made(service, store, "wrong")
     for _ in range(2):
-        with pytest.raises(LakehouseError):
+        with pytest.raises(LakehouseError, match="the filter does not parse") as refused:
             await keys(service, "wrong", "part = = 1")
     assert len(query.asked) == 2
+    assert refused.value.fields["filter"] == "part = = 1"
+    assert refused.value.fields["line"] == 1  # of what the caller wrote, not of what is around it
+    with pytest.raises(LakehouseError, match="the filter does not parse") as cut:
+        await keys(service, "wrong", "part =")
+    assert "line" not in cut.value.fields
+    assert "condition" in str(cut.value.fields["hint"])
 
 
 class _Picture:
