@@ -236,9 +236,12 @@ async def test_names_that_are_no_memory(service: Service, store: Shelf) -> None:
     for asking in (
         memory.recall(READER, c.RecallRequest("nobody", "a")),
         memory.catch_up(READER, c.CatchUpRequest("nobody")),
-        memory.remember(ADA, c.RememberRequest("new", (Turn("a"),), "no such profile")),
     ):
-        assert (await refused(asking)).kind is ErrorKind.NOT_FOUND
+        missing = await refused(asking)
+        assert (missing.kind, missing.fields["memory"]) == (ErrorKind.NOT_FOUND, "nobody")
+        assert missing.message == "there is no memory of this name"
+    unmade = memory.remember(ADA, c.RememberRequest("new", (Turn("a"),), "no such profile"))
+    assert (await refused(unmade)).kind is ErrorKind.NOT_FOUND
     assert (await refused(remembered(service, "talk", Turn("a"), ctx=READER))).kind is (
         ErrorKind.FORBIDDEN
     )

@@ -87,8 +87,12 @@ class Spaces:
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
-            error.fields["hint"] = error.fields.get("hint") or "remember a turn, which makes it"
-            raise
+            raise LakehouseError(
+                ErrorKind.NOT_FOUND,
+                "there is no memory of this name",
+                memory=name[:255],
+                hint="list the memories to see their names; the first turn makes one",
+            ) from error
         return _opened(found)
 
     async def open(self, ctx: Context, name: str, profile: str, noting: CommitRequest) -> Opened:
