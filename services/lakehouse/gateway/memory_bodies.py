@@ -18,6 +18,8 @@ from lakehouse.errors import LakehouseError
 from lakehouse.gateway.accepts import source_format
 from lakehouse.gateway.bodies import Body, media_type, parse_body, read_limited, unsupported
 from lakehouse.gateway.vector_bodies import Also, Asked, Short
+from lakehouse.kit.clock import Clock
+from lakehouse.kit.when import parse_when
 from lakehouse.model.retrieval import RecordClass, SearchMode
 
 _TAGS_MAX: Final = 100
@@ -35,6 +37,14 @@ def _in_utc(when: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+When = Annotated[
+    str | None,
+    Field(
+        max_length=64,
+        description="A duration back from now (`1h`, `7d`) or an RFC 3339 time.",
+        examples=["7d"],
+    ),
+]
 TagList = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...], Field(max_length=_TAGS_MAX)
 ]
@@ -72,13 +82,16 @@ class RecallBody(Body):
     session: Short = ""
     who: Short = ""
     tags: TagList = ()
-    since: Moment | None = None
-    until: Moment | None = None
+    since: When = ""
+    until: When = ""
     also: Also = ()
     record: RecordClass = RecordClass.BEST_EFFORT
 
-    def request(self, memory: str) -> RecallRequest:
-        return RecallRequest(memory, **self.model_dump())
+    def request(self, memory: str, clock: Clock) -> RecallRequest:
+        """Raises ``invalid`` for a time that is none."""
+        begin = parse_when("since", self.since or "", clock)
+        end = parse_when("until", self.until or "", clock)
+        return RecallRequest(memory, **{**self.model_dump(), "since": begin, "until": end})
 
 
 async def read_turns(request: Request, bytes_max: int) -> tuple[Turn, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -375,6 +375,22 @@ async def test_recall() -> None:
     assert [one["key"] for one in told["hits"]] == [["ab"], [7]]
     assert (told["hits"][0]["turn"]["who"], told["hits"][1]["turn"]) == ("ann", None)
     assert (told["retrieval_id"], told["behind"], told["degraded"]) == ("R7", True, False)
+
+
+async def test_a_recall_reaches_back_by_a_duration_as_catching_up_does() -> None:
+    world = World()
+    async with world.client("read") as client:
+        path, body = "/memory/support/recall", {"text": "roof", "since": "7d", "until": "1h"}
+        assert (await client.post(path, json=body)).status_code == 200
+        never = await client.post(path, json={"text": "roof", "since": None})
+        for wrong in ("tomorrow", "2026-11-01", "2026-11-01T00:00:00", "x" * 65, 5):
+            answer = await client.post(path, json={"text": "roof", "until": wrong})
+            assert answer.status_code == 400, wrong
+            assert "until" in answer.json()["detail"]
+    first, second = (call[2] for call in world.memory.calls)
+    apart = first.until - first.since - (timedelta(days=7) - timedelta(hours=1))
+    assert timedelta(0) <= apart < timedelta(seconds=30)  # what passed between two looks at a clock
+    assert (never.status_code, second.since, second.until) == (200, None, None)
 
 
 async def test_catching_up_and_the_list() -> None:

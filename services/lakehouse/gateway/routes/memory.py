@@ -106,7 +106,7 @@ def routes(memory: MemoryService, settings: GatewaySettings, clock: Clock) -> AP
         """What was said that has to do with the text, best first, together with rows of tables
         where `also` names indexes over them."""
         body = await read_json(request, RecallBody, settings.json_bytes_max)
-        found = await memory.recall(ctx, body.request(name))
+        found = await memory.recall(ctx, body.request(name, clock))
         return reply(recall_shape(found), found.version)
 
     @router.get("/memory/{name}/catch-up", **told("Catch up", CatchUpShape, examples.CAUGHT_UP))
