@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+# What to do about a model that is not there.
+PULLED: Final = "pull it there (ollama pull), or take a model that the server has"
 
 
 class Code(StrEnum):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lakehouse_sidecar.checks import CANARY_TEXT, Vectors, canary_sha256, same_direction, wrong_with
-from lakehouse_sidecar.errors import Code, SidecarError, of_all
+from lakehouse_sidecar.errors import PULLED, Code, SidecarError, of_all
 from lakehouse_sidecar.lanes import Lane, Lanes
 from lakehouse_sidecar.pieces import Pace
 from lakehouse_sidecar.server import Server, ServerModel
@@ -110,5 +110,6 @@ def _listed(name: str, models: tuple[ServerModel, ...]) -> ServerModel:
             "the server has no such model",
             model=name,
             models=sorted(names)[:_NAMES_SHOWN],
+            hint=PULLED,
         )
     return found

@@ -13,7 +13,7 @@ import numpy as np
 import ollama
 
 from lakehouse_sidecar.checks import Vectors
-from lakehouse_sidecar.errors import Code, SidecarError
+from lakehouse_sidecar.errors import PULLED, Code, SidecarError
 
 _CONNECT_SECONDS: Final = 5.0
 _NOT_FOUND: Final = 404
@@ -113,7 +113,9 @@ def _translated(error: Exception, url: str, model: str) -> SidecarError:
     if isinstance(error, ollama.ResponseError):
         status = error.status_code
         if status == _NOT_FOUND:
-            return SidecarError(Code.NOT_FOUND, "the server has no such model", model=model)
+            return SidecarError(
+                Code.NOT_FOUND, "the server has no such model", model=model, hint=PULLED
+            )
         return SidecarError(
             _code(status), "the server refused", model=model, cause=error.error, status=status
         )

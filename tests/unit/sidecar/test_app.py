@@ -69,6 +69,7 @@ async def test_what_is_wrong_with_a_request(
     answer = await client.post("/embed", content=body)
     assert (answer.status_code, answer.json()["error"]) == (status, says)
     assert answer.json()["code"] == ("not_found" if status == 404 else "invalid")
+    assert ("ollama pull" in answer.json().get("hint", "")) == (status == 404)
 
 
 async def test_a_full_queue_is_429_with_a_time_to_come_back(
