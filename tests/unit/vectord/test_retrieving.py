@@ -311,6 +311,24 @@ async def test_a_half_built_index_answers_from_what_is_there(
             assert 0 < len(found.results[0].hits) < 12
 
 
+async def test_an_index_that_cannot_catch_up_is_not_waited_for_again(store: Shelf) -> None:
+    async with store.vectors(fresh_seconds=0.6) as service:
+        await made(service, store, "stuck", *docs("harbour dues", "wheat mill"))
+        service[2].fail()
+        await store.upsert("stuck", {"id": 7, "text": "harbour"})
+        began = store.clock.monotonic()
+        assert (await ask(service, "stuck", "harbour", mode=SearchMode.TEXT)).behind
+        first = store.clock.monotonic()
+        for _ in range(5):
+            assert (await ask(service, "stuck", "harbour", mode=SearchMode.HYBRID)).behind
+        assert first - began >= 0.6
+        assert store.clock.monotonic() - first < 5 * 0.6
+        service[2].recover()
+        await built(service[0], "stuck")
+        found = await ask(service, "stuck", "harbour", mode=SearchMode.TEXT)
+        assert (found.behind, len(found.results[0].hits)) == (False, 2)
+
+
 async def test_answers_are_handed_over_to_be_remembered(
     store: Shelf, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

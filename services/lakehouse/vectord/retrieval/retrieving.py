@@ -46,6 +46,7 @@ T = TypeVar("T")
 More = Callable[[c.SearchResult], Awaitable[c.SearchResult]]
 BM25: Final = "bm25"
 _FEW_CANDIDATES: Final = 500
+_VAIN_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Retrieving:
         self._earlier = earlier
         self._noting = Noting(parts.clock, recorder)
         self._embedding = Embedding(parts.clock, searching)
+        self._vain: dict[tuple[str, int], tuple[int, float]] = {}
 
     async def search(
         self, ctx: Context, request: c.SearchRequest, more: More | None = None
@@ -175,9 +177,23 @@ class Retrieving:
         if name == request.index:
             check_model(request, asked.version)
             check_reached(request.as_of, asked.store_version)
+        return _Opened(asking, await self._fresh(ctx, asked, number))
+
+    async def _fresh(self, ctx: Context, asked: Asked, number: int) -> Asked:
+        """As ``Asking.fresh``; but where it was waited for in vain a moment ago, and nothing came
+        since, what is there is enough: without a model nothing will."""
+        if not asked.behind:
+            return asked
+        key, now = (asked.info.name, asked.version.number), self._parts.clock.monotonic()
+        came, until = self._vain.get(key, (-1, 0.0))
+        if came == asked.version.source_version and now < until:
+            return asked
+        asked = await self._searching.asking.fresh(ctx, asked, number)
+        self._vain.pop(key, None)
         if asked.behind:
-            asked = await asking.fresh(ctx, asked, number)
-        return _Opened(asking, asked)
+            until = self._parts.clock.monotonic() + _VAIN_SECONDS
+            self._vain[key] = asked.version.source_version, until
+        return asked
 
     async def _of_index(
         self,
