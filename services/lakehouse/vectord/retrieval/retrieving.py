@@ -146,8 +146,9 @@ class Retrieving:
             )
         finally:
             for task in embedding:
-                if task is not None:
-                    task.cancel()
+                # That nobody waited for its error any more is no defect.
+                if task is not None and not task.cancel() and not task.cancelled():
+                    task.exception()
         ranked = await self._ranked(request, bounds, found)
         results, reason = await reranked(
             self._parts.jobs, self._embedding, request, bounds, found, ranked
