@@ -275,6 +275,9 @@ class Images:
             entry.image = await self.loader.load(ctx, version, at, kept)
             entry.numbering += 1
             entry.unseen = 0
+            # Others may be writing: that nothing was written here says nothing of them.
+            rested = self._parts.clock.monotonic() + _REST_SECONDS
+            entry.merge_after = max(entry.merge_after, rested)
             self.loads += 1
             await self._drain(entry)
         self._make_room(entry)
