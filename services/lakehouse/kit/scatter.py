@@ -55,10 +55,12 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """``log``: by powers of ten; values that are not positive are left out then."""
+    """``log``: by powers of ten; values that are not positive are left out then. ``most``: no
+    value is larger, so no tick is."""
 
     title: str
     log: bool = False
+    most: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,10 @@ class _Scale:
             low, high, at = math.log10(low), math.log10(high), math.log10(value)
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
-    def ticks(self) -> list[float]:
+    def ticks(self, most: float) -> list[float]:
+        return [value for value in self._all_ticks() if value <= most]
+
+    def _all_ticks(self) -> list[float]:
         if self.log:
             return self._powers()
         step = _round_step((self.high - self.low) / _TICKS)
@@ -148,13 +153,13 @@ def _round_step(step: float) -> float:
 def _axes(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     drawn = []
-    for value in across.ticks():
+    for value in across.ticks(x.most):
         at = _number(across.place(value))
         drawn.append(f'<line class="grid" x1="{at}" y1="{_TOP}" x2="{at}" y2="{bottom}"/>')
         drawn.append(
             f'<text x="{at}" y="{bottom + 18}" text-anchor="middle">{_number(value)}</text>'
         )
-    for value in up.ticks():
+    for value in up.ticks(y.most):
         at = _number(up.place(value))
         drawn.append(f'<line class="grid" x1="{_LEFT}" y1="{at}" x2="{right}" y2="{at}"/>')
         drawn.append(

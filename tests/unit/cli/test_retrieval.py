@@ -342,6 +342,7 @@ def test_tuning_is_watched_to_its_end(node: Clients, tmp_path: Path) -> None:
         "M 16, ef_construction 100, ef 128",
         "chosen",
         "promote T2",
+        "21,873",
         "2 settings in 3.5",
     ):
         assert told_of in told

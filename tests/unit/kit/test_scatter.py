@@ -80,3 +80,16 @@ def test_values_far_apart_and_far_too_large_have_an_axis() -> None:
             for x, y in dots(shown):
                 assert 0 <= x <= 720
                 assert 0 <= y <= 440
+
+
+def test_no_axis_goes_beyond_what_there_can_be() -> None:
+    series = [Series("s", (Mark(0.2, 1.0), Mark(0.4, 1.0)))]
+    for most, beyond in ((1.0, False), (float("inf"), True)):
+        picture = ET.fromstring(scatter("t", series, Axis("ms"), Axis("recall", most=most)))
+        ticks = [
+            float(one.text or "")
+            for one in picture.iter(f"{SVG}text")
+            if one.get("text-anchor") == "end"
+        ]
+        assert 1.0 in ticks
+        assert (max(ticks) > 1.0) is beyond

@@ -37,6 +37,16 @@ def test_a_graph_is_a_line_along_its_ef() -> None:
     assert "posts, M 16, ef_construction 100, ef 64: recall 0.9700, p50 64.000 ms" in picture
 
 
+def test_a_sample_is_no_point_on_the_line_of_all_rows() -> None:
+    whole = [tried(8, 16, 0.9), tried(8, 24, 0.95)]
+    sample = replace(tried(8, 20, 0.99), rows=2_000, sampled=True)
+    picture = recall_plot([*whole, sample])
+    assert names(picture) == ["M 8, efc 100", "M 8, efc 100 of 2,000"]
+    (line,) = re.findall(r'<polyline points="([^"]+)"', picture)
+    assert len(line.split()) == 2
+    assert "ef 20 of 2,000: recall 0.9900" in picture
+
+
 def test_several_indexes_are_told_apart_and_their_names_are_only_text() -> None:
     picture = recall_plot([tried(8, 16, 0.8), tried(8, 16, 0.8, "<b>")])
     ElementTree.fromstring(picture)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lakehouse.model.retrieval import Trial
 
 _LOOK_SECONDS: Final = 0.3
-_COLUMNS: Final = ("trial", "setting", "recall", "nDCG", "MRR", "found", "p50 ms", "p99 ms")
+_COLUMNS: Final = ("trial", "setting", "rows", "recall", "nDCG", "MRR", "found", "p50 ms", "p99 ms")
 _PLOT: Final = click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -353,6 +353,7 @@ def _cells(one: Trial) -> tuple[object, ...]:
     return (
         one.id,
         setting(one) + built + (" *" if one.chosen else ""),
+        f"{one.rows:,}" + (" (a sample)" if one.sampled else ""),
         _share(one.recall),
         _share(one.ndcg),
         _share(one.mrr),
