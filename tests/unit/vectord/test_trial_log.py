@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -156,6 +158,35 @@ async def test_an_index_has_one_run_and_is_free_after_it(parts: VectorParts, log
     assert found.chosen == replace(one, chosen=True)
     assert (await log.trial(one.id)) == found.chosen
     await runs.finish(await runs.begin(ADA, SUBJECT), Outcome(error="of something"))
+
+
+async def test_who_gives_up_while_a_run_begins_leaves_the_index_free(
+    parts: VectorParts, log: TrialLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking, go_on, taken = asyncio.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def slowly(folder: str, run: str) -> Hold:
+        loop.call_soon_threadsafe(taking.set)
+        assert go_on.wait(30)
+        taken.append(run)
+        return Hold(folder, run)
+
+    runs = Runs(parts, log)
+    with monkeypatch.context() as patched:
+        patched.setattr("lakehouse.vectord.tuning.runs.Hold", slowly)
+        begun = asyncio.create_task(runs.begin(ADA, SUBJECT))
+        await taking.wait()
+        begun.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await begun
+        runs.check_free(SUBJECT.index)
+        go_on.set()
+        # What its thread took after that is let go as well.
+        async with asyncio.timeout(10):
+            while not taken or is_held(runs._folder, taken[0]) is not None:
+                await asyncio.sleep(0.005)
+    await runs.finish(await runs.begin(ADA, SUBJECT), Outcome(ended="all"))
 
 
 async def test_damaged_and_strange_events_hide_no_other(parts: VectorParts, log: TrialLog) -> None:

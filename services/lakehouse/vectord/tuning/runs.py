@@ -97,7 +97,6 @@ class Runs:
         parts, key = self._parts, name_key(subject.index)
         run, now = parts.ids.ulid(), to_datetime(parts.clock.now_us())
         self._by_index[key] = run
-        hold = await run_blocking(Hold, self._folder, run)
         began = Began(
             run,
             now,
@@ -109,11 +108,14 @@ class Runs:
             subject.planned,
             platform.node(),
         )
+        taking = asyncio.create_task(run_blocking(Hold, self._folder, run))
         try:
+            # A thread cannot be ended: who gives up meanwhile lets go of what it takes later.
+            hold = await asyncio.shield(taking)
             await self._log.append([began])
         except BaseException:
             self._by_index.pop(key, None)
-            hold.release()
+            taking.add_done_callback(_let_go)
             raise
         active = Active(began, hold, parts.clock.monotonic())
         self._active[run] = active
@@ -222,6 +224,11 @@ class Runs:
         ended = [run for run, one in self._active.items() if one.end is not None]
         for run in ended[:-_ENDED_REMEMBERED]:
             del self._active[run]
+
+
+def _let_go(taking: asyncio.Task[Hold]) -> None:
+    if not taking.cancelled() and taking.exception() is None:
+        taking.result().release()
 
 
 def _waits(folder: str) -> bool:
