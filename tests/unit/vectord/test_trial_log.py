@@ -16,11 +16,12 @@ import pytest_asyncio
 from lakehouse.contracts.trials import TrialsRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
+from lakehouse.kit.ids import encode_ulid
 from lakehouse.model.retrieval import Trial
 from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.settings import RetrievalSettings
-from lakehouse.vectord.tuning.events import Began, RunEnd
+from lakehouse.vectord.tuning.events import Began, Run, RunEnd
 from lakehouse.vectord.tuning.holding import Hold, is_held, left
 from lakehouse.vectord.tuning.journal import TrialLog
 from lakehouse.vectord.tuning.runs import Outcome, Runs, Subject
@@ -206,6 +207,13 @@ async def test_damaged_and_strange_events_hide_no_other(parts: VectorParts, log:
     page = await log.page(TrialsRequest(run=run), 1)
     assert [one.id for one in page.trials] == [two.id, one.id]
     assert [one.chosen for one in page.trials] == [True, False]
+
+
+@pytest.mark.parametrize("millis", [0, 1, 253_402_300_799_000, 253_402_300_799_999, 2**48 - 1])
+async def test_ids_of_no_time_that_there_was_are_of_nothing(log: TrialLog, millis: int) -> None:
+    known = encode_ulid(millis, 0)
+    assert await log.trial(known) is None
+    assert await log.run(known) == Run()
 
 
 def _die(hold: Hold) -> None:

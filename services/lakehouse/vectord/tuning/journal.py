@@ -41,6 +41,8 @@ _RUN_MAX: Final = timedelta(seconds=BUDGET_SECONDS_MAX) + _SKEW
 _ENDS_REMEMBERED: Final = 1_000
 _BUDGET_SECONDS: Final = 5.0
 _CURSOR_DIGITS: Final = 18
+# Beyond are no ids of a run or trial, and near the year 9999 no times around them.
+_YEARS_MS: Final = 4_000_000_000_000
 
 
 class TrialLog:
@@ -192,9 +194,10 @@ class TrialLog:
 
 def _time_of(ulid: str) -> datetime | None:
     try:
-        return to_datetime(ulid_millis(ulid) * 1_000)
-    except (ValueError, OverflowError):
+        millis = ulid_millis(ulid)
+    except ValueError:
         return None
+    return to_datetime(millis * 1_000) if millis < _YEARS_MS else None
 
 
 def _place(cursor: str) -> int | None:
