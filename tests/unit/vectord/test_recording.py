@@ -427,6 +427,15 @@ async def test_nothing_is_written_where_another_store_is(place: Memory) -> None:
     assert await place.store.list("_retrievals/") == []
 
 
+async def test_what_waits_says_why(place: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    recorder, _ = place.process()
+    recorder.note([searched()])
+    with caplog.at_level("INFO", logger=recording.__name__):
+        await recorder.flush(0.0)
+    told = [one for one in caplog.records if one.message == "retrievals wait to be written"]
+    assert [one.__dict__["reason"] for one in told] == ["not done within 0 s"]
+
+
 async def test_pins_are_told_by_their_tags(place: Memory) -> None:
     recorder, service = place.process()
     both = [searched(), searched()]

@@ -195,7 +195,8 @@ class Recorder:
                 await asyncio.gather(*self._sending, return_exceptions=True)
                 await opened.flush()
         except (TimeoutError, LakehouseError) as error:
-            log.info("retrievals wait to be written", extra={"reason": str(error)})
+            reason = str(error) or f"not done within {seconds:g} s"
+            log.info("retrievals wait to be written", extra={"reason": reason})
 
     def figures(self) -> Iterable[Readout]:
         """What became of retrievals since the start."""
