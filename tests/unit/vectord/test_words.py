@@ -156,6 +156,21 @@ def test_equal_scores_are_told_apart_by_key(
     assert rows.tolist() == [1200, *same]
 
 
+def test_of_very_many_that_look_alike_the_best_are_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    lengths = rng.permutation(np.arange(1_500) % 14 + 153)
+    texts = ["common " + "rest " * (length - 1) for length in lengths.tolist()]
+    index = TantivyIndex(Claim(str(tmp_path), "one"))
+    index.append(np.arange(len(texts)), pa.array(texts, pa.large_string()))
+    book = book_of(texts)
+    order = sorted(range(len(texts)), key=lambda row: (lengths[row], row))
+    true = Oracle(texts).scores("common")
+    for k in (1, 10, 150, 450, 1_500):
+        rows, scores = best_rows(index, book, ["common"], k, everything(book))
+        assert rows.tolist() == order[:k]
+        np.testing.assert_allclose(scores, true[rows], rtol=2e-5)
+
+
 SPELLINGS = [
     ("Café", "CAFE\u0301 cafe"),
     ("Straße", "strasse"),

@@ -18,6 +18,9 @@ from lakehouse.vectord.lexical.port import Ranked, WordIndex
 __all__ = ["WORDS_MAX", "best_rows", "chosen_words"]
 
 Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Scored = tuple[Rows, Floats]
 
 WORDS_MAX: Final = 1024
 """Of one query that are searched for: the rarest."""
@@ -25,8 +28,14 @@ _ROUGHNESS: Final = 2e-6
 _DIGITS: Final = 6
 _SPARE: Final = 16
 _WIDER: Final = 4
-# So many are scored exactly, which costs as much as taking their texts apart.
+# Of the sum of a word's scores, in float32.
+_ROUGHNESS_A_WORD: Final = 6e-8
+# So many at a time are scored exactly, which costs as much as taking their texts apart.
 _EXACT_MIN: Final = 400
+_EXACT_AT_ONCE: Final = 4_096
+# Of one query: beyond, the best of these are the answer, which is then as good as the length of a
+# text in a byte is.
+_EXACT_MAX: Final = 20_000
 _EXACT_A_HIT: Final = 4
 _ROOM: Final = 1.5
 # So few rows are told to the structure; of more of them the best are picked out of its answer.
@@ -59,6 +68,7 @@ def best_rows(index: WordIndex, book: Book, words: Sequence[str], k: int, allowe
         only = np.flatnonzero(allowed)
     elif total < index.texts:
         fetched = int(fetched * max(1.0, _ROOM * index.texts / total))
+    bound = 4.0 * _ROUGHNESS + _ROUGHNESS_A_WORD * len(words)
     exact: dict[int, float] = {}
     while True:
         rows, scores = index.search(words, fetched, only)
@@ -67,44 +77,77 @@ def best_rows(index: WordIndex, book: Book, words: Sequence[str], k: int, allowe
         there = rows < len(allowed)
         rows, scores = rows[there], scores[there]
         kept = allowed[rows]
-        rows, true = _true(index, book, words, (rows[kept], scores[kept]), (k, exact))
-        if whole or (len(rows) >= k and last < float(true[k - 1]) * (1.0 - 4.0 * _ROUGHNESS)):
+        rows, true = rows[kept], scores[kept].astype(np.float64)
+        if whole or (len(rows) >= k and last < float(true[k - 1]) * (1.0 - bound)):
+            rows, true = _exactly(index, book, words, (rows, true), (k, bound, exact))
+        enough = whole or len(exact) >= max(_EXACT_MAX, _EXACT_A_HIT * k)
+        if enough or (len(rows) >= k and last < float(true[k - 1]) * (1.0 - bound)):
             return _settled(book, rows, true, k)
         fetched *= _WIDER
 
 
-def _true(
+def _exactly(
     index: WordIndex,
     book: Book,
     words: Sequence[str],
-    found: Ranked,
-    known: tuple[int, dict[int, float]],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The rows by their exact scores, those of the best that came.
+    found: Scored,
+    known: tuple[int, float, dict[int, float]],
+) -> Scored:
+    """By their exact scores, best first: those that came and may be among the k best; as they came
+    where the structure's scores are what can be had.
 
     Args:
-        known: k, and scores that were worked out already.
+        known: k, what a score of the structure may be too small by, and scores that were worked
+            out already.
     """
-    rows, scores = found[0], found[1].astype(np.float64)
-    k, exact = known
-    most = max(_EXACT_MIN, _EXACT_A_HIT * k)
-    new = [row for row in rows[:most].tolist() if row not in exact]
-    texts = []
-    for row in new:
-        page, at = book.place(row)
-        texts.append(page.text[at].as_py())
-    worked_out = index.exact(words, texts) if new else []
-    if worked_out is None:
-        return rows, scores
-    exact.update(zip(new, worked_out, strict=True))
-    scores[:most] = [exact[row] for row in rows[:most].tolist()]
+    k, bound, exact = known
+    rows, rough = found[0].copy(), found[1]
+    falls = rough[1:] < rough[:-1] * (1.0 - _ROUGHNESS)
+    group = np.concatenate([[0], np.cumsum(falls)]) if len(rows) else np.empty(0, np.int64)
+    sorted_ = 0
+    most = min(len(rows), max(_EXACT_MAX, _EXACT_A_HIT * k))
+    scores = np.empty(0, np.float64)
+    step = max(_EXACT_MIN, k)
+    while (at := len(scores)) < most:
+        if at >= k:
+            least = float(np.partition(scores, at - k)[at - k])
+            if rough[at] * (1.0 + bound) < least:
+                break
+            # What is left of those that look alike is as good at most, and behind by its key.
+            first = int(group.searchsorted(group[at]))
+            before = np.count_nonzero(scores > least) + np.count_nonzero(scores[first:] == least)
+            if rough[at] <= least * (1.0 + bound) and before >= k:
+                break
+        upto = min(at + step, most)
+        if upto > sorted_:
+            whole = slice(sorted_, int(group.searchsorted(group[upto - 1], side="right")))
+            _sort(book, rows, group, whole)
+            sorted_ = whole.stop
+        some = rows[at:upto].tolist()
+        new = [row for row in some if row not in exact]
+        worked_out = index.exact(words, [_text(book, row) for row in new]) if new else []
+        if worked_out is None:
+            return found
+        exact.update(zip(new, worked_out, strict=True))
+        scores = np.concatenate([scores, [exact[row] for row in some]])
+        step = _EXACT_AT_ONCE
     order = np.argsort(-scores, kind="stable")
     return rows[order], scores[order]
 
 
-def _settled(
-    book: Book, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], k: int
-) -> Ranked:
+def _sort(book: Book, rows: Rows, group: Rows, some: slice) -> None:
+    """``some`` whole groups: within each by key."""
+    if some.start + group[some.stop - 1] - group[some.start] + 1 < some.stop:
+        places = range(some.start, some.stop)
+        rows[some] = rows[sorted(places, key=lambda at: (group[at], book.key(int(rows[at]))))]
+
+
+def _text(book: Book, row: int) -> str:
+    page, at = book.place(row)
+    return page.texts[at]
+
+
+def _settled(book: Book, rows: Rows, scores: Floats, k: int) -> Ranked:
     """The first ``k``, those of one score by key."""
     falls = scores[1:] < scores[:-1] * (1.0 - _ROUGHNESS)
     group = np.concatenate([[0], np.cumsum(falls)]) if len(rows) else np.empty(0, np.int64)
