@@ -18,14 +18,18 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import to_datetime
 from lakehouse.kit.ids import encode_ulid
 from lakehouse.model.retrieval import Trial
+from lakehouse.objectstore.buckets import Buckets, BucketSettings
+from lakehouse.objectstore.identity import init_store
 from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.records.place import local_folder
 from lakehouse.vectord.settings import RetrievalSettings
 from lakehouse.vectord.tuning.events import Began, Run, RunEnd
 from lakehouse.vectord.tuning.holding import Hold, is_held, left
 from lakehouse.vectord.tuning.journal import TrialLog
 from lakehouse.vectord.tuning.runs import Outcome, Runs, Subject
 from support_vectors import ADA, Shelf
+from unit.vectord.records_support import Catalog
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -97,6 +101,60 @@ async def test_what_waited_when_the_process_died_is_taken_over_at_the_next_start
     await after.close()
 
 
+async def test_what_another_store_left_here_is_left_to_it(
+    parts: VectorParts, log: TrialLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active = await Runs(parts, log).begin(ADA, SUBJECT)
+    run = active.began.id
+    assert log._log is not None
+    log._log._outbox._send = _never  # type: ignore[method-assign]
+    with monkeypatch.context() as patched:
+        patched.setattr(log._log, "append", _never)
+        await log.keep([trial(parts, run)])
+    while log._log.status().spooled < 1:
+        await parts.clock.sleep(0.005)
+    log._log.abandon()
+    log._log = None
+    _die(active.hold)
+
+    one = BucketSettings("primary", f"memory://{parts.ids.ulid()}")
+    buckets = Buckets([one], parts.clock, parts.ids)
+    store_id = (await init_store(buckets.raw("primary"), parts.clock, parts.ids)).store_id
+    other = replace(parts, buckets=buckets, catalog=Catalog(store_id))  # type: ignore[arg-type]
+    there = TrialLog(other)
+    await Runs(other, there).recover()
+    assert (await there.page(TrialsRequest(), 1)).trials == ()
+    await there.close()
+    await buckets.close()
+
+    here = TrialLog(parts)
+    await Runs(parts, here).recover()
+    found = await Runs(parts, here).report(run, 1)
+    assert (found.state, len(found.trials)) == ("failed", 1)
+    await here.close()
+
+
+async def test_without_a_folder_nothing_is_left_anywhere(
+    parts: VectorParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a working folder happens to have is none of it.
+    monkeypatch.chdir(tmp_path)
+    Path("trials").mkdir()
+    for stray in (Path("stray.running"), Path("trials", "stray.jsonl")):
+        stray.touch()
+    bare = replace(parts, retrievals=RetrievalSettings(spool_dir=""))
+    log = TrialLog(bare)
+    runs = Runs(bare, log)
+    await runs.recover()
+    assert log._log is None
+    active = await runs.begin(ADA, SUBJECT)
+    assert (await Runs(bare, log).report(active.began.id, 1)).state == "running"
+    assert (log.spool, left(""), is_held("", active.began.id)) == ("", [], None)
+    assert len(list(tmp_path.rglob("*"))) == 3
+    await runs.finish(active, Outcome(ended="all"))
+    await log.close()
+
+
 async def _never(*_: object) -> None:
     raise LakehouseError(ErrorKind.UNAVAILABLE, "away")
 
@@ -116,10 +174,11 @@ async def test_a_run_whose_process_is_gone_is_noted_as_failed(
     await second.recover()
     assert (await second.report(run, 1)).state == "running"
     _die(active.hold)
-    assert left(f"{parts.retrievals.spool_dir}/running") == [run]
+    running = local_folder(parts, "running")
+    assert left(running) == [run]
     third = Runs(parts, log)
     await third.recover()
-    assert left(f"{parts.retrievals.spool_dir}/running") == []
+    assert left(running) == []
     found = await third.report(run, 7)
     assert (found.state, found.trials, found.version) == ("failed", (one,), 7)
     assert "process ended" in found.error
@@ -153,7 +212,7 @@ async def test_an_index_has_one_run_and_is_free_after_it(parts: VectorParts, log
     one = trial(parts, active.began.id)
     await runs.add(active, [one])
     await runs.finish(active, Outcome(one.id, True, "enough"))
-    assert not is_held(f"{parts.retrievals.spool_dir}/running", active.began.id)
+    assert not is_held(local_folder(parts, "running"), active.began.id)
     found = await Runs(parts, log).report(active.began.id, 1)
     assert (found.state, found.ended, found.reached) == ("done", "enough", True)
     assert found.chosen == replace(one, chosen=True)
@@ -185,7 +244,7 @@ async def test_who_gives_up_while_a_run_begins_leaves_the_index_free(
         go_on.set()
         # What its thread took after that is let go as well.
         async with asyncio.timeout(10):
-            while not taken or is_held(runs._folder, taken[0]) is not None:
+            while not taken or is_held(local_folder(parts, "running"), taken[0]) is not None:
                 await asyncio.sleep(0.005)
     await runs.finish(await runs.begin(ADA, SUBJECT), Outcome(ended="all"))
 

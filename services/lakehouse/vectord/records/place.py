@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from lakehouse.appendlog.layout import LogLayout
@@ -21,7 +23,7 @@ from lakehouse.vectord.identity import own_context
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.records.values import packed, unpacked
 
-__all__ = ["FOLDER", "LAYOUT", "Place"]
+__all__ = ["FOLDER", "LAYOUT", "Place", "local_folder"]
 
 FOLDER: Final = "_retrievals/"
 LAYOUT: Final = LogLayout(f"{FOLDER}searches")
@@ -30,6 +32,18 @@ PINNED: Final = f"{FOLDER}pinned/"
 _SUFFIX: Final = ".json.zst"
 _PROVE_SECONDS: Final = 5.0
 _PAGE: Final = 1000
+_PLACE_DIGITS: Final = 16
+
+
+def local_folder(parts: VectorParts, *below: str) -> str:
+    """Where something waits on this machine for the store in the primary, and for it alone: a
+    machine may run several, and what one of them left is no other's. "" where nothing does."""
+    folder = parts.retrievals.spool_dir
+    if not folder:
+        return ""
+    primary = parts.buckets.settings(PRIMARY)
+    digest = hashlib.sha256(f"{primary.endpoint} {primary.url}".encode()).hexdigest()
+    return str(Path(folder, *below, digest[:_PLACE_DIGITS]))
 
 
 class _Proof:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from lakehouse.appendlog.event import LogEvent
@@ -28,12 +26,11 @@ from lakehouse.kit.blocking import run_blocking
 from lakehouse.kit.clock import to_datetime, to_micros
 from lakehouse.kit.figures import Readout
 from lakehouse.ledger.access import Access
-from lakehouse.model.refs import PRIMARY
 from lakehouse.model.retrieval import Retrieval
 from lakehouse.objectstore.port import ObjectStore
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.records.figures import RecordFigures
-from lakehouse.vectord.records.place import LAYOUT, Place
+from lakehouse.vectord.records.place import LAYOUT, Place, local_folder
 from lakehouse.vectord.records.values import Record, compose, read_event, record_of
 from lakehouse.vectord.retrieval.searched import Searched
 
@@ -59,7 +56,6 @@ _BUDGET_SECONDS: Final = 8.0
 _SPOOL_BYTES_MAX: Final = 128 * 1024 * 1024
 # One retrieval is looked up by reading the object that has it.
 _MERGED_BYTES_MAX: Final = 8 * 1024 * 1024
-_PLACE_DIGITS: Final = 16
 _DAY_MS: Final = 86_400_000
 # A log that nothing was added to only grows older: a look a day is enough.
 _ROUNDS_IDLE: Final = 288
@@ -380,7 +376,7 @@ class Recorder:
 
     def _open(self) -> AppendLog:
         settings = LogSettings(
-            spool_folder=self._spool_folder(),
+            spool_folder=local_folder(self._parts),
             spool=SpoolBounds(bytes_max=_SPOOL_BYTES_MAX),
             merged_bytes_max=_MERGED_BYTES_MAX,
             ring_events=0,
@@ -393,15 +389,6 @@ class Recorder:
         self._log = AppendLog(access, LAYOUT, parts.writer, settings)
         self._wake.set()
         return self._log
-
-    def _spool_folder(self) -> str:
-        """For this store alone: a machine may run several."""
-        folder = self._parts.retrievals.spool_dir
-        if not folder:
-            return ""
-        primary = self._parts.buckets.settings(PRIMARY)
-        digest = hashlib.sha256(f"{primary.endpoint} {primary.url}".encode()).hexdigest()
-        return str(Path(folder) / digest[:_PLACE_DIGITS])
 
 
 async def _recorded(one: Searched) -> Record:

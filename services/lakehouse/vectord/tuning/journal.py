@@ -28,6 +28,7 @@ from lakehouse.objectstore.identity import read_identity
 from lakehouse.objectstore.scoped import ScopedStore
 from lakehouse.vectord.identity import own_context
 from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.records.place import local_folder
 from lakehouse.vectord.tuning.events import Began, Run, RunEnd, run_of, to_event, trial_of
 
 __all__ = ["TrialLog"]
@@ -50,7 +51,7 @@ class TrialLog:
 
     def __init__(self, parts: VectorParts) -> None:
         self._parts = parts
-        self.spool = f"{parts.retrievals.spool_dir}/trials"
+        self.spool = local_folder(parts, "trials")
         self._opening = asyncio.Lock()
         self._log: AppendLog | None = None
         self._ends: dict[str, RunEnd] = {}

@@ -19,6 +19,7 @@ from lakehouse.model.identity import Context
 from lakehouse.model.refs import name_key
 from lakehouse.model.retrieval import Trial
 from lakehouse.vectord.parts import VectorParts
+from lakehouse.vectord.records.place import local_folder
 from lakehouse.vectord.tuning.events import Began, Run, RunEnd
 from lakehouse.vectord.tuning.holding import Hold, forget, is_held, left
 from lakehouse.vectord.tuning.journal import TrialLog
@@ -74,7 +75,7 @@ class Runs:
     def __init__(self, parts: VectorParts, log: TrialLog) -> None:
         self._parts = parts
         self._log = log
-        self._folder = f"{parts.retrievals.spool_dir}/running"
+        self._folder = local_folder(parts, "running")
         self._active: dict[str, Active] = {}
         self._by_index: dict[str, str] = {}
         self._looking = asyncio.Lock()
@@ -232,7 +233,7 @@ def _let_go(taking: asyncio.Task[Hold]) -> None:
 
 
 def _waits(folder: str) -> bool:
-    return any(Path(folder).glob("*/*.jsonl"))
+    return bool(folder) and any(Path(folder).glob("*/*.jsonl"))
 
 
 def _report(found: Run, run: str, version: int, now: tuple[str, str, float]) -> TrialsReport:
