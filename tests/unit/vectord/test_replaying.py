@@ -294,6 +294,8 @@ async def test_an_explanation_says_which_stage_brought_what(store: Shelf, vector
     steps = " | ".join(told.steps)
     for words in ("by meaning and by words", "year > 2000", "fused", "ordered anew", "all-minilm"):
         assert words in steps, words
+    (asked,) = told.retrieval.indexes
+    assert f"rows up to version {asked.source_version}, their vectors as of version" in steps
     assert [hit.rank for hit in told.hits] == [1, 2, 3, 4, 5]
     for hit in told.hits:
         assert set(hit.brought_by) <= {"vector", "text"}

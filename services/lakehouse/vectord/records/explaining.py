@@ -48,8 +48,10 @@ def _steps(retrieval: Retrieval) -> Iterator[str]:
     for one in retrieval.indexes:
         behind = ", which had later rows that were not embedded yet" if one.behind else ""
         of = f" over {one.dataset}{behind}" if one.dataset else " of given vectors"
-        rows = f"rows as of version {one.rows_version}" if one.rows_version else "its rows"
-        yield f"version {one.number} of index {one.index}{of} was asked: {rows}, {one.served_by}"
+        rows = f"rows up to version {one.source_version}" if one.dataset else "its rows"
+        kept = f", their vectors as of version {one.rows_version}" if one.rows_version else ""
+        asked_of = f"version {one.number} of index {one.index}{of} was asked"
+        yield f"{asked_of}: {rows}{kept}, {one.served_by}"
     if retrieval.as_of_version:
         yield f"everything was read as of version {retrieval.as_of_version} of the store"
     if retrieval.filter:
