@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -169,6 +170,34 @@ def test_of_very_many_that_look_alike_the_best_are_found(tmp_path: Path) -> None
         rows, scores = best_rows(index, book, ["common"], k, everything(book))
         assert rows.tolist() == order[:k]
         np.testing.assert_allclose(scores, true[rows], rtol=2e-5)
+
+
+class Given:
+    """Scores as they are given: what a structure finds, and what they are exactly."""
+
+    def __init__(self, scores: Floats, exact: bool) -> None:
+        self.scores, self.texts = scores, len(scores)
+        self.told = exact
+
+    def search(self, words: object, limit: int, only: object = None) -> tuple[object, object]:
+        best = np.argsort(-self.scores, kind="stable")[:limit]
+        return best, self.scores[best].astype(np.float32)
+
+    def exact(self, words: object, texts: list[str]) -> list[float] | None:
+        return [float(self.scores[int(text)]) for text in texts] if self.told else None
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_many_scores_that_are_near_each_other_are_not_all_equal(exact: bool) -> None:
+    """The worst has the first key, and each is nearer the next than float32 tells."""
+    scores = np.linspace(0.9, 1.0, 60_000)
+    book = book_of([str(row) for row in range(len(scores))])
+    rows, found = best_rows(cast(WordIndex, Given(scores, exact)), book, ["a"], 3, everything(book))
+    assert len(rows) == 3
+    assert (scores[rows] > 1.0 - 1e-5).all()
+    assert (found > 1.0 - 1e-5).all()
+    if exact:
+        assert rows.tolist() == [59_999, 59_998, 59_997]
 
 
 SPELLINGS = [

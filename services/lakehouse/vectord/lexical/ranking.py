@@ -1,7 +1,8 @@
 """The best rows for some words, ties told apart, whatever the structure that scores them.
 
-A structure adds up in float32, in an order of its own: scores that differ by less than that may be
-off by are equal here, and the rows are told apart by entity and chunk.
+A structure adds up in float32, in an order of its own: scores that differ from the best of them by
+less than that may be off by are equal here, and the rows are told apart by entity and chunk. Scores
+that were worked out exactly are equal where they are the same.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def best_rows(index: WordIndex, book: Book, words: Sequence[str], k: int, allowe
             rows, true = _exactly(index, book, words, (rows, true), (k, bound, exact))
         enough = whole or len(exact) >= max(_EXACT_MAX, _EXACT_A_HIT * k)
         if enough or (len(rows) >= k and last < float(true[k - 1]) * (1.0 - bound)):
-            return _settled(book, rows, true, k)
+            return _settled(book, rows, true, k, 0.0 if exact else _ROUGHNESS)
         fetched *= _WIDER
 
 
@@ -102,8 +103,7 @@ def _exactly(
     """
     k, bound, exact = known
     rows, rough = found[0].copy(), found[1]
-    falls = rough[1:] < rough[:-1] * (1.0 - _ROUGHNESS)
-    group = np.concatenate([[0], np.cumsum(falls)]) if len(rows) else np.empty(0, np.int64)
+    group = _groups(rough, _ROUGHNESS)
     sorted_ = 0
     most = min(len(rows), max(_EXACT_MAX, _EXACT_A_HIT * k))
     scores = np.empty(0, np.float64)
@@ -147,10 +147,29 @@ def _text(book: Book, row: int) -> str:
     return page.texts[at]
 
 
-def _settled(book: Book, rows: Rows, scores: Floats, k: int) -> Ranked:
+def _groups(scores: Floats, roughness: float) -> Rows:
+    """For each of ``scores``, best first, a number; the same one for those that differ from the
+    best of them by no more than ``roughness`` of it."""
+    if not len(scores):
+        return np.empty(0, np.int64)
+    share = 1.0 - roughness
+    begins = np.concatenate([[True], scores[1:] < scores[:-1] * share])
+    starts = np.flatnonzero(begins)
+    ends = np.append(starts[1:], len(scores))
+    # Each near the one before it, and the last far from the first.
+    for at in np.flatnonzero(scores[ends - 1] < scores[starts] * share).tolist():
+        place = int(starts[at])
+        while scores[ends[at] - 1] < scores[place] * share:
+            rest = -scores[place : ends[at]]
+            place += int(rest.searchsorted(rest[0] * share, side="right"))
+            begins[place] = True
+    numbers: Rows = np.cumsum(begins) - 1
+    return numbers
+
+
+def _settled(book: Book, rows: Rows, scores: Floats, k: int, roughness: float) -> Ranked:
     """The first ``k``, those of one score by key."""
-    falls = scores[1:] < scores[:-1] * (1.0 - _ROUGHNESS)
-    group = np.concatenate([[0], np.cumsum(falls)]) if len(rows) else np.empty(0, np.int64)
+    group = _groups(scores, roughness)
     if len(rows) > k:
         count = int(group.searchsorted(group[k - 1], side="right"))
         rows, scores, group = rows[:count], scores[:count], group[:count]
