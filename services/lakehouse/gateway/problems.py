@@ -161,8 +161,8 @@ def invalid_request(faults: list[Any], hint: str = "") -> LakehouseError:
     """Faults as pydantic lists them (``loc``, ``msg``, ``input``) as one ``invalid``."""
     errors: list[FieldValue] = [
         {
-            "where": ".".join(str(part) for part in fault["loc"]),
-            "why": str(fault["msg"]),
+            "where": ".".join(str(part) for part in fault["loc"] if not _is_of_types(part)),
+            "why": _why(fault),
             "value": _shown(fault),
         }
         for fault in faults[:_FAULTS_MAX]
@@ -173,6 +173,17 @@ def invalid_request(faults: list[Any], hint: str = "") -> LakehouseError:
     return LakehouseError(
         ErrorKind.INVALID, f"{first['where']}: {first['why']}".lower(), errors=errors, **told
     )
+
+
+def _is_of_types(part: object) -> bool:
+    """Which of several types a value was held against, rather than where it stands."""
+    return isinstance(part, str) and part.startswith("constrained-")
+
+
+def _why(fault: Any) -> str:
+    # JSON has lists, and its writer knows nothing of what becomes of them.
+    why = str(fault["msg"]).replace(" after validation", "")
+    return f"List{why.removeprefix('Tuple')}" if why.startswith("Tuple ") else why
 
 
 def _shown(fault: Any) -> str:

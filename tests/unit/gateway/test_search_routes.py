@@ -239,3 +239,19 @@ async def test_what_goes_wrong_is_told(error: LakehouseError, status: int) -> No
     async with world.client() as client:
         answer = await client.post("/vectors/search", json={"index": "a", "text": "b"})
     assert (answer.status_code, answer.json()["detail"]) == (status, error.message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"as_of": -1}, "body.as_of: input should be greater than or equal to 0"),
+        ({"also": list("abcdefghi")}, "body.also: list should have at most 8 items, not 9"),
+    ],
+)
+async def test_a_refusal_speaks_of_what_was_sent(fields: dict[str, object], detail: str) -> None:
+    world = World()
+    async with world.client("read") as client:
+        body = {"index": "posts", "text": "a", **fields}
+        answer = await client.post("/vectors/search", json=body)
+    assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+    assert all("constrained" not in one["where"] for one in answer.json()["errors"])
