@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from lakehouse.contracts.catalog import AsOf, GetRequest
 from lakehouse.contracts.rows import DiffResult, FieldChange, RowDifference, RowRequest
+from lakehouse.contracts.tags import Tag
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_in
 from lakehouse.model.dataset import Dataset
@@ -65,15 +66,24 @@ class Point:
 
 def points(retrieval: Retrieval, searched: SearchedIndex) -> tuple[Point, ...]:
     """Where what was found of an index lay: its rows, and the dataset of its documents if it has
-    one."""
+    one; that once more, later, where hits are of rows that were not embedded yet."""
     then = retrieval.as_of_version or retrieval.version
     # What was in memory may be of a later commit than the one that the search began with.
     head = max(then, searched.rows_version)
     rows = Point(searched.vectors_dataset, searched.vectors_dataset_id, head)
     if not searched.dataset_id:
         return (rows,)
-    told = min(then, searched.source_version) if searched.behind else then
-    return rows, Point(searched.dataset, searched.dataset_id, told or then)
+    told = (min(then, searched.source_version) if searched.behind else then) or then
+    newest = max((hit.version for hit in hits_of(retrieval, searched)), default=0)
+    versions = (told,) if newest <= told else (told, newest)
+    documents = [Point(searched.dataset, searched.dataset_id, version) for version in versions]
+    return rows, *documents
+
+
+def hits_of(retrieval: Retrieval, searched: SearchedIndex) -> list[RetrievedRef]:
+    """Hits that came of an index, in order."""
+    first = retrieval.indexes[0].index
+    return [hit for hit in retrieval.hits if (hit.index or first) == searched.index]
 
 
 class PastReader:
@@ -85,13 +95,13 @@ class PastReader:
         self._side_by_side = asyncio.Semaphore(_ROWS_AT_ONCE)
 
     async def read(
-        self, ctx: Context, retrieval: Retrieval, now: int, kept: Mapping[str, Sequence[int]]
+        self, ctx: Context, retrieval: Retrieval, now: int, kept: Mapping[str, Sequence[Tag]]
     ) -> list[Past]:
         """Of each hit, in their order.
 
         Args:
             now: version of the store.
-            kept: by id of dataset, versions of it that tags keep.
+            kept: by id of dataset, tags that keep versions of it.
         """
         named = {one.index: one for one in retrieval.indexes}
         groups: dict[str, list[int]] = {}
@@ -105,6 +115,37 @@ class PastReader:
             found.update(zip(places, await self._group(ctx, group), strict=True))
         return [found[at] for at in range(len(retrieval.hits))]
 
+    async def missing(
+        self, ctx: Context, retrieval: Retrieval, searched: SearchedIndex, tags: Sequence[Tag]
+    ) -> int:
+        """How many texts that came of an index cannot be read at any of ``tags``."""
+        now = max((tag.version for tag in tags), default=0)
+        group = _Group(retrieval, searched, hits_of(retrieval, searched), now, {})
+        for tag in tags:
+            left = group.left()
+            if left and tag.dataset_id == searched.vectors_dataset_id:
+                group.choose(await self._rows(ctx, group, tag.version) or {})
+            elif left and tag.dataset_id == searched.dataset_id:
+                names = (searched.dataset, tag.dataset)
+                source = await self._then(ctx, tag.dataset_id, names, tag.version)
+                if source is not None:
+                    hits = [group.hits[at] for at in left]
+                    group.take(left, await self._texts(ctx, source, group, hits) or {}, TABLE)
+        return len(group.left())
+
+    async def name_then(
+        self, ctx: Context, retrieval: Retrieval, searched: SearchedIndex, point: Point
+    ) -> str:
+        """What the dataset of ``point`` was called at its version; "" where it cannot be read then,
+        or is not found under its name of the search or of now."""
+        names = [point.dataset]
+        found = await self._then(ctx, point.dataset_id, names, point.version)
+        if found is None and point.dataset_id == searched.dataset_id:
+            now = await self._now(ctx, searched, retrieval)
+            names = [] if now is None else [now.dataset.name]
+            found = await self._then(ctx, point.dataset_id, names, point.version)
+        return "" if found is None else found.dataset.name
+
     async def _group(self, ctx: Context, group: _Group) -> list[Past]:
         await self._from_vectors(ctx, group)
         if not group.searched.dataset_id:
@@ -112,7 +153,7 @@ class PastReader:
             states = [_given(hit, rows) for hit in group.hits]
             version = 0 if rows is None else group.now
             return [group.past(at, state, version) for at, state in enumerate(states)]
-        source = await self._now(ctx, group)
+        source = await self._now(ctx, group.searched, group.retrieval)
         texts = None if source is None else await self._texts(ctx, source, group, group.hits)
         # These were read anyway, and mostly they are what they were.
         group.take(group.left(), texts or {}, TABLE)
@@ -130,7 +171,8 @@ class PastReader:
     async def _from_vectors(self, ctx: Context, group: _Group) -> None:
         """Also notes the rows of now of an index of given vectors, for they are its dataset."""
         searched = group.searched
-        for version in group.versions(0, searched.rows_version, group.now):
+        rows_id = searched.vectors_dataset_id
+        for version in group.versions(rows_id, searched.rows_version, group.now):
             if not group.left():
                 break
             rows = await self._rows(ctx, group, version)
@@ -163,22 +205,26 @@ class PastReader:
 
     # -- the dataset of the documents
 
-    async def _now(self, ctx: Context, group: _Group) -> Source | None:
+    async def _now(
+        self, ctx: Context, searched: SearchedIndex, retrieval: Retrieval
+    ) -> Source | None:
         try:
-            return await self._sources.source(ctx, _info(group.searched, group.retrieval))
+            return await self._sources.source(ctx, _info(searched, retrieval))
         except LakehouseError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
             return None
 
     async def _from_source(self, ctx: Context, group: _Group, now: Source | None) -> None:
+        known = group.searched.dataset_id
         names = [group.searched.dataset, *([] if now is None else [now.dataset.name])]
+        names += group.names(known)
         shape = now
-        for version in group.versions(1, group.searched.source_version):
+        for version in group.versions(known, group.searched.source_version):
             left = group.left()
             if not left:
                 return
-            source = await self._then(ctx, group.searched, names, version)
+            source = await self._then(ctx, known, names, version)
             if source is not None:
                 shape = shape or source
                 hits = [group.hits[at] for at in left]
@@ -205,8 +251,9 @@ class PastReader:
             group.take([at], {hit.key: text}, served_from)
 
     async def _then(
-        self, ctx: Context, searched: SearchedIndex, names: Sequence[str], version: int
+        self, ctx: Context, dataset_id: str, names: Sequence[str], version: int
     ) -> Source | None:
+        """The dataset of that id as it was, if it was called by one of ``names`` then."""
         for name in dict.fromkeys(names):
             try:
                 found = await self._parts.catalog.get(ctx, GetRequest(name, AsOf(version=version)))
@@ -214,7 +261,7 @@ class PastReader:
                 if error.kind not in _NOT_HERE:
                     raise
                 continue
-            if found.dataset.id == searched.dataset_id:
+            if found.dataset.id == dataset_id:
                 return Source(found.dataset, version)
         return None
 
@@ -300,7 +347,7 @@ class _Group:
         searched: SearchedIndex,
         hits: Sequence[RetrievedRef],
         now: int,
-        kept: Mapping[str, Sequence[int]],
+        kept: Mapping[str, Sequence[Tag]],
     ) -> None:
         self.retrieval = retrieval
         self.searched = searched
@@ -312,11 +359,16 @@ class _Group:
             at: ("", VECTORS) for at, hit in enumerate(hits) if hit.text_sha256 == _NOTHING
         }
 
-    def versions(self, place: int, *more: int) -> list[int]:
-        """At which the dataset of ``points()[place]`` is looked at, in order."""
-        point = points(self.retrieval, self.searched)[place]
-        every = (*self._kept.get(point.dataset_id, ()), point.version, *more)
+    def versions(self, dataset_id: str, *more: int) -> list[int]:
+        """At which a dataset of ``points()`` is looked at, in order."""
+        here = points(self.retrieval, self.searched)
+        told = [point.version for point in here if point.dataset_id == dataset_id]
+        every = (*[tag.version for tag in self._kept.get(dataset_id, ())], *told, *more)
         return [each for each in dict.fromkeys(every) if 0 < each <= self.now]
+
+    def names(self, dataset_id: str) -> list[str]:
+        """What tags call a dataset."""
+        return [tag.dataset for tag in self._kept.get(dataset_id, ()) if tag.dataset]
 
     def left(self) -> list[int]:
         """Places of hits whose texts were not found yet."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lakehouse.contracts import retrievals as c
+from lakehouse.contracts.tags import Tag
 from lakehouse.model.identity import Context, Scope
 from lakehouse.model.retrieval import RetrievedRef
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.records.explaining import brought_by, sentence_of, stages_of, steps_of
 from lakehouse.vectord.records.finding import Finder, tag_prefix
-from lakehouse.vectord.records.past import VECTORS, Past, PastReader
+from lakehouse.vectord.records.past import Past, PastReader
 from lakehouse.vectord.records.pinning import Pinner
 from lakehouse.vectord.records.recorder import Recorder
 from lakehouse.vectord.records.values import digest_of_refs
@@ -24,7 +25,7 @@ class Retrievals:
     def __init__(self, parts: VectorParts, recorder: Recorder) -> None:
         self._finder = Finder(parts, recorder)
         self._past = PastReader(parts)
-        self._pinner = Pinner(parts, self._finder, recorder.place, self._readable)
+        self._pinner = Pinner(parts, self._finder, recorder.place, self._past)
 
     async def get(self, ctx: Context, request: c.RetrievalRequest) -> c.RetrievalResult:
         ctx.require(Scope.READ)
@@ -70,22 +71,12 @@ class Retrievals:
     async def _texts(self, ctx: Context, found: c.RetrievalResult) -> Sequence[Past]:
         """Of each hit; versions that tags of the retrieval keep are looked at first."""
         retrieval = found.retrieval
-        kept: dict[str, list[int]] = {}
+        kept: dict[str, list[Tag]] = {}
         if retrieval.tags:
             tags, _ = await self._finder.tags(ctx, tag_prefix(retrieval.id))
             for tag in tags:
-                kept.setdefault(tag.dataset_id, []).append(tag.version)
+                kept.setdefault(tag.dataset_id, []).append(tag)
         return await self._past.read(ctx, retrieval, found.version, kept)
-
-    async def _readable(self, ctx: Context, found: c.RetrievalResult, index: str) -> bool:
-        texts = await self._texts(ctx, found)
-        first = found.retrieval.indexes[0].index
-        ours = [
-            past.text_from == VECTORS
-            for hit, past in zip(found.retrieval.hits, texts, strict=True)
-            if (hit.index or first) == index
-        ]
-        return all(ours)
 
 
 def _replayed(rank: int, hit: RetrievedRef, past: Past) -> c.ReplayedHit:
