@@ -200,6 +200,20 @@ def test_many_scores_that_are_near_each_other_are_not_all_equal(exact: bool) -> 
         assert rows.tolist() == [59_999, 59_998, 59_997]
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_is_shown_as_equal_is_told_apart_by_key(exact: bool) -> None:
+    near = np.random.default_rng(3).random(2_000) * 1e-5
+    scores = np.concatenate([1.0 + near, 0.5 + near])
+    book = book_of([str(row) for row in range(len(scores))])
+    for k in (5, 900, 2_500, 4_000):
+        given = cast(WordIndex, Given(scores, exact))
+        rows, found = best_rows(given, book, ["a"], k, everything(book))
+        told = list(zip((-found).tolist(), rows.tolist(), strict=True))
+        assert len(told) == k
+        assert told == sorted(told)
+        assert (np.sort(scores)[::-1][:k].min() - scores[rows].min()) < 2e-5
+
+
 SPELLINGS = [
     ("Café", "CAFE\u0301 cafe"),
     ("Straße", "strasse"),

@@ -1,8 +1,8 @@
 """The best rows for some words, ties told apart, whatever the structure that scores them.
 
 A structure adds up in float32, in an order of its own: scores that differ from the best of them by
-less than that may be off by are equal here, and the rows are told apart by entity and chunk. Scores
-that were worked out exactly are equal where they are the same.
+less than that may be off by are equal here, as are those of the same six digits, which are shown:
+the rows are told apart by entity and chunk.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ WORDS_MAX: Final = 1024
 """Of one query that are searched for: the rarest."""
 _ROUGHNESS: Final = 2e-6
 _DIGITS: Final = 6
+# Nearer to each other, two may have the same digits.
+_SHOWN: Final = 2e-5
 _SPARE: Final = 16
 _WIDER: Final = 4
 # Of the sum of a word's scores, in float32.
@@ -69,7 +71,7 @@ def best_rows(index: WordIndex, book: Book, words: Sequence[str], k: int, allowe
         only = np.flatnonzero(allowed)
     elif total < index.texts:
         fetched = int(fetched * max(1.0, _ROOM * index.texts / total))
-    bound = 4.0 * _ROUGHNESS + _ROUGHNESS_A_WORD * len(words)
+    bound = _SHOWN + 4.0 * _ROUGHNESS + _ROUGHNESS_A_WORD * len(words)
     exact: dict[int, float] = {}
     while True:
         rows, scores = index.search(words, fetched, only)
@@ -128,7 +130,7 @@ def _exactly(
         worked_out = index.exact(words, [_text(book, row) for row in new]) if new else []
         if worked_out is None:
             return found
-        exact.update(zip(new, worked_out, strict=True))
+        exact.update(zip(new, map(_rounded, worked_out), strict=True))
         scores = np.concatenate([scores, [exact[row] for row in some]])
         step = _EXACT_AT_ONCE
     order = np.argsort(-scores, kind="stable")
@@ -169,13 +171,17 @@ def _groups(scores: Floats, roughness: float) -> Rows:
 
 def _settled(book: Book, rows: Rows, scores: Floats, k: int, roughness: float) -> Ranked:
     """The first ``k``, those of one score by key."""
-    group = _groups(scores, roughness)
     if len(rows) > k:
-        count = int(group.searchsorted(group[k - 1], side="right"))
-        rows, scores, group = rows[:count], scores[:count], group[:count]
-    if len(rows) and group[-1] + 1 < len(rows):
-        places = sorted(range(len(rows)), key=lambda at: (group[at], book.key(int(rows[at]))))
-        rows = rows[places]
+        count = np.count_nonzero(scores >= scores[k - 1] * (1.0 - _SHOWN))
+        rows, scores = rows[:count], scores[:count]
+    group = _groups(scores, roughness)
     firsts = np.flatnonzero(np.diff(group, prepend=-1))
-    rounded = [float(f"{score:.{_DIGITS}g}") for score in scores[firsts].tolist()]
-    return rows[:k], np.array(rounded, np.float32)[group][:k]
+    shown = np.array([_rounded(score) for score in scores[firsts].tolist()], np.float64)[group]
+    rows = rows.copy()
+    if len(rows):
+        _sort(book, rows, _groups(shown, 0.0), slice(0, len(rows)))
+    return rows[:k], shown[:k].astype(np.float32)
+
+
+def _rounded(score: float) -> float:
+    return float(f"{score:.{_DIGITS}g}")
