@@ -19,7 +19,7 @@ from lakehouse.contracts.retrievals import RetrievalRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.model.identity import Context
-from lakehouse.model.retrieval import SearchMode
+from lakehouse.model.retrieval import RecordClass, SearchMode
 from lakehouse.testing.embedders import HashingEmbedder
 from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.service import Vectors
@@ -382,6 +382,28 @@ async def test_a_turn_that_was_deleted_is_recalled_no_more(service: Service, sto
     assert await texts(service, c.RecallRequest("forget", "secret", k=1))
     await store.delete("forget", report.ids[0])
     assert await texts(service, c.RecallRequest("forget", "secret")) == ["a secret of bob"]
+
+
+@pytest.mark.parametrize("mode", list(SearchMode))
+async def test_what_is_remembered_of_a_recall_is_what_was_answered(
+    store: Shelf, mode: SearchMode
+) -> None:
+    """The index still has a turn that was deleted, for nobody follows."""
+    name = f"let_go_{mode.value}"
+    turns = (Turn("a secret of ada"), Turn("a secret of bob"), Turn("a secret of eve"))
+    async with store.vectors(follow=True) as service:
+        gone = (await remembered(service, name, *turns)).ids[0]
+        assert await texts(service, c.RecallRequest(name, "secret", mode=SearchMode.VECTOR))
+    async with store.vectors(fresh_seconds=0.05) as (vectors, *_):
+        await store.delete(name, gone)
+        told = c.RecallRequest(name, "a secret of ada", mode=mode, record=RecordClass.DURABLE)
+        found = await vectors.memory.recall(READER, told)
+        known = RetrievalRequest(found.retrieval_id)
+        record = (await vectors.retrievals.get(READER, known)).retrieval
+        assert found.behind
+        assert [hit.key for hit in record.hits] == [one.hit.key for one in found.recalled]
+        assert len(record.hits) == record.hits_total == 2
+        assert (await vectors.retrievals.replay(READER, known)).same
 
 
 async def test_a_memory_goes_by_its_new_name(service: Service, store: Shelf) -> None:

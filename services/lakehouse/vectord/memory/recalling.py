@@ -75,23 +75,27 @@ class Recaller:
         index = info
         name = info.name if request.also else ""
 
-        async def with_waiting(found: SearchResult) -> SearchResult:
-            if not found.behind or request.mode is SearchMode.VECTOR:
-                return found
-            now = await self._spaces.find(ctx, request.memory)
-            embedded = _Embedded(version_of(index, found.number), found.version)
-            more = await self._waiting(ctx, request, now, embedded)
-            more = [replace(hit, index=name) for hit in more]
-            answer = found.results[0]
-            hits = merged(answer.hits, more, request.k)
-            version = max(found.version, now.version)
+        recalled: tuple[Recalled, ...] = ()
+
+        async def as_answered(found: SearchResult) -> SearchResult:
+            """What is remembered is what is answered: with turns that wait, without deleted ones,
+            and of the version that it was read at."""
+            nonlocal opened, recalled
+            answer, version = found.results[0], found.version
+            hits, waiting = answer.hits, found.behind and request.mode is not SearchMode.VECTOR
+            if waiting or version > opened.version:
+                opened = await self._spaces.find(ctx, request.memory)
+            if waiting:
+                embedded = _Embedded(version_of(index, found.number), version)
+                more = await self._waiting(ctx, request, opened, embedded)
+                hits = merged(hits, [replace(hit, index=name) for hit in more], request.k)
+                version = max(version, opened.version)
+            recalled = await self._recalled(ctx, opened, name, hits)
+            hits = tuple([one.hit for one in recalled])
             return replace(found, results=(replace(answer, hits=hits),), version=version)
 
         wanted = self._wanted(request, (info.name, *request.also), _predicate(request))
-        result = await self._search(ctx, wanted, with_waiting)
-        if result.version > opened.version:
-            opened = await self._spaces.find(ctx, request.memory)
-        recalled = await self._recalled(ctx, opened, name, result.results[0].hits)
+        result = await self._search(ctx, wanted, as_answered)
         return RecallResult(
             opened.dataset.name,
             recalled,

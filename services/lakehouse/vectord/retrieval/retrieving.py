@@ -106,8 +106,7 @@ class Retrieving:
         """As ``contracts.vectors.VectorsService.search``.
 
         Args:
-            more: what its caller adds to an answer before it is remembered; not asked in mode
-                VECTOR of one index.
+            more: what its caller makes of an answer before it is remembered.
         """
         check_purpose(request.purpose)
         if not is_plain(request):
@@ -115,11 +114,12 @@ class Retrieving:
             check_retrieval(request)
             return await self._retrieved(ctx, request, more)
         answered = await self._searching.answered(ctx, request)
+        result = answered.result if more is None else await more(answered.result)
         if request.record is not RecordClass.NONE:
-            result, noting = answered.result, self._noting
+            noting = self._noting
             indexes = (noting.index(answered.asked, answered.image, result.served_by),)
             await noting.remember(ctx, request, result, indexes, answered.queries)
-        return answered.result
+        return result
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
