@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import shutil
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from lakehouse.contracts.profiles import PutProfileRequest
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.vectors import Profile, VectorBackend
 from lakehouse.vectord.adapters import lance
+from lakehouse.vectord.adapters.stock_lance import stock_lance
 from lakehouse.vectord.service import Vectors
 from support_vectors import ADA, READER, Shelf
 
@@ -269,3 +271,11 @@ async def test_a_table_lies_in_the_bucket_of_its_vectors(store: Shelf) -> None:
         assert named.bucket == (await store.dataset("vectors.abroad.v1")).bucket == "eu"
         assert await store.buckets.get("eu").list(named.key)
         assert not await store.buckets.get("primary").list(named.key)
+
+
+async def test_lance_warns_of_no_fork_that_becomes_another_process() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.filterwarnings("always", "something else")
+        getattr(stock_lance(), "__warn_on_fork")()
+        warnings.warn("something else", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in told] == ["something else"]

@@ -12,7 +12,6 @@ and is no candidate.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ import pyarrow as pa
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.vectors import Distance
 from lakehouse.objectstore.folders import Claim
+from lakehouse.vectord.adapters.stock_lance import stock_lance
 from lakehouse.vectord.adapters.translating import translated
 from lakehouse.vectord.nearest import Matrix, blank
 from lakehouse.vectord.ports import Labels, Vectors
@@ -54,14 +54,6 @@ _ROWS_NO_BOUND: Final = 1 << 31
 _BYTES_NO_BOUND: Final = 1 << 50
 
 
-def _lance() -> Any:
-    # Before the import, which takes seconds and starts threads: so only where a table is.
-    os.environ.setdefault("LANCE_LOG", "error")
-    import lance
-
-    return lance
-
-
 def build_table(
     vectors: Vectors,
     labels: pa.Table,
@@ -78,7 +70,7 @@ def build_table(
 
     Raises ``exhausted`` where the table cannot be written.
     """
-    lance = _lance()
+    lance = stock_lance()
     path = str(claim.path / FOLDER)
     dimensions = vectors.shape[1]
     schema = labels.schema.append(pa.field(_VECTOR, pa.list_(pa.float32(), dimensions)))
@@ -145,7 +137,7 @@ class LanceIndex:
         self._distance = distance
         self._dimensions = dimensions
         self._chosen: tuple[Flags, _Chosen] | None = None
-        lance = _lance()
+        lance = stock_lance()
         with _reading():
             self._table = lance.dataset(str(self.folder), version=version)
             vectors = self._table.schema.field(_VECTOR).type

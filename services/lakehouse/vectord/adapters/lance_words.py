@@ -6,7 +6,6 @@ spelling. What is searched for comes as words, which Lance takes apart once more
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.objectstore.folders import Claim
+from lakehouse.vectord.adapters.stock_lance import stock_lance
 from lakehouse.vectord.adapters.tantivy import words_of
 from lakehouse.vectord.adapters.translating import translated
 from lakehouse.vectord.lexical.port import Ranked
@@ -59,7 +59,7 @@ class LanceWords:
         return 0 if self._now is None else len(self._now[1])
 
     def append(self, rows: Labels, texts: pa.Array) -> None:
-        lance = _lance()
+        lance = stock_lance()
         data = pa.Table.from_arrays([prepared(texts).cast(pa.large_string())], schema=_SCHEMA)
         one_file = {"max_rows_per_file": _ROWS_NO_BOUND, "max_bytes_per_file": _BYTES_NO_BOUND}
         with translated(ErrorKind.EXHAUSTED, "an index of words cannot be written"):
@@ -155,14 +155,6 @@ def _addresses(places: Labels, starts: Labels) -> Labels:
     fragment = np.searchsorted(starts[order], places, side="right") - 1
     found: Labels = (order[fragment] << _ADDRESS_BITS) | (places - starts[order][fragment])
     return found
-
-
-def _lance() -> Any:
-    # Before the import, which takes seconds and starts threads: so only where a table is.
-    os.environ.setdefault("LANCE_LOG", "error")
-    import lance
-
-    return lance
 
 
 def _reading() -> Any:
