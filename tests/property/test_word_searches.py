@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.clock import SystemClock
 from lakehouse.kit.ids import SystemIds
 from lakehouse.model.vectors import Distance, VectorBackend
@@ -87,9 +89,12 @@ class Model:
 
 
 def parts_of(folder: Path) -> VectorParts:
-    ids = SystemIds(SystemClock())
+    clock = SystemClock()
     made = SimpleNamespace(
-        settings=SimpleNamespace(cache_dir=str(folder)), ids=ids, jobs=ThreadPoolExecutor(2)
+        settings=SimpleNamespace(cache_dir=str(folder)),
+        clock=clock,
+        ids=SystemIds(clock),
+        jobs=ThreadPoolExecutor(2),
     )
     return cast("VectorParts", made)
 
@@ -187,5 +192,43 @@ async def test_many_who_ask_at_once_wait_for_one_index(tmp_path: Path) -> None:
         matches = [key for key, text in model.texts.items() if "w0" in text.split()]
         assert sorted(model.image.book.key(int(row)) for row in rows) == sorted(matches)
     finally:
+        await lexical.close()
+        parts.jobs.shutdown()
+
+
+async def test_no_text_is_searched_for_when_nobody_waits_or_it_is_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, parts = Model(11), parts_of(tmp_path)
+    model.change(upserts=20)
+    lexical = Lexical(parts)
+    begun, go_on, searched = threading.Event(), threading.Event(), 0
+    real = keeping.best_rows
+
+    def slow(*args: Any) -> Any:
+        nonlocal searched
+        searched += 1
+        begun.set()
+        assert go_on.wait(10)
+        return real(*args)
+
+    monkeypatch.setattr(keeping, "best_rows", slow)
+    texts, backend = ["w0"] * 50, VectorBackend.PARQUET
+    try:
+        task = asyncio.create_task(lexical.search(model.image, backend, texts, 5))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        go_on.set()
+        parts.jobs.shutdown()
+        assert (task.cancelled(), searched) == (True, 1)
+        cast("Any", parts).jobs = ThreadPoolExecutor(2)
+        late = parts.clock.monotonic() - 1.0
+        with pytest.raises(LakehouseError) as caught:
+            await lexical.search(model.image, backend, texts, 5, deadline=late)
+        assert (caught.value.kind, searched) == (ErrorKind.TIMEOUT, 1)
+        assert len(await lexical.search(model.image, backend, texts, 5, deadline=late + 600)) == 50
+    finally:
+        go_on.set()
         await lexical.close()
         parts.jobs.shutdown()

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ __all__ = ["Lexical"]
 log = logging.getLogger(__name__)
 
 Flags = npt.NDArray[np.bool_]
+_Asked = tuple[Sequence[str], int, Flags, Callable[[], None]]
 
 _PLACE: Final = "words"
 _AT_ONCE: Final = 65_536
@@ -81,26 +83,46 @@ class Lexical:
         texts: Sequence[str],
         k: int,
         wanted: Flags | None = None,
+        *,
+        deadline: float | None = None,
     ) -> list[Ranked]:
         """The min(k, matches) best rows for each of ``texts``: those that have a word of it.
 
         Args:
             wanted: one flag a row; what it does not have is no candidate.
+            deadline: on the clock's monotonic scale.
+
+        Raises ``timeout`` where it passes before the last of ``texts`` is searched for; who gives
+        up waiting ends the search at the next text.
         """
         if not image.count:
             return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in texts]
         allowed = image.live if wanted is None else image.live & wanted
-        asked = (image.book, texts, k, allowed)
+        given_up = threading.Event()
+
+        def check() -> None:
+            if given_up.is_set():
+                raise LakehouseError(ErrorKind.UNAVAILABLE, "the search was given up")
+            if deadline is not None and self._parts.clock.monotonic() > deadline:
+                raise _too_late(len(texts))
+
+        try:
+            return await self._searched(image, backend, (texts, k, allowed, check))
+        finally:
+            given_up.set()
+
+    async def _searched(self, image: Image, backend: VectorBackend, asked: _Asked) -> list[Ranked]:
         index = await self._index(image, backend)
         try:
-            return await run_in(self._parts.jobs, _found, index, *asked)
+            return await run_in(self._parts.jobs, _found, index, image.book, *asked)
         except LakehouseError as error:
             if error.kind is not ErrorKind.CORRUPT:
                 raise
             log.warning("an index of words is made anew", extra={"reason": str(error)})
         entry = self._entries[image.book]
         entry.made = [each for each in entry.made if each.index is not index]
-        return await run_in(self._parts.jobs, _found, await self._index(image, backend), *asked)
+        index = await self._index(image, backend)
+        return await run_in(self._parts.jobs, _found, index, image.book, *asked)
 
     async def close(self) -> None:
         """End what runs in the background; idempotent."""
@@ -122,7 +144,7 @@ class Lexical:
                 return made.index
             if entry.work is None or entry.work.done():
                 entry.work = asyncio.create_task(self._grow(entry, image), name="words")
-                entry.work.add_done_callback(_taken_note_of)
+                entry.work.add_done_callback(partial(_let_go, entry))
             # One at a time, whoever waits for it; it goes on when they no longer do.
             await asyncio.shield(entry.work)
 
@@ -227,12 +249,33 @@ def _texts(image: Image, start: int) -> Iterator[tuple[npt.NDArray[np.int64], pa
 
 
 def _found(
-    index: WordIndex, book: Book, texts: Sequence[str], k: int, allowed: Flags
+    index: WordIndex,
+    book: Book,
+    texts: Sequence[str],
+    k: int,
+    allowed: Flags,
+    check: Callable[[], None],
 ) -> list[Ranked]:
-    return [best_rows(index, book, chosen_words(index, text), k, allowed) for text in texts]
+    found = []
+    for text in texts:
+        check()
+        found.append(best_rows(index, book, chosen_words(index, text), k, allowed))
+    return found
 
 
-def _taken_note_of(task: asyncio.Task[None]) -> None:
-    """Those who waited were told; that nobody did is no defect."""
+def _too_late(texts: int) -> LakehouseError:
+    return LakehouseError(
+        ErrorKind.TIMEOUT,
+        "the deadline passed before all texts were searched for",
+        queries=texts,
+        hint="allow more time, or ask for less at once",
+    )
+
+
+def _let_go(entry: _Entry, task: asyncio.Task[None]) -> None:
+    """Those who waited were told; that nobody did is no defect. What failed holds the image that it
+    failed with, and by that the entry itself."""
+    if entry.work is task:
+        entry.work = None
     if not task.cancelled():
         task.exception()

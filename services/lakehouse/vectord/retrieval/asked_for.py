@@ -12,6 +12,7 @@ from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.model.refs import name_key
 from lakehouse.model.retrieval import Rerank, SearchMode
 from lakehouse.vectord.checking import check
+from lakehouse.vectord.comparing import HITS_MAX
 
 __all__ = [
     "Bounds",
@@ -27,7 +28,6 @@ _NOW: Final = AsOf()
 _PURPOSE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _CANDIDATES_MIN: Final = 100
 _CANDIDATES_A_HIT: Final = 4
-_CANDIDATES_TOGETHER_MAX: Final = 1_000_000
 _RERANKED_MIN: Final = 50
 _RERANKED_A_HIT: Final = 4
 _RERANKED_QUERIES_MAX: Final = 20
@@ -84,17 +84,18 @@ def check_retrieval(request: c.SearchRequest) -> None:
         raise _out_of_range("candidates", request.candidates, c.CANDIDATES_MAX)
     if not 0 <= request.rerank_max <= c.RERANKED_MAX:
         raise _out_of_range("rerank_max", request.rerank_max, c.RERANKED_MAX)
-    asked = len(request.queries) * bounds_of(request).candidates
-    if asked > _CANDIDATES_TOGETHER_MAX:
+    _check_also(request)
+    candidates, indexes = bounds_of(request).candidates, 1 + len(request.also)
+    if len(request.queries) * candidates * indexes > HITS_MAX:
         raise LakehouseError(
             ErrorKind.INVALID,
             "so many candidates are too many for one call",
             queries=len(request.queries),
-            candidates=request.candidates,
-            maximum=_CANDIDATES_TOGETHER_MAX,
-            hint="ask for fewer candidates, or in several calls",
+            candidates=candidates,
+            indexes=indexes,
+            maximum=HITS_MAX,
+            hint="ask for fewer hits or candidates, or in several calls",
         )
-    _check_also(request)
     _check_rerank(request)
 
 

@@ -211,7 +211,9 @@ class Retrieving:
         backend = version.profile.vector_backend
 
         async def by_words(image: Image, wanted: Flags | None) -> list[Leg]:
-            found = await self._lexical.search(image, backend, texts, bounds.candidates, wanted)
+            found = await self._lexical.search(
+                image, backend, texts, bounds.candidates, wanted, deadline=ctx.deadline
+            )
             return [Leg(at, Stage.TEXT, r.tolist(), s.astype(float).tolist()) for r, s in found]
 
         async def by_vectors(image: Image, wanted: Flags | None) -> list[Leg]:
