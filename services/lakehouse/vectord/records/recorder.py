@@ -47,6 +47,8 @@ UPKEEP_SECONDS: Final = 300.0
 
 _RECENT: Final = 256
 _FEW_HITS: Final = 100
+# Characters of a record's texts: they are hashed at about a gigabyte a second.
+_TEXT_MAX: Final = 128 * 1024
 _AT_ONCE: Final = 3
 _LARGE_MAX: Final = 64
 _REOPEN_SECONDS: Final = 5.0
@@ -150,7 +152,7 @@ class Recorder:
         there = waiting or self._large.get(known) or self._recent.get(known)
         if there is not None:
             flushed = known in self._recent and not pending
-            if len(there.hits.hits) > _FEW_HITS:
+            if _takes_long(there):
                 return Seen(await run_blocking(compose, there), flushed)
             return Seen(compose(there), flushed)
         if opened is None or not pending:
@@ -188,7 +190,8 @@ class Recorder:
             async with asyncio.timeout(seconds):
                 opened = await self._opened()
                 await self._take(opened)
-                await asyncio.gather(*self._sending, return_exceptions=True)
+                if self._sending:
+                    await asyncio.wait(self._sending)  # which ends none of them, as gather does
                 await opened.flush()
         except (TimeoutError, LakehouseError) as error:
             reason = str(error) or f"not done within {seconds:g} s"
@@ -242,6 +245,7 @@ class Recorder:
             for each in late:
                 each.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+            self._dropped["closed"] += sum(each.cancelled() for each in late)
         self._log = None
         if opened is not None:
             away = opened.status().unavailable_since is not None
@@ -392,9 +396,15 @@ class Recorder:
 
 
 async def _recorded(one: Searched) -> Record:
-    if len(one.hits.hits) > _FEW_HITS:
+    if _takes_long(one):
         return await run_blocking(record_of, one)
     return record_of(one)
+
+
+def _takes_long(one: Searched) -> bool:
+    """To compose: every text has a digest."""
+    hits = one.hits.hits
+    return len(hits) > _FEW_HITS or sum([len(hit.text) for hit in hits]) > _TEXT_MAX
 
 
 def _not_kept(kind: ErrorKind, cause: str) -> LakehouseError:
