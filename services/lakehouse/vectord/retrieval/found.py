@@ -43,12 +43,12 @@ class FoundIn:
 def hit_of(found: Sequence[FoundIn], shown: Sequence[str], one: Candidate) -> c.Hit:
     page, at = found[one.at].image.book.place(one.row)
     return c.Hit(
-        page.entity[at].as_py(),
+        page.entities[at],
         one.score,
         page.chunk.item(at),
         page.start.item(at),
         page.end.item(at),
-        page.text[at].as_py(),
+        page.texts[at],
         page.version.item(at),
         one.stages if len(one.stages) > 1 else (),
         shown[one.at],

@@ -45,7 +45,8 @@ T = TypeVar("T")
 
 More = Callable[[c.SearchResult], Awaitable[c.SearchResult]]
 BM25: Final = "bm25"
-_FEW_CANDIDATES: Final = 500
+# More are looked at beside the loop.
+_FEW: Final = 500
 _VAIN_SECONDS: Final = 5.0
 
 
@@ -155,7 +156,7 @@ class Retrieving:
         )
         reason = reason or next((one.embedded.reason for one in found if one.embedded.reason), "")
         taken = (clock.monotonic() - began) * 1000.0
-        result = self._result(request, found, results, reason, taken)
+        result = await self._result(request, found, results, reason, taken)
         if more is not None:
             result = await more(result)
         if request.record is not RecordClass.NONE:
@@ -214,17 +215,26 @@ class Retrieving:
             found = await self._lexical.search(
                 image, backend, texts, bounds.candidates, wanted, deadline=ctx.deadline
             )
-            return [Leg(at, Stage.TEXT, r.tolist(), s.astype(float).tolist()) for r, s in found]
+            return await self._beside(
+                sum(len(rows) for rows, _ in found),
+                lambda: [
+                    Leg(at, Stage.TEXT, rows.tolist(), scores.astype(float).tolist())
+                    for rows, scores in found
+                ],
+            )
 
         async def by_vectors(image: Image, wanted: Flags | None) -> list[Leg]:
             embedded = await asyncio.shield(embedding) if embedding is not None else Embedded(None)
             if embedded.queries is None:
                 return []
             found = await self._searching.nearest(image, embedded.queries, how, wanted)
-            return [
-                Leg(at, Stage.VECTOR, rows.tolist(), as_scores(far, image.distance).tolist())
-                for rows, far in found
-            ]
+            return await self._beside(
+                sum(len(rows) for rows, _ in found),
+                lambda: [
+                    Leg(at, Stage.VECTOR, rows.tolist(), as_scores(far, image.distance).tolist())
+                    for rows, far in found
+                ],
+            )
 
         async def ask(image: Image) -> list[list[Leg]]:
             wanted = await opened.wanted(ctx, image, request.filter if at == 0 else "")
@@ -260,11 +270,13 @@ class Retrieving:
             ]
             return [single(some[0], most) if alone else fused(some, key, most) for some in legs]
 
-        if len(request.queries) * len(found) * bounds.candidates <= _FEW_CANDIDATES:
-            return rank()
-        return await run_in(self._parts.jobs, rank)
+        return await self._beside(len(request.queries) * len(found) * bounds.candidates, rank)
 
-    def _result(
+    async def _beside(self, count: int, make: Callable[[], T]) -> T:
+        """What ``make`` makes of ``count`` rows: here, if they are few."""
+        return make() if count <= _FEW else await run_in(self._parts.jobs, make)
+
+    async def _result(
         self,
         request: c.SearchRequest,
         found: Sequence[FoundIn],
@@ -276,10 +288,14 @@ class Retrieving:
         asked, version = first.asked, first.asked.version
         names = self._searching.names(request)
         shown = [one.asked.info.name if len(found) > 1 else "" for one in found]
-        results = tuple(
-            c.Hits(tuple([hit_of(found, shown, one) for one in some[: request.k]]), name)
-            for some, name in zip(ranked, names, strict=True)
-        )
+
+        def hits() -> tuple[c.Hits, ...]:
+            return tuple(
+                c.Hits(tuple([hit_of(found, shown, one) for one in some[: request.k]]), name)
+                for some, name in zip(ranked, names, strict=True)
+            )
+
+        results = await self._beside(sum(len(some) for some in ranked), hits)
         embed_ms = max((one.embedded.ms for one in found if one.embedded.asked), default=0.0)
         return c.SearchResult(
             results,
