@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+_DAY_US: Final = 86_400_000_000.0
 
 
 class Clock(Protocol):
@@ -46,6 +48,11 @@ def to_micros(when: datetime) -> int:
     """An aware time as microseconds since the epoch, exactly."""
     whole = when.astimezone(UTC)
     return int(whole.replace(microsecond=0).timestamp()) * 1_000_000 + whole.microsecond
+
+
+def days_before(now_us: int, days: float) -> datetime:
+    """The time so many days before ``now_us``; 1970 where it is longer ago, up to infinity."""
+    return to_datetime(int(max(0.0, now_us - days * _DAY_US)))
 
 
 def thread_seconds() -> float:

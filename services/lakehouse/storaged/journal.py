@@ -22,7 +22,7 @@ from lakehouse.appendlog.settings import LogSettings, SpoolBounds
 from lakehouse.contracts.storage import ErrorsRequest, ErrorsResult
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
-from lakehouse.kit.clock import Clock, to_datetime
+from lakehouse.kit.clock import Clock, days_before, to_datetime
 from lakehouse.kit.ids import Ids
 from lakehouse.ledger.access import Access
 from lakehouse.model.failures import FailedAttempt
@@ -297,8 +297,7 @@ class Journal:
             await opened.compact()
             days = self._settings.errors_retention_days
             if days:
-                now = to_datetime(self._clock.now_us())
-                await opened.retain(now - timedelta(days=days))
+                await opened.retain(days_before(self._clock.now_us(), days))
         except LakehouseError as error:
             log.warning("the error journal could not be tidied", extra={"reason": str(error)})
 

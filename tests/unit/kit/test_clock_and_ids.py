@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse.kit.blocking import run_blocking, run_in
-from lakehouse.kit.clock import SystemClock, to_datetime, to_micros
+from lakehouse.kit.clock import SystemClock, days_before, to_datetime, to_micros
 from lakehouse.kit.ids import SystemIds, encode_ulid, ulid_millis
 from lakehouse.testing.clocks import ManualClock
 
@@ -28,6 +28,13 @@ def test_times_go_there_and_back_exactly(micros: int) -> None:
 def test_times_of_other_zones() -> None:
     when = datetime(2026, 11, 21, 14, 0, tzinfo=timezone(timedelta(hours=2)))
     assert to_datetime(to_micros(when)).isoformat() == "2026-11-21T12:00:00+00:00"
+
+
+@pytest.mark.parametrize("days", [21_000.0, 1e6, 1e12, 1e308, float("inf")])
+def test_what_is_longer_ago_than_any_time_is_1970(days: float) -> None:
+    now = 1_800_000_000_000_000
+    assert days_before(now, days) == to_datetime(0)
+    assert days_before(now, 0.5) == to_datetime(now) - timedelta(hours=12)
 
 
 async def test_the_system_clock_moves_forward() -> None:

@@ -403,8 +403,9 @@ async def test_merged_batches_are_found_and_old_ones_are_given_up(place: Memory)
     assert (await got(service, every[0].id)).text == "query 0"
 
 
-async def test_compaction_loses_none(place: Memory) -> None:
-    recorder, service = place.process()
+@pytest.mark.parametrize("days", [0.0, 1e6, float("inf")])
+async def test_compaction_loses_none(place: Memory, days: float) -> None:
+    recorder, service = place.process(retention_days=days)
     every = [searched(f"query {number}") for number in range(100)]
     for one in every:
         await recorder.keep([one])
@@ -413,6 +414,8 @@ async def test_compaction_loses_none(place: Memory) -> None:
     _, elsewhere = place.process()
     assert len((await listed(elsewhere, limit=1000)).retrievals) == 100
     assert (await got(elsewhere, every[5].id)).text == "query 5"
+    unknown = await refusal(got(service, encode_ulid(CLOCK.now_us() // 1000 - 60_000, 1)))
+    assert "never remembered" in str(unknown.fields["hint"])
     assert (await got(service, every[99].id)).text == "query 99"
 
 

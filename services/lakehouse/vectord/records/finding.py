@@ -33,6 +33,7 @@ _PAGE_BYTES: Final = 8 * 1024 * 1024
 _NEAR: Final = timedelta(seconds=1)
 _ON_ITS_WAY: Final = timedelta(seconds=5)
 _YEARS_MS: Final = 4_000_000_000_000
+_DAY_SECONDS: Final = 86_400
 _ID_HINT: Final = "the id is 26 digits and letters, as in the retrieval_id of an answer"
 _MODES: Final = frozenset(mode.value for mode in SearchMode)
 
@@ -83,7 +84,7 @@ class Finder:
             hint = "a part of the log of that time cannot be read: restore it from a backup"
         elif age < timedelta(0):
             hint = f"its time is not yet; {_ID_HINT}"
-        elif days and age > timedelta(days=days):
+        elif days and age.total_seconds() > days * _DAY_SECONDS:
             hint = f"retrievals are kept for {days:g} days; a pinned one stays"
         elif age < _ON_ITS_WAY:
             hint = "it may be on its way: another process has it for a second"

@@ -14,7 +14,7 @@ import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from lakehouse.appendlog.event import LogEvent
@@ -23,7 +23,7 @@ from lakehouse.appendlog.reading import Damage
 from lakehouse.appendlog.settings import LogSettings, SpoolBounds
 from lakehouse.errors import ErrorKind, LakehouseError
 from lakehouse.kit.blocking import run_blocking
-from lakehouse.kit.clock import to_datetime, to_micros
+from lakehouse.kit.clock import days_before, to_micros
 from lakehouse.kit.figures import Readout
 from lakehouse.ledger.access import Access
 from lakehouse.model.retrieval import Retrieval
@@ -364,7 +364,7 @@ class Recorder:
             await opened.compact()
             days = self._parts.retrievals.retention_days
             if days:
-                before = to_datetime(self._clock.now_us()) - timedelta(days=days)
+                before = days_before(self._clock.now_us(), days)
                 await opened.retain(before)
                 await self._clear(opened, before)
         except LakehouseError as error:
