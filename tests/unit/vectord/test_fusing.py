@@ -128,20 +128,20 @@ async def test_who_is_away_is_not_asked_again_at_once(
     kind: ErrorKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = Patience(SystemClock())
-    assert await waiting.embedded("one", 1, lambda: give(7)) == (7, "")
-    assert await waiting.embedded("one", 1, lambda: refuse(kind)) == (None, "it is away")
-    assert await waiting.embedded("one", 1, lambda: give(8)) == (None, "it is away")
-    assert await waiting.embedded("two", 1, lambda: give(9)) == (9, "")
+    assert await waiting.embedded("one", ["x"], lambda: give(7)) == (7, "")
+    assert await waiting.embedded("one", ["x"], lambda: refuse(kind)) == (None, "it is away")
+    assert await waiting.embedded("one", ["x"], lambda: give(8)) == (None, "it is away")
+    assert await waiting.embedded("two", ["x"], lambda: give(9)) == (9, "")
     monkeypatch.setattr(patience, "_AWAY_SECONDS", 0.0)
     again = Patience(SystemClock())
-    assert await again.embedded("one", 1, lambda: refuse(kind)) == (None, "it is away")
-    assert await again.embedded("one", 1, lambda: give(8)) == (8, "")
+    assert await again.embedded("one", ["x"], lambda: refuse(kind)) == (None, "it is away")
+    assert await again.embedded("one", ["x"], lambda: give(8)) == (8, "")
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.INVALID, ErrorKind.CONFLICT, ErrorKind.NOT_FOUND])
 async def test_what_the_caller_got_wrong_is_said(kind: ErrorKind) -> None:
     with pytest.raises(LakehouseError) as caught:
-        await Patience(SystemClock()).embedded("one", 1, lambda: refuse(kind))
+        await Patience(SystemClock()).embedded("one", ["x"], lambda: refuse(kind))
     assert caught.value.kind is kind
 
 
@@ -158,13 +158,13 @@ async def test_who_is_slow_is_left_to_it_and_asked_when_done(
         await gate.wait()
         return 5
 
-    value, reason = await waiting.embedded("one", 1, slow)
+    value, reason = await waiting.embedded("one", ["x"], slow)
     assert (value, asked) == (None, 1)
     assert reason
     # It goes on meanwhile, once.
-    assert (await waiting.embedded("one", 1, slow))[0] is None
+    assert (await waiting.embedded("one", ["x"], slow))[0] is None
     assert asked == 1
     gate.set()
     await asyncio.sleep(0.01)
-    assert await waiting.embedded("one", 1, slow) == (5, "")
+    assert await waiting.embedded("one", ["x"], slow) == (5, "")
     await waiting.close()

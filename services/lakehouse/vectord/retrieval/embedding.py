@@ -61,7 +61,7 @@ class Embedding:
         if request.mode is SearchMode.VECTOR:
             queries, asked = await ask()
             return Embedded(queries, "", asked, (clock.monotonic() - began) * 1000.0)
-        texts = sum(1 for query in request.queries if not query.vector)
+        texts = [query.text for query in request.queries if not query.vector]
         if not texts:
             return Embedded((await ask())[0])
         made, reason = await self._patience.embedded(version.model, texts, ask)
@@ -79,5 +79,5 @@ class Embedding:
             asked = [c.VectorQuery(text) for text in texts]
             return (await self._searching.queries(version, asked))[0]
 
-        made, reason = await self._patience.embedded(version.model, len(texts), ask)
+        made, reason = await self._patience.embedded(version.model, texts, ask)
         return (None, reason) if made is None else (dict(zip(texts, made, strict=True)), "")
