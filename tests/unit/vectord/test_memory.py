@@ -356,7 +356,9 @@ async def test_without_an_embedder_turns_are_remembered_and_found_by_their_words
         assert error.kind is ErrorKind.UNAVAILABLE
         embedder.recover()
         service[0].memory._spaces._again.clear()
-        found = await memory.recall(READER, asked)
+        async with asyncio.timeout(20):
+            while (await memory.recall(READER, asked)).degraded:  # there is no index yet
+                await asyncio.sleep(0.02)
         await service[0].build(ADA, v.BuildRequest("down", wait_seconds=30))
         found = await memory.recall(READER, asked)
         assert (found.degraded, found.behind, len(found.recalled)) == (False, False, 3)
