@@ -57,6 +57,8 @@ class Sidecar:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.server = Server(settings.ollama_url, settings.call_seconds, settings.word_seconds)
+        writer = settings.generate_url or settings.ollama_url
+        self.writer = Server(writer, settings.call_seconds, settings.word_seconds)
         self.lanes = Lanes(settings.permits, settings.queue_max)
         self.models = Models(self.server, self.lanes, settings)
         self.embedding = Embedding(self.server, self.models, self.lanes, settings)
@@ -72,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await sidecar.server.close()
+        await sidecar.writer.close()
 
     app = FastAPI(title="embedding sidecar", lifespan=lifespan)
     app.add_exception_handler(SidecarError, _refused)
@@ -99,8 +102,8 @@ def create_app(settings: Settings) -> FastAPI:
         return _json(await _while_heard(request, _whole(first, parts)))
 
     @app.get("/models")
-    async def models() -> Response:
-        found = await sidecar.server.models()
+    async def models(writer: bool = False) -> Response:
+        found = await (sidecar.writer if writer else sidecar.server).models()
         return _json({"models": [_named(one) for one in found]})
 
     @app.get("/models/{name:path}")
@@ -158,7 +161,7 @@ async def _generated(
 ) -> AsyncGenerator[dict[str, Any], None]:
     lanes = sidecar.generating
     async with lanes.admitted(Lane.QUERY), lanes.permit(Lane.QUERY):
-        words = sidecar.server.generate(asked.model, asked.prompt, asked.options)
+        words = sidecar.writer.generate(asked.model, asked.prompt, asked.options)
         async with aclosing(words):
             async for part in words:
                 yield part

@@ -13,6 +13,7 @@ class Settings:
 
     Attributes:
         ollama_url: of the server that has the models.
+        generate_url: of the server that writes, where it is another one.
         permits: requests at it at once. More than one is for servers that are known to bear it:
             parallel calls have returned vectors of other texts.
         queue_max: requests of a lane that are at work or wait; the next is refused.
@@ -44,3 +45,4 @@ class Settings:
     body_bytes_max: int = 32 * _MIB
     digest_seconds: float = 2.0
     canary_seconds: float = 10.0
+    generate_url: str = ""

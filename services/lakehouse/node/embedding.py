@@ -81,6 +81,8 @@ class EmbeddingProcesses:
         if self._sidecar is not None:
             await self._sidecar.end()
         arguments = ["--ollama-url", ollama_url, "--queue-max", str(settings.queue_max)]
+        if settings.generate_url:
+            arguments += ["--generate-url", settings.generate_url]
         sidecar = self._sidecar = await _Child.start(SIDECAR, *arguments)
         # Each loads what it needs, at the same time.
         for child in (self._embedder, sidecar):

@@ -79,6 +79,8 @@ class EmbeddingSettings:
         sidecar_url: of a running sidecar; "" starts one with the first text.
         ollama_url: of the Ollama server that the started sidecar asks; "" starts the small model
             that comes with the release.
+        generate_url: of the Ollama server that the started sidecar asks to write answers; "" is the
+            one that embeds. With it, the small model may embed and another server write.
         timeout_seconds: of one request.
         idle_seconds: processes that were started here end when nobody asked for so long; 0 is
             never.
@@ -93,3 +95,4 @@ class EmbeddingSettings:
     idle_seconds: float = 0.0
     threads: int = 0
     queue_max: int = 64
+    generate_url: str = ""

@@ -61,7 +61,10 @@ async def desk(store: Shelf) -> AsyncIterator[Desk]:
     peer = ScriptedOllama()
     await store.put("notes", [{"id": at, "text": text} for at, text in enumerate(TEXTS, 1)])
     async with served(peer.app()) as url:
-        processes = EmbeddingProcesses(EmbeddingSettings(ollama_url=url))
+        # Nobody embeds there: who writes is another server.
+        nobody = "http://127.0.0.1:9"
+        embedding = EmbeddingSettings(ollama_url=nobody, generate_url=url)
+        processes = EmbeddingProcesses(embedding)
         settings = RagSettings(MODEL, timeout_seconds=20.0)
         generator = SidecarGenerator(settings, processes.url)
         embedder = HashingEmbedder()

@@ -103,7 +103,8 @@ class SidecarGenerator:
 
         try:
             url = await self._url()
-            answer = await self._opened().get(f"{url.rstrip('/')}/models", timeout=_LOOK_SECONDS)
+            where = f"{url.rstrip('/')}/models?writer=true"
+            answer = await self._opened().get(where, timeout=_LOOK_SECONDS)
             there = [str(one["name"]) for one in orjson.loads(answer.content)["models"]]
         except (httpx.HTTPError, LakehouseError, ValueError, KeyError, TypeError):
             return problem
@@ -201,5 +202,5 @@ def _cannot(problem: LakehouseError) -> LakehouseError:
         _CANNOT,
         **problem.fields,
         hint="name a model that generates: rag.model, or model of the request, on an Ollama server"
-        " at embedding.ollama_url",
+        " at embedding.generate_url",
     )

@@ -78,7 +78,7 @@ class Rag:
             raise LakehouseError(
                 ErrorKind.UNAVAILABLE,
                 "no model is there to answer",
-                hint="set rag.model to one that an Ollama server at embedding.ollama_url has, or"
+                hint="set rag.model to one that an Ollama server at embedding.generate_url has, or"
                 " name it in the request; what was retrieved is in context",
             )
         texts = given_texts([one.text for one in header.context], self._parts.rag.context_bytes_max)
