@@ -139,9 +139,11 @@ def _exactly(
 
 def _sort(book: Book, rows: Rows, group: Rows, some: slice) -> None:
     """``some`` whole groups: within each by key."""
-    if some.start + group[some.stop - 1] - group[some.start] + 1 < some.stop:
-        places = range(some.start, some.stop)
-        rows[some] = rows[sorted(places, key=lambda at: (group[at], book.key(int(rows[at]))))]
+    starts = some.start + np.flatnonzero(np.diff(group[some], prepend=-1))
+    ends = np.append(starts[1:], some.stop)
+    for at in np.flatnonzero(ends - starts > 1).tolist():
+        tied = slice(starts[at], ends[at])
+        rows[tied] = sorted(rows[tied].tolist(), key=book.key)
 
 
 def _text(book: Book, row: int) -> str:
