@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,7 @@ from lakehouse.contracts import profiles as p
 from lakehouse.contracts import trials as t
 from lakehouse.contracts import vectors as c
 from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.model.retrieval import SearchMode
 from lakehouse.model.vectors import Profile, VectorBackend
-from lakehouse.testing.embedders import HashingEmbedder
-from lakehouse.vectord.profiles import Profiles
 from lakehouse.vectord.publishing import ipc
 from lakehouse.vectord.service import Vectors
 from support_vectors import ADA, READER, Shelf
