@@ -40,7 +40,7 @@ def remembered(node: Node, name: str) -> dict[str, Any]:
     def there() -> bool:
         answer = httpx.get(f"{node.url}/retrievals/{name}", timeout=60)
         found.update(answer.json() if answer.status_code == 200 else {})
-        return answer.status_code == 200
+        return found.get("kept") == "log"
 
     eventually(there, "the retrieval was not remembered")
     return found

@@ -148,7 +148,7 @@ class Searches:
         name = f"{call.function}-{self._ids.ulid()}.parquet"
         path = self._folder / name
         passing.append(str(path))
-        await run_blocking(_write, path, table)
+        await _written(path, table)
         one = made_relation(
             f"{call.slot}.{call.function}", schema, result.version, table.num_rows, name
         )
@@ -238,6 +238,16 @@ def _table(hits: Sequence[Hit], keys: _Keys, mode: SearchMode) -> tuple[pa.Table
 def _rank(hit: Hit, stage: Stage) -> int | None:
     """Null where the stage did not bring the hit up."""
     return next((one.rank for one in hit.stages if one.stage is stage), None)
+
+
+async def _written(path: Path, table: pa.Table) -> None:
+    """Done when this returns, also where it is cancelled: who then clears away finds all of it."""
+    writing = asyncio.ensure_future(run_blocking(_write, path, table))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing})
+        raise
 
 
 def _write(path: Path, table: pa.Table) -> None:

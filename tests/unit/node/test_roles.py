@@ -26,7 +26,7 @@ def test_all_roles_in_one_process_need_no_peer() -> None:
 def test_a_split_process_asks_for_the_rest() -> None:
     node = NodeSettings(roles=("gateway", "queryd"))
     missing = {"catalog", "tokens", "storage", "objects", "ingest", "rows", "journal"}
-    missing |= {"vectors", "profiles"}
+    missing |= {"vectors", "profiles", "retrievals", "trials", "rag", "memory"}
     assert set(missing_contracts(node)) == missing
 
 

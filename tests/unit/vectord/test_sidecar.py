@@ -109,6 +109,7 @@ async def test_a_model_that_is_not_there() -> None:
         with pytest.raises(LakehouseError) as asked:
             await embedder.model("lar/ge?")
     assert caught.value.kind is asked.value.kind is ErrorKind.NOT_FOUND
+    assert asked.value.fields.pop("hint")
     assert asked.value.fields == {"model": "lar/ge?", "models": ["small:latest"]}
 
 
