@@ -7,7 +7,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,11 @@ class Life:
     embedder: HashingEmbedder
 
     async def close(self) -> None:
-        await self.vectors.close()
-        await self.ingest.close()
-        await self.catalog.close()
+        # Each whatever another raises: a second try must find nothing of the first.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.catalog.close)
+            stack.push_async_callback(self.ingest.close)
+            stack.push_async_callback(self.vectors.close)
 
 
 async def start(house: House, doom: Doom, graves: list[Any]) -> Life:
