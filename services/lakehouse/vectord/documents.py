@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +14,13 @@ from lakehouse.model.identity import Context
 from lakehouse.model.refs import name_key
 from lakehouse.model.vectors import INDEX_DOCUMENTS, IndexVersion, VectorIndexInfo
 from lakehouse.vectord.codec import from_json, to_json
+from lakehouse.vectord.naming import no_such_name
 from lakehouse.vectord.parts import VectorParts
 
 __all__ = ["Documents", "live_version", "version_of", "with_version"]
 
 log = logging.getLogger(__name__)
 _ATTEMPTS: Final = 20
-_LIKENESS: Final = 0.5
 
 Edit = Callable[[VectorIndexInfo], VectorIndexInfo]
 
@@ -128,17 +127,8 @@ class Documents:
     async def _no_such_index(self, ctx: Context, name: str) -> LakehouseError:
         infos, _ = await self.list(ctx)
         names = {name_key(info.name): info.name for info in infos}
-        near = difflib.get_close_matches(name_key(name), list(names), n=1, cutoff=_LIKENESS)
-        error = LakehouseError(
-            ErrorKind.NOT_FOUND,
-            "there is no index of this name",
-            index=name[:255],
-            hint="list the indexes to see their names",
-        )
-        if near:
-            nearest = names[near[0]]
-            error.fields.update(nearest=nearest, hint=f"did you mean {nearest}")
-        return error
+        hint = "list the indexes to see their names"
+        return no_such_name("there is no index of this name", "index", name, names, hint)
 
 
 def document_id(name: str) -> str:

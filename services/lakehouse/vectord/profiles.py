@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,12 +27,12 @@ from lakehouse.model.vectors import (
 )
 from lakehouse.vectord.chunking import check_chunking
 from lakehouse.vectord.codec import from_json, to_json
+from lakehouse.vectord.naming import no_such_name
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.repeating import answered, asked, recall
 
 __all__ = ["Profiles", "builtin_profiles", "check_profile"]
 
-_LIKENESS: Final = 0.5
 _NAME_BYTES_MAX: Final = 200
 _TEXT_MAX: Final = 1_000
 _ATTEMPTS: Final = 8
@@ -263,14 +262,6 @@ class Profiles:
             )
 
     def _no_such_profile(self, documents: Mapping[str, Document], name: str) -> LakehouseError:
-        names = sorted({*self._builtin, *documents})
-        near = difflib.get_close_matches(name_key(name), names, n=1, cutoff=_LIKENESS)
-        error = LakehouseError(
-            ErrorKind.NOT_FOUND,
-            "there is no profile of this name",
-            profile=name[:255],
-            hint=f"did you mean {near[0]}" if near else "list the profiles to see their names",
-        )
-        if near:
-            error.fields["nearest"] = near[0]
-        return error
+        names = {key: key for key in sorted({*self._builtin, *documents})}
+        hint = "list the profiles to see their names"
+        return no_such_name("there is no profile of this name", "profile", name, names, hint)

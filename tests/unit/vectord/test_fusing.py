@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from lakehouse.errors import ErrorKind, LakehouseError
-from lakehouse.kit.clock import SystemClock
 from lakehouse.model.retrieval import Stage, StageScore
-from lakehouse.vectord.retrieval import patience
 from lakehouse.vectord.retrieval.fusing import Candidate, Leg, fused, single
-from lakehouse.vectord.retrieval.patience import Patience
 from lakehouse.vectord.retrieval.reranking import reordered
 
 
@@ -111,60 +106,3 @@ def test_a_rerank_goes_by_its_scores_and_keeps_what_came_before() -> None:
     assert [one.score for one in found] == [0.9, 0.5, 0.5, 0.1, 0.1]
     assert found[0].stages == (*before[4].stages, StageScore(Stage.RERANK, 1, 0.9))
     assert [one.stages[-1].rank for one in found] == [1, 2, 3, 4, 5]
-
-
-async def give(value: int) -> int:
-    return value
-
-
-async def refuse(kind: ErrorKind) -> int:
-    raise LakehouseError(kind, "it is away")
-
-
-@pytest.mark.parametrize(
-    "kind", [ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.EXHAUSTED], ids=str
-)
-async def test_who_is_away_is_not_asked_again_at_once(
-    kind: ErrorKind, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waiting = Patience(SystemClock())
-    assert await waiting.embedded("one", ["x"], lambda: give(7)) == (7, "")
-    assert await waiting.embedded("one", ["x"], lambda: refuse(kind)) == (None, "it is away")
-    assert await waiting.embedded("one", ["x"], lambda: give(8)) == (None, "it is away")
-    assert await waiting.embedded("two", ["x"], lambda: give(9)) == (9, "")
-    monkeypatch.setattr(patience, "_AWAY_SECONDS", 0.0)
-    again = Patience(SystemClock())
-    assert await again.embedded("one", ["x"], lambda: refuse(kind)) == (None, "it is away")
-    assert await again.embedded("one", ["x"], lambda: give(8)) == (8, "")
-
-
-@pytest.mark.parametrize("kind", [ErrorKind.INVALID, ErrorKind.CONFLICT, ErrorKind.NOT_FOUND])
-async def test_what_the_caller_got_wrong_is_said(kind: ErrorKind) -> None:
-    with pytest.raises(LakehouseError) as caught:
-        await Patience(SystemClock()).embedded("one", ["x"], lambda: refuse(kind))
-    assert caught.value.kind is kind
-
-
-async def test_who_is_slow_is_left_to_it_and_asked_when_done(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(patience, "_SECONDS", 0.02)
-    monkeypatch.setattr(patience, "_FIRST_SECONDS", 0.02)
-    waiting, gate, asked = Patience(SystemClock()), asyncio.Event(), 0
-
-    async def slow() -> int:
-        nonlocal asked
-        asked += 1
-        await gate.wait()
-        return 5
-
-    value, reason = await waiting.embedded("one", ["x"], slow)
-    assert (value, asked) == (None, 1)
-    assert reason
-    # It goes on meanwhile, once.
-    assert (await waiting.embedded("one", ["x"], slow))[0] is None
-    assert asked == 1
-    gate.set()
-    await asyncio.sleep(0.01)
-    assert await waiting.embedded("one", ["x"], slow) == (5, "")
-    await waiting.close()

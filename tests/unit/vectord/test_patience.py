@@ -50,9 +50,11 @@ async def test_who_is_away_is_left_alone_for_a_while(
         asked += 1
         raise LakehouseError(kind, "nobody answers")
 
+    assert await waiting.embedded("m", ["one"], answer) == ("vectors", "")
     for _ in range(3):
         assert await waiting.embedded("m", ["one"], refuse) == (None, "nobody answers")
     assert asked == 1
+    assert await waiting.embedded("other", ["one"], answer) == ("vectors", "")
     await asyncio.sleep(0.06)
     assert await waiting.embedded("m", ["one"], answer) == ("vectors", "")
 
@@ -114,3 +116,28 @@ async def test_no_room_for_much_is_no_absence_for_a_little(kind: ErrorKind, told
     assert await waiting.embedded("m", MUCH, answer) == (None, "not now")
     found = await waiting.embedded("m", ["one"], answer)
     assert found == ((None, "not now") if told else ("vectors", ""))
+
+
+async def test_who_is_slow_is_left_to_it_and_asked_when_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(p, "_SECONDS", 0.02)
+    monkeypatch.setattr(p, "_FIRST_SECONDS", 0.02)
+    waiting, gate, asked = Patience(SystemClock()), asyncio.Event(), 0
+
+    async def slow() -> int:
+        nonlocal asked
+        asked += 1
+        await gate.wait()
+        return 5
+
+    value, reason = await waiting.embedded("one", ["x"], slow)
+    assert (value, asked) == (None, 1)
+    assert reason
+    # It goes on meanwhile, once.
+    assert (await waiting.embedded("one", ["x"], slow))[0] is None
+    assert asked == 1
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert await waiting.embedded("one", ["x"], slow) == (5, "")
+    await waiting.close()

@@ -6,7 +6,6 @@ a set are one commit.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,6 +22,7 @@ from lakehouse.model.changes import Change, DeleteDocument, DocumentAt, PutDocum
 from lakehouse.model.identity import Context
 from lakehouse.model.refs import name_key
 from lakehouse.vectord.codec import from_json, to_json
+from lakehouse.vectord.naming import no_such_name
 from lakehouse.vectord.parts import VectorParts
 from lakehouse.vectord.repeating import answered, asked, recall
 
@@ -33,7 +33,6 @@ QUERY_DOCUMENTS: Final = "eval_queries"
 _PART_BYTES: Final = 512 * 1024
 _BYTES_MAX: Final = 6 << 20
 _ATTEMPTS: Final = 8
-_LIKENESS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +187,8 @@ class EvalSets:
     async def _no_such_set(self, ctx: Context, name: str) -> LakehouseError:
         sets, _ = await self.list(ctx)
         names = {name_key(one.name): one.name for one in sets}
-        near = difflib.get_close_matches(name_key(name), list(names), n=1, cutoff=_LIKENESS)
-        error = LakehouseError(
-            ErrorKind.NOT_FOUND,
-            "there is no eval set of this name",
-            eval_set=name[:255],
-            hint="list the eval sets to see their names",
-        )
-        if near:
-            nearest = names[near[0]]
-            error.fields.update(nearest=nearest, hint=f"did you mean {nearest}")
-        return error
+        hint = "list the eval sets to see their names"
+        return no_such_name("there is no eval set of this name", "eval_set", name, names, hint)
 
 
 def _set_of(head: Head, queries: Sequence[c.EvalQuery], version: int) -> c.EvalSet:
