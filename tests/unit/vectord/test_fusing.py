@@ -1,4 +1,4 @@
-"""Fusion and reranks, against what was worked out by hand; how long an embedder is waited for."""
+"""Fusion and reranks, against what was worked out by hand."""
 
 from __future__ import annotations
 
